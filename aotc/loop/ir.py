@@ -1,0 +1,215 @@
+"""The loop IR: loop nests over flat buffers; the only thing that code generators read.
+
+A kernel says exactly what the machine does. Loop kinds carry the schedule and never the meaning: the
+evaluator (loop/eval.py) runs every loop serially in order and must give the bytes that the machine gives.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from aotc.graph.types import DType
+
+
+class Space(enum.Enum):
+    """Where a buffer lives."""
+
+    GLOBAL = "global"  # a kernel parameter: input, output, constant or arena
+    REGISTER = "register"  # private to the kernel call; indices are constant once unrolled loops are expanded
+    STACK = "stack"  # private to the kernel call, any index
+
+
+class Kind(enum.Enum):
+    """How a loop is executed."""
+
+    SERIAL = "serial"
+    UNROLLED = "unrolled"
+    VECTOR = "vector"  # all iterations at once, one lane each
+    PARALLEL = "parallel"  # iterations touch disjoint outputs; may run on different threads
+
+
+@dataclass(frozen=True, eq=False)
+class Buffer:
+    """``elems`` elements of ``dtype``; addressed by a flat element index. Buffers compare by identity."""
+
+    name: str
+    dtype: DType
+    elems: int
+    space: Space = Space.GLOBAL
+
+
+class Expr:
+    """Base of scalar expressions; inside a vector loop each lane computes its own value. Expressions are
+    DAGs: a node reached twice within one statement is computed once."""
+
+    __slots__ = ()
+    dtype: DType
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Lit(Expr):
+    """A literal. Floats may be inf or nan; bools are 0 or 1."""
+
+    value: float | int
+    dtype: DType = DType.I64
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Var(Expr):
+    """A loop variable: an int64 that counts 0, 1, ... extent-1. Identity names it; ``name`` is for print."""
+
+    name: str
+    dtype: DType = DType.I64
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Load(Expr):
+    """One element of ``buffer`` at the flat element ``index`` (an int64 expression)."""
+
+    buffer: Buffer
+    index: Expr
+
+    @property
+    def dtype(self) -> DType:  # type: ignore[override]
+        return self.buffer.dtype
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Un(Expr):
+    """``fn``: neg abs sqrt floor ceil round(half to even) not(bool) bitnot. IEEE correctly rounded."""
+
+    fn: str
+    x: Expr
+
+    @property
+    def dtype(self) -> DType:  # type: ignore[override]
+        return self.x.dtype
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Bin(Expr):
+    """Operands of one dtype, result of the same. ``fn``: add sub mul div; min max (if either operand is NaN the
+    result is NaN); and or xor shl shr (integers, bool for the first three); mod (integers: sign of divisor).
+    Integer arithmetic wraps. Integer div truncates; dividing by zero gives 0; index arithmetic uses div and
+    mod on values that are never negative."""
+
+    fn: str
+    a: Expr
+    b: Expr
+
+    @property
+    def dtype(self) -> DType:  # type: ignore[override]
+        return self.a.dtype
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Fma(Expr):
+    """``a*b + c`` rounded once."""
+
+    a: Expr
+    b: Expr
+    c: Expr
+
+    @property
+    def dtype(self) -> DType:  # type: ignore[override]
+        return self.a.dtype
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Cmp(Expr):
+    """``fn``: eq ne lt le gt ge; ordered except ne, as C has it. Result bool."""
+
+    fn: str
+    a: Expr
+    b: Expr
+
+    @property
+    def dtype(self) -> DType:  # type: ignore[override]
+        return DType.BOOL
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Sel(Expr):
+    """``cond ? a : b``; both sides are computed, so loads in them must be in bounds either way."""
+
+    cond: Expr
+    a: Expr
+    b: Expr
+
+    @property
+    def dtype(self) -> DType:  # type: ignore[override]
+        return self.a.dtype
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Conv(Expr):
+    """Numeric conversion to ``dtype``; float to integer truncates and saturates (NaN gives 0); to bool is != 0."""
+
+    x: Expr
+    dtype: DType
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Bits(Expr):
+    """The same bits seen as ``dtype`` of the same size (for building exponents)."""
+
+    x: Expr
+    dtype: DType
+
+
+class Stmt:
+    """Base of statements."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Store(Stmt):
+    """``buffer[index] = value``."""
+
+    buffer: Buffer
+    index: Expr
+    value: Expr
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class For(Stmt):
+    """``for var in range(extent)``: body. A VECTOR loop computes in ``lanes`` physical lanes, of which the
+    first ``extent`` are active (``extent <= lanes``); it contains only Store statements and UNROLLED loops."""
+
+    var: Var
+    extent: int
+    body: tuple[Stmt, ...]
+    kind: Kind = Kind.SERIAL
+    lanes: int = 0
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Alloc(Stmt):
+    """Declares a REGISTER or STACK buffer for ``body``; its contents start undefined."""
+
+    buffer: Buffer
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Prefetch(Stmt):
+    """A hint that ``buffer[index]`` will be read soon; ``level`` 1 to 3 is the cache to bring it to. No meaning;
+    the index may lie outside the buffer."""
+
+    buffer: Buffer
+    index: Expr
+    level: int
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A function over GLOBAL buffers. ``writes`` are the parameters it stores to; ``may_alias`` tells that
+    two parameters may be one memory (each element is read before it is written at the same index)."""
+
+    name: str
+    params: tuple[Buffer, ...]
+    writes: frozenset[Buffer]
+    body: tuple[Stmt, ...]
+    may_alias: bool = False
