@@ -37,10 +37,22 @@ class Builder:
             values = values.view()
             values.flags.writeable = False
         type_ = TensorType(DType.of(values), values.shape)
-        # memoryview: hashing must not copy weights of hundreds of megabytes
-        digest = hashlib.blake2b(memoryview(values.reshape(-1).view(np.uint8)), digest_size=16)
+        # a memoryview: hashing must not copy weights of hundreds of megabytes
+        digest = hashlib.blake2b(values.reshape(-1).view(np.uint8).data, digest_size=16)
         op = Constant(digest.hexdigest())
         return self._interned.setdefault((op, type_), Node(op, (), type_, data=values))
+
+    def reuse_constant(self, node: Node, shape: tuple[int, ...] | None = None) -> Node:
+        """A constant of another graph, optionally under another shape of as many elements.
+
+        The values are shared and the digest (which covers bytes, not shape) is kept: nothing is copied
+        or hashed, whatever the size.
+        """
+        assert node.data is not None
+        if shape is not None and shape != node.data.shape:
+            type_ = TensorType(node.type.dtype, shape)
+            node = Node(node.op, (), type_, data=node.data.reshape(shape), origin=node.origin)
+        return self._interned.setdefault((node.op, node.type), node)
 
     def apply(self, op: Op, *operands: Node, origin: str = "") -> Node:
         """The node ``op(operands)``; ModelError names ``origin`` when the type rule refuses."""

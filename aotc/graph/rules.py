@@ -1,0 +1,84 @@
+"""The checks that type rules share: operand types in, the result type or a ValueError with a sentence out."""
+
+from __future__ import annotations
+
+import math
+import operator
+
+from aotc.graph.types import Dim, DType, Symbol, TensorType
+
+MAX_ELEMS = 2**40  # far beyond any machine's memory for one tensor, far below overflow of an int64 offset
+
+
+def require(condition: bool, sentence: str) -> None:
+    """ValueError with ``sentence`` unless ``condition`` holds."""
+    if not condition:
+        raise ValueError(sentence)
+
+
+def expect_count(operands: tuple[TensorType, ...], count: int) -> tuple[TensorType, ...]:
+    """``operands`` unchanged when there are ``count`` of them."""
+    require(len(operands) == count, f"takes {count} operands, got {len(operands)}")
+    return operands
+
+
+def expect_same(a: TensorType, b: TensorType) -> None:
+    """Both types must be equal, element type and shape."""
+    require(a.dtype is b.dtype, f"operands have different element types: {a} and {b}")
+    require(a.shape == b.shape, f"operands have different shapes: {a} and {b}")
+
+
+def expect_axis(axis: int, rank: int) -> None:
+    """``axis`` must count from the front and lie within ``rank``."""
+    require(0 <= axis < rank, f"axis {axis} is outside a tensor of rank {rank}")
+
+
+def expect_each_axis(attribute: str, values: tuple[int, ...], rank: int) -> None:
+    """A per-axis attribute must have one entry for each of ``rank`` axes."""
+    require(
+        len(values) == rank, f"'{attribute}' has {len(values)} entries for {rank} axes: {values}"
+    )
+
+
+def expect_numeric(x: TensorType, what: str) -> None:
+    """Integers and floats, not bool."""
+    require(x.dtype is not DType.BOOL, f"{what} needs numbers, got {x}")
+
+
+def expect_integer(x: TensorType, what: str) -> None:
+    """Integers of any width."""
+    require(x.dtype.is_int, f"{what} needs integers, got {x}")
+
+
+def expect_known(fn: str, known: frozenset[str]) -> None:
+    """``fn`` must be one of the functions of the primitive."""
+    require(fn in known, f"has no function '{fn}', only {', '.join(sorted(known))}")
+
+
+def result_type(dtype: DType, shape: tuple[Dim, ...]) -> TensorType:
+    """The checked result type of a primitive: no negative dimension, at most ``MAX_ELEMS`` elements.
+
+    A symbol counts with its bound, or as 1 while it has none.
+    """
+    dims = tuple(dim if isinstance(dim, Symbol) else operator.index(dim) for dim in shape)
+    sizes = [(dim.bound or 1) if isinstance(dim, Symbol) else dim for dim in dims]
+    require(min(sizes, default=0) >= 0, f"the result would have a negative size: {shape}")
+    elems = math.prod(sizes)
+    result = TensorType(dtype, dims)
+    require(
+        elems <= MAX_ELEMS, f"the result {result} asks for {elems} elements, more than 2**40"
+    )
+    return result
+
+
+def window_extent(
+    size: int, window: int, stride: int, low: int, high: int, dilation: int
+) -> int:
+    """How many positions a dilated window takes on a padded axis: floor((padded - reach) / stride) + 1."""
+    require(window >= 1, f"a window of {window} elements is empty")
+    require(stride >= 1 and dilation >= 1, f"stride {stride} and dilation {dilation} must be >= 1")
+    require(low >= 0 and high >= 0, f"padding ({low}, {high}) must not be negative")
+    reach = (window - 1) * dilation + 1
+    padded = size + low + high
+    require(padded >= reach, f"a window reaching {reach} does not fit an axis of {padded} elements")
+    return (padded - reach) // stride + 1
