@@ -1,0 +1,274 @@
+"""Fusion: a Graph becomes Groups; each group is computed by one kernel and yields one tensor.
+
+Reshape, Transpose, Slice and Broadcast join no group (except inside row groups): the lowering reads through
+them as strided views. Everything else is in exactly one group, and the groups are in execution order.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from aotc.graph import ops
+from aotc.graph.ir import Constant, Graph, Node, Parameter
+
+#: Ops that only rename elements of a tensor.
+VIEW_OPS = (ops.Reshape, ops.Transpose, ops.Slice, ops.Broadcast)
+#: Ops that compute each element from the same element of operands of the same shape.
+POINTWISE_OPS = (ops.Unary, ops.Binary, ops.Compare, ops.Select, ops.Cast)
+#: How many pointwise nodes are tried beyond the last point where the group had a single result.
+LOOKAHEAD = 12
+
+
+class GroupKind(enum.Enum):
+    """What loop structure the group's kernel has."""
+
+    CONTRACT = "contract"  # Dot or Conv, then pointwise ops on the result
+    DEPTHWISE = "depthwise"  # channels-last Conv with one filter per channel, then pointwise ops
+    WINDOW = "window"  # ReduceWindow, then pointwise ops
+    REDUCE = "reduce"  # pointwise ops, a Reduce that keeps the innermost axis, pointwise ops
+    ROWS = "rows"  # any mix of pointwise ops and Reduces over the same innermost axes
+    MAP = "map"  # pointwise ops only
+    MOVE = "move"  # one data-movement or index primitive
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """``nodes`` in execution order. ``anchor`` is the node that gives the group its kind, ``result`` the only
+    node that anything outside the group reads."""
+
+    kind: GroupKind
+    nodes: tuple[Node, ...]
+    anchor: Node
+    result: Node
+
+    @property
+    def label(self) -> str:
+        """A short name that says what the kernel computes, for symbols and profiles."""
+        names = [self.anchor.op.mnemonic]
+        for node in self.nodes:
+            fn = getattr(node.op, "fn", None)
+            if node is not self.anchor and isinstance(fn, str):
+                names.append(fn)
+        shape = "x".join(str(dim) for dim in self.result.shape if dim != 1)
+        return "_".join([*names[:4], shape]) if shape else "_".join(names[:4])
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """The groups of one graph in execution order."""
+
+    graph: Graph
+    groups: tuple[Group, ...]
+
+    def as_text(self) -> str:
+        """One line a group: kind, result and the ops in it."""
+        lines = []
+        for i, group in enumerate(self.groups):
+            inside = " ".join(getattr(node.op, "fn", node.op.mnemonic) for node in group.nodes)
+            lines.append(f"g{i:03d} {group.kind.value:9} {group.result.type}  {inside}")
+        return "\n".join(lines) + "\n"
+
+
+def fuse(graph: Graph) -> Groups:
+    """Partitions the nodes of ``graph`` into groups."""
+    return _Fuser(graph).run()
+
+
+def is_depthwise(node: Node) -> bool:
+    """Whether a Conv has one input and one output channel per group and lanes can run along channels."""
+    op = node.op
+    if not isinstance(op, ops.Conv) or not op.channels_last or op.groups == 1:
+        return False
+    return op.groups == node.inputs[1].shape[0] and node.inputs[1].shape[1] == 1
+
+
+class _Fuser:
+    """The state of one partition: which group each node went to so far."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.order = {node: i for i, node in enumerate(graph.nodes())}
+        self.users = graph.users()
+        self.output_nodes = {node for _, node in graph.outputs}
+        self.taken: set[Node] = set()
+        self.groups: list[Group] = []
+
+    def run(self) -> Groups:
+        for node in self.order:
+            kind = _anchor_kind(node)
+            if kind is not None and node not in self.taken:
+                self._anchored(kind, node)
+        for node in reversed(self.order):
+            if isinstance(node.op, POINTWISE_OPS) and node not in self.taken:
+                self._close(GroupKind.MAP, self._absorb_producers({node}, node.shape), node, node)
+        self.groups.sort(key=lambda group: self.order[group.result])
+        return Groups(self.graph, tuple(_toposorted(self.groups, self.order)))
+
+    def _anchored(self, kind: GroupKind, anchor: Node) -> None:
+        if kind is GroupKind.MOVE:
+            self._close(kind, {anchor}, anchor, anchor)
+            return
+        members = {anchor}
+        if kind is GroupKind.ROWS:
+            members = self._absorb_producers(members, anchor.inputs[0].shape)
+            fits = _row_rule(anchor)
+        else:
+            if kind is GroupKind.REDUCE:
+                members = self._absorb_producers(members, anchor.inputs[0].shape)
+            fits = _same_shape_rule(anchor)
+        members, result = self._absorb_users(members, anchor, fits)
+        if kind is GroupKind.ROWS:
+            members = self._absorb_producers(members, anchor.inputs[0].shape)
+        self._close(kind, members, anchor, result)
+
+    def _close(self, kind: GroupKind, members: set[Node], anchor: Node, result: Node) -> None:
+        self.taken |= members
+        nodes = tuple(sorted(members, key=self.order.__getitem__))
+        self.groups.append(Group(kind, nodes, anchor, result))
+
+    def _absorb_producers(self, members: set[Node], shape: tuple[int, ...]) -> set[Node]:
+        """Adds pointwise operands of ``shape`` that only the group reads."""
+        members = set(members)
+        work = [operand for node in members for operand in node.inputs]
+        while work:
+            node = work.pop()
+            if (
+                isinstance(node.op, POINTWISE_OPS)
+                and node not in members
+                and node not in self.taken
+                and node not in self.output_nodes
+                and node.shape == shape
+                and all(user in members for user in self.users[node])
+            ):
+                members.add(node)
+                work.extend(node.inputs)
+        return members
+
+    def _absorb_users(
+        self, members: set[Node], anchor: Node, fits: Callable[[Node], bool]
+    ) -> tuple[set[Node], Node]:
+        """Adds users of the group for which ``fits`` holds, as long as it ends in a single result."""
+        members = set(members)
+        best, result = set(members), anchor
+        while len(members) < len(best) + LOOKAHEAD:
+            if self._live_out(members) & self.output_nodes:
+                break
+            candidates = {
+                user
+                for node in members
+                for user in self.users[node]
+                if user not in members and user not in self.taken and fits(user)
+            }
+            ready = [node for node in candidates if self._independent(node, members, anchor)]
+            if not ready:
+                break
+            members.add(min(ready, key=self.order.__getitem__))
+            live = self._live_out(members)
+            if len(live) == 1:
+                best, result = set(members), next(iter(live))
+        return best, result
+
+    def _live_out(self, members: set[Node]) -> set[Node]:
+        return {
+            node
+            for node in members
+            if node in self.output_nodes or any(user not in members for user in self.users[node])
+        }
+
+    def _independent(self, node: Node, members: set[Node], anchor: Node) -> bool:
+        """Whether the operands of ``node`` outside the group can be computed before the group."""
+        first = min(self.order[member] for member in members)
+        seen: set[Node] = set()
+        work = [operand for operand in node.inputs if operand not in members]
+        while work:
+            at = work.pop()
+            if at in members:
+                return False
+            if at not in seen and self.order[at] > first:
+                seen.add(at)
+                work.extend(at.inputs)
+        return True
+
+
+def _anchor_kind(node: Node) -> GroupKind | None:
+    match node.op:
+        case Parameter() | Constant():
+            return None
+        case ops.Dot():
+            return GroupKind.CONTRACT
+        case ops.Conv():
+            return GroupKind.DEPTHWISE if is_depthwise(node) else GroupKind.CONTRACT
+        case ops.ReduceWindow():
+            return GroupKind.WINDOW
+        case ops.Reduce(axes=axes):
+            rank = node.inputs[0].type.rank
+            trailing = axes == tuple(range(rank - len(axes), rank))
+            return GroupKind.ROWS if trailing else GroupKind.REDUCE
+    if isinstance(node.op, (*VIEW_OPS, *POINTWISE_OPS)):
+        return None
+    return GroupKind.MOVE
+
+
+def _same_shape_rule(anchor: Node) -> Callable[[Node], bool]:
+    """Accepts pointwise ops on tensors of the anchor's shape."""
+    return lambda node: isinstance(node.op, POINTWISE_OPS) and node.shape == anchor.shape
+
+
+def _row_rule(anchor: Node) -> Callable[[Node], bool]:
+    """Accepts what a row kernel can compute: full rows, one value per row, and the way between both."""
+    op = anchor.op
+    assert isinstance(op, ops.Reduce)
+    full = anchor.inputs[0].shape
+    kept = anchor.shape
+    keepdims = kept + (1,) * len(op.axes)
+
+    def fits(node: Node) -> bool:
+        match node.op:
+            case ops.Reduce(axes=axes):
+                return axes == op.axes and node.inputs[0].shape == full
+            case ops.Reshape(shape=shape):
+                return {shape, node.inputs[0].shape} == {kept, keepdims}
+            case ops.Broadcast(shape=shape):
+                return shape == full and node.inputs[0].shape == keepdims
+        return isinstance(node.op, POINTWISE_OPS) and node.shape in (full, kept, keepdims)
+
+    return fits
+
+
+def _toposorted(groups: Iterable[Group], order: dict[Node, int]) -> list[Group]:
+    """Groups so that each comes after the groups whose results it reads, views looked through."""
+    groups = list(groups)
+    home = {node: group for group in groups for node in group.nodes}
+    done: set[int] = set()
+    result: list[Group] = []
+
+    def needed(group: Group) -> list[Group]:
+        found: dict[int, Group] = {}
+        seen: set[Node] = set()
+        work = [operand for node in group.nodes for operand in node.inputs]
+        while work:
+            node = work.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            producer = home.get(node)
+            if producer is None:
+                work.extend(node.inputs)
+            elif producer is not group:
+                found[id(producer)] = producer
+        return sorted(found.values(), key=lambda other: order[other.result])
+
+    for root in groups:
+        stack = [(root, False)]
+        while stack:
+            group, ready = stack.pop()
+            if ready:
+                if id(group) not in done:
+                    done.add(id(group))
+                    result.append(group)
+            elif id(group) not in done:
+                stack.append((group, True))
+                stack.extend((other, False) for other in reversed(needed(group)))
+    return result
