@@ -1,6 +1,7 @@
 """The builder: applies primitives, checks them with their own type rules, and interns equal nodes.
 
-Passes re-emit a graph into a fresh builder, so common subexpressions and dead nodes vanish by construction.
+Passes re-emit a graph into a fresh builder, so common subexpressions and dead nodes vanish by
+construction.
 """
 
 from __future__ import annotations
@@ -13,26 +14,37 @@ import numpy as np
 from aotc.errors import ModelError
 from aotc.graph import ops
 from aotc.graph.ir import Constant, Graph, Node, Op, Parameter
+from aotc.graph.rules import result_type
 from aotc.graph.types import DType, TensorType, broadcast_dims
 
 
 class Builder:
-    """Makes the nodes of one graph. Applying the same op to the same operands twice gives the same node."""
+    """Makes the nodes of one graph.
+
+    Applying the same op to the same operands twice gives the same node.
+    """
 
     def __init__(self) -> None:
         self._interned: dict[tuple[object, ...], Node] = {}
         self._inputs: list[Node] = []
 
     def parameter(self, name: str, type: TensorType) -> Node:
-        """A graph input; inputs keep the order in which they were made."""
+        """A graph input; inputs keep the order in which they were made. ModelError when too large."""
+        try:
+            type = result_type(type.dtype, type.shape)
+        except ValueError as error:
+            raise ModelError(str(error), where=f"input '{name}'") from None
         node = Node(Parameter(name), (), type, origin=name)
         self._inputs.append(node)
         return node
 
-    def constant(self, array: np.ndarray | Sequence[int] | float, dtype: DType | None = None) -> Node:
-        """A constant; Python numbers need ``dtype``."""
+    def constant(
+        self, array: np.ndarray | Sequence[int] | float, dtype: DType | None = None
+    ) -> Node:
+        """A constant; Python numbers need ``dtype``. A contiguous array is shared, not copied."""
         values = np.asarray(array, dtype=dtype.numpy if dtype else None)
-        values = np.ascontiguousarray(values).reshape(values.shape)
+        native = values.dtype.newbyteorder("=")  # the digest and the object file hold native bytes
+        values = np.ascontiguousarray(values, dtype=native).reshape(values.shape)
         if values.flags.writeable:
             values = values.view()
             values.flags.writeable = False
@@ -45,8 +57,8 @@ class Builder:
     def reuse_constant(self, node: Node, shape: tuple[int, ...] | None = None) -> Node:
         """A constant of another graph, optionally under another shape of as many elements.
 
-        The values are shared and the digest (which covers bytes, not shape) is kept: nothing is copied
-        or hashed, whatever the size.
+        The values are shared and the digest (which covers bytes, not shape) is kept: nothing is
+        copied or hashed, whatever the size.
         """
         assert node.data is not None
         if shape is not None and shape != node.data.shape:
@@ -125,7 +137,8 @@ class Builder:
     def reduce(self, fn: str, x: Node, axes: Iterable[int], keep: bool, origin: str = "") -> Node:
         """Reduction over ``axes`` (may be negative); ``keep`` leaves them as size 1."""
         rank = x.type.rank
-        chosen = tuple(sorted(axis % rank for axis in axes))
+        # an axis beyond the rank stays as it is, for the type rule to refuse
+        chosen = tuple(sorted(axis + rank if -rank <= axis < 0 else axis for axis in axes))
         y = self.apply(ops.Reduce(fn, chosen), x, origin=origin) if chosen else x
         kept = tuple(1 if axis in chosen else dim for axis, dim in enumerate(x.shape))
         return self.reshape(y, kept, origin) if keep else y

@@ -1,4 +1,4 @@
-"""The tensor IR: immutable nodes over typed tensors, and the graph that names its inputs and outputs."""
+"""The tensor IR: immutable nodes over typed tensors, and the graph that names its ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aotc.graph.types import TensorType
 
 @dataclass(frozen=True)
 class Op:
-    """Base of the primitives (graph/ops.py). The fields of a subclass are the primitive's attributes.
+    """Base of the primitives (graph/ops.py); the fields of a subclass are its attributes.
 
     Every primitive has one result. ``infer`` is its type rule and raises ValueError with a sentence
     when the operands do not fit; ``evaluate`` is its meaning in numpy, used by constant folding and
@@ -40,14 +40,15 @@ class Parameter(Op):
 
 @dataclass(frozen=True)
 class Constant(Op):
-    """A tensor known at compile time; its values are in ``Node.data``. ``digest`` identifies the bytes."""
+    """A tensor known at compile time; its values are in ``Node.data``. ``digest`` identifies the
+    bytes, whatever their type and shape."""
 
     digest: str
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Node:
-    """One tensor and how it is computed. Nodes compare by identity; the builder interns equal ones."""
+    """One tensor and how it is computed. Nodes compare by identity; the builder interns them."""
 
     op: Op
     inputs: tuple[Node, ...]

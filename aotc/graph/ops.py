@@ -1,8 +1,9 @@
 """The primitives: for each, its attributes, its type rule and its meaning in numpy.
 
-Elementwise primitives take operands of one exact shape: broadcasting is always explicit, by `Broadcast`.
-This module is the full list; the rows themselves are in one module per family. Type rules raise
-ValueError with a sentence; `evaluate` gives exactly the inferred type and may return a view.
+Elementwise primitives take operands of one exact shape: broadcasting is always explicit, by
+`Broadcast`. This module is the full list; the rows themselves are in one module per family. Type
+rules raise ValueError with a sentence; `evaluate` gives exactly the inferred type and may return a
+view of an operand.
 """
 
 from __future__ import annotations

@@ -68,8 +68,8 @@ UNARY_FUNCTIONS = frozenset(_UNARY)
 @dataclass(frozen=True)
 class Unary(Op):
     """Elementwise, one operand. ``fn`` on numbers: neg abs sign. On floats: exp log sqrt reciprocal
-    tanh erf sigmoid sin cos tan asin acos atan sinh cosh asinh acosh atanh floor ceil round (half to
-    even), and isnan isinf with result bool. On bool: not. On integers: bitnot."""
+    tanh erf sigmoid sin cos tan asin acos atan sinh cosh asinh acosh atanh floor ceil round (half
+    to even), and isnan isinf with result bool. On bool: not. On integers: bitnot."""
 
     fn: str
 
@@ -140,10 +140,10 @@ BINARY_FUNCTIONS = frozenset(_ARITHMETIC) | frozenset(_BITWISE)
 
 @dataclass(frozen=True)
 class Binary(Op):
-    """Elementwise, two operands of one type. ``fn`` on numbers: add sub mul div (integers truncate toward
-    zero, over zero is 0) pow min max (NaN wins) mod (sign of divisor) fmod (sign of dividend); integers
-    wrap. On bool or integers, bitwise: and or xor. On integers: shl shr (by the width or more: every bit
-    leaves)."""
+    """Elementwise, two operands of one type. ``fn`` on numbers: add sub mul div pow min max (NaN
+    wins) mod (sign of divisor) fmod (sign of dividend). Integers wrap; their div truncates toward
+    zero; div, mod and fmod by zero give 0. On bool or integers, bitwise: and or xor. On integers:
+    shl shr (by the width or more: every bit leaves)."""
 
     fn: str
 
@@ -182,8 +182,8 @@ COMPARE_FUNCTIONS = frozenset(_COMPARE)
 
 @dataclass(frozen=True)
 class Compare(Op):
-    """Elementwise comparison of two operands of one type, result bool. ``fn``: eq ne, and on numbers
-    lt le gt ge; a NaN compares false except under ne."""
+    """Elementwise comparison of two operands of one type, result bool. ``fn``: eq ne, and on
+    numbers lt le gt ge; a NaN compares false except under ne."""
 
     fn: str
 
@@ -222,7 +222,7 @@ class Select(Op):
 def _saturate(x: np.ndarray, target: np.dtype) -> np.ndarray:
     """Floats to integers: toward zero, at the ends of the range when beyond it, NaN to 0."""
     info = np.iinfo(target)
-    # 2**bits is exact in float64 where the largest int64 is not, so compare against the bound above it
+    # the largest int64 has no float64, but the power of two above it has: compare against that
     wide = np.trunc(x.astype(np.float64))
     too_high, too_low = wide >= float(info.max + 1), wide < float(info.min)
     inside = np.where(too_high | too_low | np.isnan(wide), 0.0, wide).astype(target)
@@ -232,8 +232,8 @@ def _saturate(x: np.ndarray, target: np.dtype) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Cast(Op):
-    """Elementwise conversion. Float to integer truncates toward zero and saturates (NaN gives 0), integer
-    to narrower integer wraps, to bool is ``!= 0``, bool gives 0 or 1."""
+    """Elementwise conversion. Float to integer truncates toward zero and saturates (NaN gives 0),
+    integer to narrower integer wraps, to bool is ``!= 0``, bool gives 0 or 1."""
 
     dtype: DType
 

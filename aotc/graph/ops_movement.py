@@ -184,7 +184,7 @@ def _expect_reachable(data: TensorType, axis: int, indices: TensorType) -> None:
 
 
 def _clamped(indices: np.ndarray, size: int) -> np.ndarray:
-    """int64 indices within an axis of ``size``: negative ones count from the end, others are clamped."""
+    """int64 indices within ``size``: negative ones count from the end, others are clamped."""
     # uint64 above 2**63 would turn negative, so clamp before the conversion
     wide = np.minimum(indices, np.iinfo(np.int64).max).astype(np.int64)
     return np.asarray(np.clip(np.where(wide < 0, wide + size, wide), 0, max(size - 1, 0)))
@@ -193,7 +193,7 @@ def _clamped(indices: np.ndarray, size: int) -> np.ndarray:
 @dataclass(frozen=True)
 class Gather(Op):
     """numpy's ``take``: operands data, integer indices; result shape data[:axis] + indices +
-    data[axis+1:]. Negative indices count from the end; indices outside the axis are clamped to it."""
+    data[axis+1:]. Negative indices count from the end; indices beyond the axis are clamped to it."""
 
     axis: int
 
@@ -226,7 +226,7 @@ def _expect_elements(axis: int, data: TensorType, indices: TensorType) -> None:
 
 def _element_index(axis: int, data: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, ...]:
     """The full numpy index of the element that each of ``indices`` names."""
-    index = list(np.indices(indices.shape, sparse=True))
+    index: list[np.ndarray] = list(np.indices(indices.shape, sparse=True))
     index[axis] = _clamped(indices, data.shape[axis])
     return tuple(index)
 
@@ -271,8 +271,8 @@ def _expect_nd(data: TensorType, indices: TensorType, batch_dims: int) -> int:
 
 @dataclass(frozen=True)
 class GatherND(Op):
-    """ONNX GatherND: the last axis of indices (int64) addresses data after ``batch_dims`` shared leading
-    axes; negative and out-of-range indices as in Gather."""
+    """ONNX GatherND: the last axis of indices (int64) addresses data after ``batch_dims`` shared
+    leading axes; negative and out-of-range indices as in Gather."""
 
     batch_dims: int
 
@@ -285,9 +285,7 @@ class GatherND(Op):
         data, indices = operands
         positions = np.indices(indices.shape[:-1], sparse=True)[: self.batch_dims]
         addressed = data.shape[self.batch_dims :]
-        named = (
-            _clamped(indices[..., i], addressed[i]) for i in range(indices.shape[-1])
-        )
+        named = (_clamped(indices[..., i], addressed[i]) for i in range(indices.shape[-1]))
         return np.asarray(data[(*positions, *named)])
 
 
@@ -309,8 +307,8 @@ def _scatter(
 
 @dataclass(frozen=True)
 class ScatterND(Op):
-    """ONNX ScatterND: operands data, indices (int64), updates. ``fn``: set add mul min max, applied in
-    order; negative and out-of-range indices as in Gather."""
+    """ONNX ScatterND: operands data, indices (int64), updates. ``fn``: set add mul min max, applied
+    in order; negative and out-of-range indices as in Gather."""
 
     fn: str
 
@@ -334,9 +332,9 @@ class ScatterND(Op):
 
 @dataclass(frozen=True)
 class ScatterElements(Op):
-    """ONNX ScatterElements along ``axis``: operands data, indices (any integer), updates. ``fn``: set add
-    mul min max, applied in row-major order of the updates; negative and out-of-range indices as in
-    Gather."""
+    """ONNX ScatterElements along ``axis``: operands data, indices (any integer), updates. ``fn``:
+    set add mul min max, applied in row-major order of the updates; negative and out-of-range
+    indices as in Gather."""
 
     axis: int
     fn: str

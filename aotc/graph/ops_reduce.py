@@ -1,4 +1,4 @@
-"""Primitives that combine many elements into one: reductions, windows, products, convolution, ranking."""
+"""Primitives that combine many elements: reductions, windows, products, convolution, ranking."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ REDUCE_FUNCTIONS = frozenset({"sum", "prod", "max", "min", "and", "or"})
 
 @dataclass(frozen=True)
 class Reduce(Op):
-    """``fn`` in sum prod max min (NaN wins; and, or on bool) over ``axes`` (sorted), which disappear from
-    the shape. Integers wrap; max and min need at least one element."""
+    """``fn`` in sum prod max min (NaN wins; and, or on bool) over ``axes`` (sorted), which
+    disappear from the shape. Integers wrap; max and min need at least one element."""
 
     fn: str
     axes: tuple[int, ...]
@@ -67,8 +67,8 @@ class Reduce(Op):
 
 @dataclass(frozen=True)
 class ArgReduce(Op):
-    """Index (int64) of the max or min (``fn``) along ``axis``, which disappears; the first such index,
-    or the last when ``last``. A NaN counts as the best value."""
+    """Index (int64) of the max or min (``fn``) along ``axis``, which disappears; the first such
+    index, or the last when ``last``. A NaN counts as the best value."""
 
     fn: str
     axis: int
@@ -93,8 +93,8 @@ class ArgReduce(Op):
 
 @dataclass(frozen=True)
 class CumSum(Op):
-    """Running sum along ``axis``; ``exclusive`` leaves the element itself out, ``reverse`` runs from the
-    end."""
+    """Running sum along ``axis``; ``exclusive`` leaves the element itself out, ``reverse`` runs from
+    the end."""
 
     axis: int
     exclusive: bool
@@ -120,7 +120,7 @@ class CumSum(Op):
 def _windows(
     x: np.ndarray, window: tuple[int, ...], strides: tuple[int, ...], dilation: tuple[int, ...]
 ) -> np.ndarray:
-    """Every window of ``x``, as a view [*positions, *window]; all arguments have one entry per axis."""
+    """Every window of ``x``, as a view [*positions, *window]; one entry per axis everywhere."""
     reach = tuple((size - 1) * gap + 1 for size, gap in zip(window, dilation, strict=True))
     steps = tuple(slice(None, None, step) for step in (*strides, *dilation))
     return np.asarray(sliding_window_view(x, reach)[steps])
@@ -128,8 +128,9 @@ def _windows(
 
 @dataclass(frozen=True)
 class ReduceWindow(Op):
-    """Sliding ``fn`` in sum max over windows; every field has one entry per axis (1, 1, 0, 0, 1 where the
-    axis does not slide). Padding takes part with the identity of ``fn`` (0 or -inf/lowest)."""
+    """Sliding ``fn`` in sum max over windows; every field has one entry per axis (1, 1, 0, 0, 1
+    where the axis does not slide). Padding takes part with the identity of ``fn`` (0 or
+    -inf/lowest)."""
 
     fn: str
     window: tuple[int, ...]
@@ -167,8 +168,8 @@ def _lowest(dtype: np.dtype) -> float | int:
 
 @dataclass(frozen=True)
 class Dot(Op):
-    """Batched matrix product: lhs [*B, M, K], rhs [*B, K, N] of one dtype -> [*B, M, N]; the batch axes
-    equal."""
+    """Batched matrix product: lhs [*B, M, K], rhs [*B, K, N] of one dtype -> [*B, M, N]; the batch
+    axes equal."""
 
     def infer(self, *operands: TensorType) -> TensorType:
         lhs, rhs = expect_count(operands, 2)
@@ -191,10 +192,11 @@ class Dot(Op):
 
 @dataclass(frozen=True)
 class Conv(Op):
-    """Convolution (cross-correlation), spatial rank 1 to 3. Operands: data, weights [O, I/groups, *window].
+    """Convolution (cross-correlation), spatial rank 1 to 3.
 
-    Data and result are [N, C, *spatial], or [N, *spatial, C] when ``channels_last``; the weights stay
-    OI*. ``low``/``high`` is the zero padding per spatial axis."""
+    Operands: data and weights [O, I/groups, *window]. Data and result are [N, C, *spatial], or
+    [N, *spatial, C] when ``channels_last``; the weights stay OI*. ``low``/``high`` is the zero
+    padding per spatial axis."""
 
     strides: tuple[int, ...]
     low: tuple[int, ...]
@@ -238,7 +240,7 @@ class Conv(Op):
         views = _windows(padded, one + window, one + self.strides, one + self.dilation)
         rank = len(window)
         extents = views.shape[2 : 2 + rank]
-        # [N, C, *extents, 1, 1, *window] -> [N, groups, C/groups * window, positions], the im2col matrix
+        # [N, C, *extents, 1, 1, *window] -> [N, groups, C/groups * window, positions] (im2col)
         order = (0, 1, *range(4 + rank, 4 + 2 * rank), *range(2, 2 + rank), 2 + rank, 3 + rank)
         taps = weights.shape[1] * math.prod(window)
         columns = views.transpose(order).reshape(
@@ -252,8 +254,8 @@ class Conv(Op):
 
 @dataclass(frozen=True)
 class TopK(Op):
-    """The positions (int64) of the ``k`` largest (or smallest) elements along ``axis``, best first, ties by
-    index. A NaN counts as the largest value."""
+    """The positions (int64) of the ``k`` largest (or smallest) elements along ``axis``, best first,
+    ties by index. A NaN counts as the largest value."""
 
     k: int
     axis: int
@@ -264,14 +266,14 @@ class TopK(Op):
         expect_numeric(x, "a ranking")
         expect_axis(self.axis, x.rank)
         size = x.dims[self.axis]
-        require(0 <= self.k <= size, f"cannot take {self.k} of the {size} elements of axis {self.axis}")
+        require(0 <= self.k <= size, f"cannot take {self.k} of {size} along axis {self.axis}")
         shape = x.shape[: self.axis] + (self.k,) + x.shape[self.axis + 1 :]
         return result_type(DType.I64, shape)
 
     def evaluate(self, *operands: np.ndarray) -> np.ndarray:
         (x,) = operands
         if self.largest:
-            # sorting the flipped axis and reading it backwards keeps ties in the order of their index
+            # sorting the flipped axis and reading it backwards keeps ties in order of index
             flipped = np.argsort(np.flip(x, self.axis), axis=self.axis, kind="stable")
             ranked = x.shape[self.axis] - 1 - np.flip(flipped, self.axis)
         else:

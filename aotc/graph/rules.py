@@ -1,4 +1,4 @@
-"""The checks that type rules share: operand types in, the result type or a ValueError with a sentence out."""
+"""The checks that type rules share: operand types in, the result type or a ValueError out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import operator
 
 from aotc.graph.types import Dim, DType, Symbol, TensorType
 
-MAX_ELEMS = 2**40  # far beyond any machine's memory for one tensor, far below overflow of an int64 offset
+# far beyond any machine's memory for one tensor, far below overflow of an int64 offset
+MAX_ELEMS = 2**40
 
 
 def require(condition: bool, sentence: str) -> None:
@@ -56,7 +57,7 @@ def expect_known(fn: str, known: frozenset[str]) -> None:
 
 
 def result_type(dtype: DType, shape: tuple[Dim, ...]) -> TensorType:
-    """The checked result type of a primitive: no negative dimension, at most ``MAX_ELEMS`` elements.
+    """The checked result type of a primitive: no negative size, at most ``MAX_ELEMS`` elements.
 
     A symbol counts with its bound, or as 1 while it has none.
     """
@@ -65,16 +66,13 @@ def result_type(dtype: DType, shape: tuple[Dim, ...]) -> TensorType:
     require(min(sizes, default=0) >= 0, f"the result would have a negative size: {shape}")
     elems = math.prod(sizes)
     result = TensorType(dtype, dims)
-    require(
-        elems <= MAX_ELEMS, f"the result {result} asks for {elems} elements, more than 2**40"
-    )
+    require(elems <= MAX_ELEMS, f"{result} asks for {elems} elements, more than 2**40")
     return result
 
 
-def window_extent(
-    size: int, window: int, stride: int, low: int, high: int, dilation: int
-) -> int:
-    """How many positions a dilated window takes on a padded axis: floor((padded - reach) / stride) + 1."""
+def window_extent(size: int, window: int, stride: int, low: int, high: int, dilation: int) -> int:
+    """How many positions a dilated window takes on a padded axis:
+    floor((padded - reach) / stride) + 1 with reach = (window - 1) * dilation + 1."""
     require(window >= 1, f"a window of {window} elements is empty")
     require(stride >= 1 and dilation >= 1, f"stride {stride} and dilation {dilation} must be >= 1")
     require(low >= 0 and high >= 0, f"padding ({low}, {high}) must not be negative")

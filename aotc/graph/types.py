@@ -1,4 +1,4 @@
-"""Tensor types: element type, dimensions (integers or bounded symbols), and the arithmetic on them."""
+"""Tensor types: element type, dimensions (integers or bounded symbols), and their arithmetic."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class DType(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """A dimension known by name only; ``bound`` is its largest value, or None while nobody gave one."""
+    """A dimension known by name only; ``bound`` is its largest value, None while nobody gave one."""
 
     name: str
     bound: int | None = None
