@@ -1,0 +1,220 @@
+"""The exact meaning of every scalar operation of the loop IR: numpy arrays in, numpy arrays out, elementwise.
+
+Shared by the evaluator and by tests. All functions take arrays of one shape whose numpy type is that of the
+operand's DType, and return an array of the result's type; float operations round once, to nearest even.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+
+from aotc.graph.types import DType
+
+
+def unary(fn: str, x: np.ndarray) -> np.ndarray:
+    """`ir.Un`; ValueError for an unknown ``fn``."""
+    with np.errstate(all="ignore"):
+        match fn:
+            case "neg":
+                return _keep(np.negative(x), x)
+            case "abs":
+                return _keep(np.abs(x), x)
+            case "sqrt":
+                return _keep(np.sqrt(x), x)
+            case "floor":
+                return _keep(np.floor(x), x)
+            case "ceil":
+                return _keep(np.ceil(x), x)
+            case "round":
+                return _keep(np.rint(x), x)
+            case "not":
+                return np.logical_not(x)
+            case "bitnot":
+                return _keep(np.invert(x), x)
+    raise ValueError(f"unknown unary function '{fn}'")
+
+
+def binary(fn: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`ir.Bin`; ValueError for an unknown ``fn``.
+
+    min and max order -0 below +0. A shift by the width of the type or more leaves 0, or -1 for
+    shr of a negative number.
+    """
+    is_float = a.dtype.kind == "f"
+    with np.errstate(all="ignore"):
+        match fn:
+            case "add":
+                return _keep(np.add(a, b), a)
+            case "sub":
+                return _keep(np.subtract(a, b), a)
+            case "mul":
+                return _keep(np.multiply(a, b), a)
+            case "div":
+                return _keep(np.divide(a, b), a) if is_float else truncating_div(a, b)
+            case "min":
+                return minimum(a, b) if is_float else _keep(np.minimum(a, b), a)
+            case "max":
+                return -minimum(-a, -b) if is_float else _keep(np.maximum(a, b), a)
+            case "and":
+                return _keep(np.bitwise_and(a, b), a)
+            case "or":
+                return _keep(np.bitwise_or(a, b), a)
+            case "xor":
+                return _keep(np.bitwise_xor(a, b), a)
+            case "shl":
+                return _keep(np.left_shift(a, b), a)
+            case "shr":
+                return _keep(np.right_shift(a, b), a)
+            case "mod" if not is_float:
+                return flooring_mod(a, b)
+    raise ValueError(f"unknown binary function '{fn}' on {a.dtype}")
+
+
+def compare(fn: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`ir.Cmp`; ValueError for an unknown ``fn``."""
+    match fn:
+        case "eq":
+            return np.equal(a, b)
+        case "ne":
+            return np.not_equal(a, b)
+        case "lt":
+            return np.less(a, b)
+        case "le":
+            return np.less_equal(a, b)
+        case "gt":
+            return np.greater(a, b)
+        case "ge":
+            return np.greater_equal(a, b)
+    raise ValueError(f"unknown comparison '{fn}'")
+
+
+def minimum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The float minimum in which NaN wins and -0 is below +0."""
+    smaller = np.minimum(a, b)
+    return np.where((a == b) & np.signbit(a), a, np.where((a == b) & np.signbit(b), b, smaller))
+
+
+def truncating_div(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Integer division toward zero; by zero it gives 0, and the smallest integer by -1 wraps."""
+    safe = np.where(b == 0, np.ones_like(b), b)
+    minus_one = safe == -1 if a.dtype.kind == "i" else np.zeros(a.shape, bool)
+    safe = np.where(minus_one, np.ones_like(b), safe)
+    floor = np.floor_divide(a, safe)
+    inexact = (floor * safe != a) & ((a < 0) != (safe < 0))
+    quotient = np.where(minus_one, np.negative(a), floor + inexact.astype(a.dtype))
+    return _keep(np.where(b == 0, np.zeros_like(a), quotient), a)
+
+
+def flooring_mod(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Integer remainder with the sign of the divisor; by zero it gives 0."""
+    unsafe = (b == 0) | ((b == -1) if a.dtype.kind == "i" else False)
+    remainder = np.remainder(a, np.where(unsafe, np.ones_like(b), b))
+    return _keep(np.where(unsafe, np.zeros_like(a), remainder), a)
+
+
+def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """`ir.Fma`: a*b + c rounded once; on integers a*b + c with wrap-around."""
+    with np.errstate(all="ignore"):
+        if a.dtype.kind != "f":
+            return _keep(a * b + c, a)
+        if a.dtype == np.float64:
+            return _fma_f64(a, b, c)
+        return _fma_narrow(a, b, c)
+
+
+def convert(x: np.ndarray, dtype: DType) -> np.ndarray:
+    """`ir.Conv`."""
+    target = dtype.numpy
+    with np.errstate(all="ignore"):
+        if dtype is DType.BOOL:
+            return x != 0
+        if x.dtype.kind != "f" or dtype.is_float:
+            return x.astype(target)
+        wide = np.trunc(x.astype(np.float64))
+        info = np.iinfo(target)
+        low, high = float(info.min), float(info.max) + (1.0 if info.bits < 64 else 0.0)
+        inside = (wide >= low) & (wide < high)
+        result = np.where(inside, wide, 0.0).astype(target)
+        result = np.where(wide < low, target.type(info.min), result)
+        return np.where(wide >= high, target.type(info.max), result)
+
+
+def reinterpret(x: np.ndarray, dtype: DType) -> np.ndarray:
+    """`ir.Bits`."""
+    return np.ascontiguousarray(x).view(dtype.numpy).reshape(x.shape)
+
+
+def _keep(result: np.ndarray, like: np.ndarray) -> np.ndarray:
+    return np.asarray(result).astype(like.dtype, copy=False)
+
+
+def _two_sum(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Knuth's error-free sum: a + b = s + e exactly."""
+    s = a + b
+    bb = s - a
+    return s, (a - (s - bb)) + (b - bb)
+
+
+def _sum_to_odd(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a + b in float64 rounded to odd, so that rounding again to a shorter format is right."""
+    s, e = _two_sum(a, b)
+    even = (s.view(np.int64) & 1) == 0
+    towards = np.where(e > 0, np.inf, -np.inf)
+    return np.where(np.isfinite(s) & (e != 0) & even, np.nextafter(s, towards), s)
+
+
+def _fma_narrow(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """For f16 and f32: the product is exact in float64, the sum is rounded to odd and then to nearest."""
+    product = np.atleast_1d(a.astype(np.float64) * b.astype(np.float64))
+    addend = np.broadcast_to(c.astype(np.float64), product.shape)
+    exact = _sum_to_odd(product, addend)
+    return exact.astype(a.dtype).reshape(np.shape(a))
+
+
+def _fma_f64(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Boldo and Melquiond's algorithm (error-free product and sums, last correction rounded to odd) where
+    nothing can overflow or underflow on the way, rational arithmetic elsewhere."""
+    shape = np.shape(a)
+    a, b, c = (np.atleast_1d(np.asarray(v)) for v in (a, b, c))
+    product = a * b
+    plain = product + c
+    finite = np.isfinite(a) & np.isfinite(b) & np.isfinite(c)
+    zero = (a == 0) | (b == 0)
+    result = np.where(np.isfinite(a) & np.isfinite(b) & ~np.isfinite(c), c, plain)
+    size = np.abs(product)
+    safe = (size > 2.0**-900) & (size < 2.0**900) & (np.abs(c) < 2.0**900)
+    safe &= (np.abs(a) < 2.0**900) & (np.abs(b) < 2.0**900)
+    easy = finite & ~zero & safe
+    if easy.any():
+        low = _product_error(a, b, product)
+        u_high, u_low = _two_sum(c, low)
+        t_high, t_low = _two_sum(product, u_high)
+        result = np.where(easy, t_high + _sum_to_odd(t_low, u_low), result)
+    for i in np.flatnonzero(finite & ~zero & ~safe):
+        result.flat[i] = _fma_exact(float(a.flat[i]), float(b.flat[i]), float(c.flat[i]))
+    return result.reshape(shape)
+
+
+def _product_error(a: np.ndarray, b: np.ndarray, product: np.ndarray) -> np.ndarray:
+    """Dekker's a*b - product, exact without overflow or underflow."""
+
+    def split(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        big = v * 134217729.0
+        high = big - (big - v)
+        return high, v - high
+
+    a_high, a_low = split(a)
+    b_high, b_low = split(b)
+    return ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+
+
+def _fma_exact(a: float, b: float, c: float) -> float:
+    value = Fraction(a) * Fraction(b) + Fraction(c)
+    if value == 0:
+        return 0.0
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
