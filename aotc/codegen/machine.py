@@ -1,0 +1,60 @@
+"""LLVM at work: in goes module text and a target, out comes an object file, assembly or optimised IR."""
+
+from __future__ import annotations
+
+import functools
+
+import llvmlite.binding as llvm
+
+from aotc.errors import VerifyError
+from aotc.target import Target
+
+
+def compile_module(llvm_text: str, target: Target) -> bytes:
+    """The relocatable, position-independent object of a module. VerifyError when LLVM rejects the text."""
+    machine, module = _optimized(llvm_text, target)
+    return bytes(machine.emit_object(module))
+
+
+def assembly(llvm_text: str, target: Target) -> str:
+    """The assembly that ``compile_module`` encodes."""
+    machine, module = _optimized(llvm_text, target)
+    return str(machine.emit_assembly(module))
+
+
+def optimized_ir(llvm_text: str, target: Target) -> str:
+    """The module after LLVM's passes, before instruction selection."""
+    return str(_optimized(llvm_text, target)[1])
+
+
+@functools.cache
+def _initialize() -> None:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+
+
+def _optimized(llvm_text: str, target: Target) -> tuple[llvm.TargetMachine, llvm.ModuleRef]:
+    _initialize()
+    machine = llvm.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="default"
+    )
+    context = llvm.create_context()
+    try:
+        module = llvm.parse_assembly(llvm_text, context)
+        module.verify()
+    except RuntimeError as error:
+        raise VerifyError(f"LLVM rejects the generated code: {error}") from error
+    module.triple = target.triple
+    module.data_layout = str(machine.target_data)
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    # Vectors and unrolling are in the loop IR already; LLVM only promotes, folds, hoists and selects.
+    options.loop_vectorization = False
+    options.loop_interleaving = False
+    options.slp_vectorization = False
+    options.loop_unrolling = False
+    builder = llvm.create_pass_builder(machine, options)
+    passes = builder.getFunctionPassManager()
+    for function in module.functions:
+        if not function.is_declaration:
+            passes.run(function, builder)
+    return machine, module

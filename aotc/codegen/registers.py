@@ -1,0 +1,64 @@
+"""Which elements of REGISTER buffers a kernel reads: in goes a kernel, out come sets of element indices.
+
+A vector store with fewer active lanes than physical ones may write all lanes when nobody reads the
+inactive ones; otherwise it must keep their old values. This module answers that question.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+from aotc.codegen.linear import IndexAnalysis, operands
+from aotc.loop.ir import Alloc, Buffer, Expr, For, Kernel, Kind, Load, Space, Stmt, Store, Var
+
+
+def read_elements(kernel: Kernel, analysis: IndexAnalysis) -> dict[Buffer, set[int] | None]:
+    """For each REGISTER buffer with a partial vector store, the elements read anywhere (None: all)."""
+    reads: list[tuple[Load, dict[Var, For]]] = []
+    partial: set[Buffer] = set()
+    _walk(kernel.body, {}, reads, partial)
+    result: dict[Buffer, set[int] | None] = {buffer: set() for buffer in partial}
+    for load, loops in reads:
+        known = result.get(load.buffer)
+        if known is None:
+            continue
+        elements = _elements(load.index, loops, analysis)
+        result[load.buffer] = None if elements is None else known | elements
+    return result
+
+
+def _walk(
+    body: tuple[Stmt, ...],
+    loops: dict[Var, For],
+    reads: list[tuple[Load, dict[Var, For]]],
+    partial: set[Buffer],
+) -> None:
+    for stmt in body:
+        if isinstance(stmt, For):
+            _walk(stmt.body, {**loops, stmt.var: stmt}, reads, partial)
+        elif isinstance(stmt, Alloc):
+            _walk(stmt.body, loops, reads, partial)
+        elif isinstance(stmt, Store):
+            tails = [s for s in loops.values() if s.kind is Kind.VECTOR and s.extent < s.lanes]
+            if stmt.buffer.space is Space.REGISTER and tails:
+                partial.add(stmt.buffer)
+            seen: set[Expr] = set()
+            pending = [stmt.value, stmt.index]
+            while pending:
+                expr = pending.pop()
+                if expr in seen:
+                    continue
+                seen.add(expr)
+                pending.extend(operands(expr))
+                if isinstance(expr, Load) and expr.buffer.space is Space.REGISTER:
+                    reads.append((expr, loops))
+
+
+def _elements(index: Expr, loops: dict[Var, For], analysis: IndexAnalysis) -> set[int] | None:
+    form = analysis.linear(index)
+    steps = []
+    for term, coef in form.terms:
+        if not isinstance(term, Var) or loops[term].kind in (Kind.SERIAL, Kind.PARALLEL):
+            return None
+        steps.append([coef * value for value in range(loops[term].extent)])
+    return {form.const + sum(offsets) for offsets in itertools.product(*steps)}
