@@ -1,0 +1,301 @@
+"""Layout: a graph with channels-first convolutions goes in, one with channels-last ones comes out.
+
+Between two convolutions no transpose remains: every value is carried as a tensor in whatever axis
+order it was computed, together with the permutation that leads back to the order the graph speaks
+of. Operators that do not care about the order are applied to the tensor as it is; a `Transpose` is
+made only where an operator does care. """
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from aotc.graph import ops
+from aotc.graph.build import Builder
+from aotc.graph.ir import Graph, Node, Parameter
+from aotc.passes.shapes import inverse, moves_nothing, reshape_groups
+
+Perm = tuple[int, ...]
+Item = TypeVar("Item")
+
+_ELEMENTWISE = (ops.Unary, ops.Binary, ops.Compare, ops.Select, ops.Cast)
+
+
+def layout(graph: Graph) -> Graph:
+    """Make every `Conv` channels-last. Graphs without a channels-first `Conv` are returned as they
+    are."""
+    if not any(_is_channels_first(node) for node in graph.nodes()):
+        return graph
+    return _Placer(graph).run()
+
+
+def _is_channels_first(node: Node) -> bool:
+    return isinstance(node.op, ops.Conv) and not node.op.channels_last
+
+
+def channels_last(rank: int) -> Perm:
+    """The permutation from [N, *spatial, C] to [N, C, *spatial]."""
+    return (0, rank - 1, *range(1, rank - 1))
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A value of the graph: axis i of the value is axis ``perm[i]`` of ``node``."""
+
+    node: Node
+    perm: Perm
+
+    @property
+    def is_plain(self) -> bool:
+        return self.perm == tuple(range(len(self.perm)))
+
+
+def _plain(node: Node) -> _Placed:
+    return _Placed(node, tuple(range(node.type.rank)))
+
+
+def _physical(items: Sequence[Item], perm: Perm) -> tuple[Item, ...]:
+    """One item per axis of the value, put in the axis order of the tensor."""
+    return tuple(items[axis] for axis in inverse(perm))
+
+
+def _carry_reshape(before: Sequence[int], perm: Perm, after: Sequence[int]) -> Perm | None:
+    """The permutation of a value of shape ``after`` that is a reshape of one of shape ``before``
+    placed by ``perm``, when both tensors hold their elements in one order; None when that cannot
+    be."""
+    if 0 in before:
+        return None
+    groups = reshape_groups(tuple(before), tuple(after))
+    groups_in_place = sorted(groups, key=lambda group: perm[group[0][0]])
+    in_place = sorted((axis for axis, dim in enumerate(before) if dim != 1), key=lambda a: perm[a])
+    if [axis for old, _ in groups_in_place for axis in old] != in_place:
+        return None
+    if groups_in_place == groups:
+        return tuple(range(len(after)))
+    order = [axis for _, new in groups_in_place for axis in new]
+    for axis, dim in enumerate(after):
+        if dim == 1:
+            order.insert(order.index(axis - 1) + 1 if axis else 0, axis)
+    return inverse(tuple(order))
+
+
+def _wanted(graph: Graph) -> dict[Node, Perm]:
+    """For each value that leads to a `Conv`, or else to a `Dot`, the placement in which it is read
+    there."""
+    nodes = list(graph.nodes())
+    by_conv = {
+        node.inputs[0]: channels_last(node.type.rank) for node in nodes if _is_channels_first(node)
+    }
+    by_dot = {
+        operand: tuple(range(operand.type.rank))
+        for node in nodes
+        if isinstance(node.op, ops.Dot)
+        for operand in node.inputs
+    }
+    _spread(nodes, by_conv)
+    _spread(nodes, by_dot)
+    return by_dot | by_conv
+
+
+def _spread(nodes: list[Node], wanted: dict[Node, Perm]) -> None:
+    """Extend ``wanted`` from results to operands, through the operators that keep axes
+    recognisable."""
+    for node in reversed(nodes):
+        perm = wanted.get(node)
+        if perm is None:
+            continue
+        for operand in node.inputs:
+            moved: Perm | None = None
+            if isinstance(node.op, ops.Transpose):
+                back = inverse(node.op.perm)
+                moved = tuple(perm[axis] for axis in back)
+            elif isinstance(node.op, ops.Reshape):
+                moved = _carry_reshape(node.shape, perm, operand.shape)
+            elif isinstance(
+                node.op,
+                (*_ELEMENTWISE, ops.Broadcast, ops.Pad, ops.Slice, ops.Concat, ops.ReduceWindow),
+            ):
+                moved = perm
+            if moved is not None:
+                wanted.setdefault(operand, moved)
+
+
+class _Placer:
+    """Re-emits one graph; ``placed`` knows where each old value lies now."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.builder = Builder()
+        self.wanted = _wanted(graph)
+        self.placed: dict[Node, _Placed] = {}
+
+    def run(self) -> Graph:
+        for node in self.graph.inputs:
+            assert isinstance(node.op, Parameter)
+            self.placed[node] = _plain(self.builder.parameter(node.op.name, node.type))
+        for node in self.graph.nodes():
+            if node in self.placed:
+                continue
+            if node.data is not None:
+                self.placed[node] = _plain(self.builder.reuse_constant(node))
+            else:
+                self.placed[node] = self._place(node, [self.placed[x] for x in node.inputs])
+        outputs = [(name, self._unmoved(self.placed[node])) for name, node in self.graph.outputs]
+        return self.builder.finish(self.graph.name, outputs)
+
+    # Moving a value to another axis order.
+
+    def _move(self, node: Node, perm: Perm) -> Node:
+        """``node`` transposed by ``perm``, through broadcasts and earlier transposes."""
+        if perm == tuple(range(len(perm))):
+            return node
+        if isinstance(node.op, ops.Transpose):
+            return self._move(node.inputs[0], tuple(node.op.perm[axis] for axis in perm))
+        shape = tuple(node.shape[axis] for axis in perm)
+        if moves_nothing(perm, node.shape):
+            return self.builder.reshape(node, shape, node.origin)
+        if isinstance(node.op, ops.Broadcast):
+            inner = self._move(node.inputs[0], perm)
+            return self.builder.apply(ops.Broadcast(shape), inner, origin=node.origin)
+        return self.builder.apply(ops.Transpose(perm), node, origin=node.origin)
+
+    def _cost(self, node: Node, perm: Perm) -> int:
+        """The bytes that a run-time transpose has to move to transpose ``node`` by ``perm``."""
+        if node.data is not None or moves_nothing(perm, node.shape):
+            return 0
+        if isinstance(node.op, ops.Transpose):
+            return self._cost(node.inputs[0], tuple(node.op.perm[axis] for axis in perm))
+        if isinstance(node.op, ops.Broadcast):
+            return self._cost(node.inputs[0], perm)
+        return node.type.size_bytes
+
+    def _at(self, value: _Placed, perm: Perm) -> Node:
+        """The tensor that holds ``value`` placed by ``perm``."""
+        return self._move(value.node, _physical(value.perm, perm))
+
+    def _unmoved(self, value: _Placed) -> Node:
+        return self._at(value, tuple(range(len(value.perm))))
+
+    def _common_perm(self, node: Node, values: Iterable[_Placed]) -> Perm:
+        """The placement for an operator on several values that moves the fewest bytes now and after
+        it."""
+        values = list(values)
+        plain = tuple(range(node.type.rank))
+        target = self.wanted.get(node, plain)
+        size_bytes = node.type.size_bytes
+
+        def moved_bytes(perm: Perm) -> int:
+            now = sum(self._cost(value.node, _physical(value.perm, perm)) for value in values)
+            shape = _physical(node.shape, perm)
+            after = 0 if moves_nothing(_physical(perm, target), shape) else size_bytes
+            return now + after
+
+        return min([*(value.perm for value in values), target, plain], key=moved_bytes)
+
+    # One operator.
+
+    def _place(self, node: Node, values: list[_Placed]) -> _Placed:
+        op = node.op
+        if isinstance(op, ops.Conv):
+            return self._place_conv(node, op, values)
+        if isinstance(op, ops.Transpose):
+            return self._place_transpose(node, op, values[0])
+        if isinstance(op, ops.Reshape):
+            return self._place_reshape(node, op, values[0])
+        if isinstance(op, (*_ELEMENTWISE, ops.Concat)) and values:
+            perm = self._common_perm(node, values)
+            tensors = [self._at(value, perm) for value in values]
+            if isinstance(op, ops.Concat):
+                op = ops.Concat(perm[op.axis])
+            return _Placed(self.builder.apply(op, *tensors, origin=node.origin), perm)
+        if values and not values[0].is_plain:
+            made = self._place_along_axes(node, values)
+            if made is not None:
+                return made
+        tensors = [self._unmoved(value) for value in values]
+        return _plain(self.builder.apply(op, *tensors, origin=node.origin))
+
+    def _place_conv(self, node: Node, op: ops.Conv, values: list[_Placed]) -> _Placed:
+        data, weights = values
+        kernel = self._unmoved(weights)
+        if op.channels_last:
+            tensor = self._unmoved(data)
+            return _plain(self.builder.apply(op, tensor, kernel, origin=node.origin))
+        perm = channels_last(node.type.rank)
+        turned = replace(op, channels_last=True)
+        tensor = self._at(data, perm)
+        return _Placed(self.builder.apply(turned, tensor, kernel, origin=node.origin), perm)
+
+    def _place_transpose(self, node: Node, op: ops.Transpose, value: _Placed) -> _Placed:
+        perm = tuple(value.perm[axis] for axis in op.perm)
+        # A transpose of the model's own stays where it is unless leaving it out suits its reader.
+        if value.is_plain and self.wanted.get(node) != perm:
+            return _plain(self._move(value.node, op.perm))
+        return _Placed(value.node, perm)
+
+    def _place_reshape(self, node: Node, op: ops.Reshape, value: _Placed) -> _Placed:
+        before = node.inputs[0].shape
+        perm = _carry_reshape(before, value.perm, op.shape)
+        tensor = value.node
+        if perm is None:
+            # The elements have to move: move them to where the reader wants them.
+            perm = self.wanted.get(node, tuple(range(len(op.shape))))
+            source = _carry_reshape(op.shape, perm, before)
+            if source is None:
+                source, perm = tuple(range(len(before))), tuple(range(len(op.shape)))
+            tensor = self._at(value, source)
+        shape = _physical(op.shape, perm)
+        return _Placed(self.builder.reshape(tensor, shape, node.origin), perm)
+
+    def _place_along_axes(self, node: Node, values: list[_Placed]) -> _Placed | None:
+        """Operators whose attributes name axes of their first operand: the attributes are permuted
+        instead."""
+        value, perm = values[0], values[0].perm
+        match node.op:
+            case ops.Broadcast(shape):
+                turned: ops.Op = ops.Broadcast(_physical(shape, perm))
+            case ops.Slice(starts, counts, steps):
+                fields = (_physical(each, perm) for each in (starts, counts, steps))
+                turned = ops.Slice(*fields)
+            case ops.Pad(low, high, number):
+                turned = ops.Pad(_physical(low, perm), _physical(high, perm), number)
+            case ops.ReduceWindow(fn) as window:
+                each = (window.window, window.strides, window.low, window.high, window.dilation)
+                turned = ops.ReduceWindow(fn, *(_physical(field, perm) for field in each))
+            case ops.CumSum(axis=axis):
+                turned = replace(node.op, axis=perm[axis])
+            case ops.Reduce(fn, axes):
+                turned = ops.Reduce(fn, tuple(sorted(perm[axis] for axis in axes)))
+                perm = _without(perm, axes)
+            case ops.ArgReduce(axis=axis):
+                turned = replace(node.op, axis=perm[axis])
+                perm = _without(perm, (axis,))
+            case ops.Gather(axis=axis):
+                turned = ops.Gather(perm[axis])
+                perm = _with_indices(perm, axis, len(values[1].perm))
+            case _:
+                return None
+        rest = (self._unmoved(other) for other in values[1:])
+        return _Placed(self.builder.apply(turned, value.node, *rest, origin=node.origin), perm)
+
+
+def _without(perm: Perm, axes: tuple[int, ...]) -> Perm:
+    """The placement that remains when ``axes`` of the value disappear."""
+    kept = [place for axis, place in enumerate(perm) if axis not in axes]
+    places = sorted(kept)
+    return tuple(places.index(place) for place in kept)
+
+
+def _with_indices(perm: Perm, axis: int, count: int) -> Perm:
+    """The placement after a gather replaced ``axis`` of the value by ``count`` axes in its
+    place."""
+    place = perm[axis]
+
+    def shifted(other: int) -> int:
+        return other if other < place else other + count - 1
+
+    indices = range(place, place + count)
+    return (*map(shifted, perm[:axis]), *indices, *map(shifted, perm[axis + 1 :]))
+
+

@@ -1,0 +1,87 @@
+"""The pass runner: a graph goes in; the graph after the pipeline and a report per pass come out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from aotc.errors import UsageError
+from aotc.graph.ir import Graph
+from aotc.graph.verify import verify_graph
+from aotc.passes.canonical_dot import canonical_dot
+from aotc.passes.cleanup import cleanup
+from aotc.passes.explicit_pad import explicit_pad
+from aotc.passes.fold import fold
+from aotc.passes.fold_scales import fold_scales
+from aotc.passes.layout import layout
+from aotc.passes.simplify import simplify
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One step of the pipeline; ``name`` is what the command line and the dumps call it."""
+
+    name: str
+    function: Callable[[Graph], Graph]
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """What one pass did: its wall time and the number of nodes it left."""
+
+    name: str
+    seconds: float
+    nodes: int
+
+
+PIPELINE: tuple[Pass, ...] = (
+    Pass("cleanup", cleanup),
+    Pass("fold", fold),
+    Pass("simplify", simplify),
+    Pass("fold-again", fold),
+    Pass("canonical-dot", canonical_dot),
+    Pass("fold-scales", fold_scales),
+    Pass("explicit-pad", explicit_pad),
+    Pass("simplify-pads", simplify),
+    Pass("layout", layout),
+    Pass("simplify-layout", simplify),
+    Pass("fold-layout", fold),
+    Pass("final-cleanup", cleanup),
+)
+"""Constants first, so that the algebra sees values; scales before padding and layout, so that those
+see the final convolutions; the repeats tidy what the pass before them left."""
+
+
+def run_passes(
+    graph: Graph,
+    passes: tuple[Pass, ...] = PIPELINE,
+    *,
+    stop_after: str | None = None,
+    on_stage: Callable[[str, Graph], None] | None = None,
+    on_report: Callable[[PassReport], None] | None = None,
+    verify: bool = True,
+) -> Graph:
+    """``graph`` after ``passes``, up to and including the pass named ``stop_after``.
+
+    ``on_stage(name, graph)`` sees every intermediate graph, ``on_report`` the time each pass took.
+    UsageError when no pass is called ``stop_after``; VerifyError when a pass leaves a broken graph.
+    """
+    names = [step.name for step in passes]
+    if stop_after is not None and stop_after not in names:
+        raise UsageError(
+            f"there is no pass called '{stop_after}'", remedy=f"use one of {', '.join(names)}"
+        )
+    for step in passes:
+        start = time.perf_counter()
+        graph = step.function(graph)
+        seconds = time.perf_counter() - start
+        if verify:
+            verify_graph(graph)
+        if on_report is not None:
+            on_report(PassReport(step.name, seconds, sum(1 for _ in graph.nodes())))
+        if on_stage is not None:
+            on_stage(step.name, graph)
+        if step.name == stop_after:
+            break
+    return graph
