@@ -7,7 +7,7 @@ x86-64-v3 or aarch64, and each result has the same bits on every target:
 * ``max(a, b)`` is ``b > a or isnan(b) ? b : a`` and ``min(a, b)`` is ``b < a or isnan(b) ? b : a``: NaN if
   either is NaN, and the first operand when both are equal, so of two zeros the first. With a literal as
   second operand that is one instruction on x86.
-* f16 arithmetic is rounded after every operation; Fma of f16 is the f64 fma rounded to f16.
+* f16 arithmetic is rounded after every operation, once, also Fma.
 * Shifts by the width or more give 0 (or the sign, for a signed right shift).
 * Integer division and mod by zero give 0; the smallest integer divided by -1 is itself.
 """
@@ -157,12 +157,42 @@ def compare(put: Put, fn: str, dtype: DType, lanes: int, a: str, b: str) -> str:
 
 
 def fused_multiply_add(put: Put, dtype: DType, lanes: int, a: str, b: str, c: str) -> str:
-    """``Fma``: rounded once (f16: see the module's docstring)."""
+    """``Fma``: rounded once; on integers a multiplication and an addition that wrap."""
+    ty = type_of(dtype, lanes)
+    if not dtype.is_float:
+        product = put(f"mul {ty} {a}, {b}")
+        return put(f"add {ty} {product}, {c}")
     if dtype is not DType.F16:
-        return intrinsic(put, "fma", type_of(dtype, lanes), a, b, c)
-    wide = [convert(put, DType.F16, DType.F64, lanes, x) for x in (a, b, c)]
-    total = intrinsic(put, "fma", type_of(DType.F64, lanes), *wide)
-    return convert(put, DType.F64, DType.F16, lanes, total)
+        return intrinsic(put, "fma", ty, a, b, c)
+    a, b, c = (convert(put, DType.F16, DType.F64, lanes, x) for x in (a, b, c))
+    product = put(f"fmul {type_of(DType.F64, lanes)} {a}, {b}")  # exact
+    return convert(put, DType.F64, DType.F16, lanes, _sum_to_odd(put, lanes, product, c))
+
+
+def _sum_to_odd(put: Put, lanes: int, a: str, b: str) -> str:
+    """a + b in f64 rounded "to odd": when inexact, to the neighbour whose last bit is 1.
+
+    Rounding that again to a much shorter type gives what rounding the exact sum once would give. The
+    error of the sum is exact (Knuth's TwoSum); it tells on which side the exact sum lies.
+    """
+    ty, int_type = type_of(DType.F64, lanes), type_of(DType.I64, lanes)
+    flags, zero = type_of(DType.BOOL, lanes), constant(0, DType.I64, lanes)
+    total = put(f"fadd {ty} {a}, {b}")
+    b_part = put(f"fsub {ty} {total}, {a}")
+    a_part = put(f"fsub {ty} {total}, {b_part}")
+    a_error = put(f"fsub {ty} {a}, {a_part}")
+    b_error = put(f"fsub {ty} {b}, {b_part}")
+    error = put(f"fadd {ty} {a_error}, {b_error}")
+    inexact = put(f"fcmp one {ty} {error}, {constant(0.0, DType.F64, lanes)}")
+    bits = put(f"bitcast {ty} {total} to {int_type}")
+    signs = put(f"xor {int_type} {bits}, {put(f'bitcast {ty} {error} to {int_type}')}")
+    opposite = put(f"icmp slt {int_type} {signs}, {zero}")
+    minus_one = constant(-1, DType.I64, lanes)
+    step = put(f"select {flags} {opposite}, {int_type} {minus_one}, {int_type} {zero}")
+    truncated = put(f"add {int_type} {bits}, {step}")  # towards zero
+    odd = put(f"or {int_type} {truncated}, {constant(1, DType.I64, lanes)}")
+    chosen = put(f"select {flags} {inexact}, {int_type} {odd}, {int_type} {bits}")
+    return put(f"bitcast {int_type} {chosen} to {ty}")
 
 
 def select(put: Put, dtype: DType, lanes: int, cond: str, cond_lanes: int, a: str, b: str) -> str:

@@ -1,0 +1,268 @@
+"""Expressions: in go loop-IR expressions, out comes their value as text, computed by instructions.
+
+In a vector loop an expression stays scalar while it does not depend on the lane, and is widened where it
+meets one that does.
+"""
+
+from __future__ import annotations
+
+from aotc.codegen import operators
+from aotc.codegen.address import Addresses
+from aotc.codegen.linear import IndexAnalysis
+from aotc.codegen.text import (
+    literal,
+    memory_type_of,
+    prefix_mask,
+    splat_constant,
+    suffix_of,
+    type_of,
+    vector_constant,
+)
+from aotc.errors import VerifyError
+from aotc.graph.types import DType
+from aotc.loop.ir import (
+    Bin,
+    Bits,
+    Buffer,
+    Cmp,
+    Conv,
+    Expr,
+    Fma,
+    For,
+    Lit,
+    Load,
+    Sel,
+    Space,
+    Un,
+    Var,
+)
+
+
+class Value:
+    """A computed expression: its text, and whether that is a vector."""
+
+    __slots__ = ("is_vector", "text")
+
+    def __init__(self, text: str, is_vector: bool) -> None:
+        self.text = text
+        self.is_vector = is_vector
+
+
+class Expressions(Addresses):
+    """Computes expressions; ``vector`` is the vector loop that is being emitted, if any."""
+
+    def __init__(self, analysis: IndexAnalysis, bases: dict[Buffer, str]) -> None:
+        super().__init__(analysis, bases)
+        self.vector: For | None = None
+        self.memo: dict[Expr, Value] = {}  # of the statement that is being emitted
+        self._index_depth = 0
+
+    def vector_loop(self) -> For:
+        assert self.vector is not None
+        return self.vector
+
+    @property
+    def lanes(self) -> int:
+        return self.vector.lanes if self.vector is not None else 0
+
+    def expr(self, expr: Expr) -> Value:
+        found = self.memo.get(expr)
+        if found is None:
+            found = self.compute(expr)
+            self.memo[expr] = found
+        return found
+
+    def compute(self, expr: Expr) -> Value:
+        match expr:
+            case Lit():
+                return Value(literal(expr.value, expr.dtype), False)
+            case Load():
+                return self.load(expr)
+            case Bits():
+                x = self.expr(expr.x)
+                lanes = self.lanes if x.is_vector else 0
+                text = operators.bitcast(self.put, expr.x.dtype, expr.dtype, lanes, x.text)
+                return Value(text, x.is_vector)
+            case Conv():
+                x = self.expr(expr.x)
+                lanes = self.lanes if x.is_vector else 0
+                text = operators.convert(self.put, expr.x.dtype, expr.dtype, lanes, x.text)
+                return Value(text, x.is_vector)
+            case Un():
+                x = self.expr(expr.x)
+                lanes = self.lanes if x.is_vector else 0
+                return Value(operators.unary(self.put, expr.fn, expr.dtype, lanes, x.text), x.is_vector)
+            case Var():
+                return self.integer(expr)
+            case Bin():
+                return self.binary(expr)
+            case Cmp():
+                (a, b), lanes = self.together(expr.a, expr.b)
+                text = operators.compare(self.put, expr.fn, expr.a.dtype, lanes, a, b)
+                return Value(text, lanes > 0)
+            case Fma():
+                (a, b, c), lanes = self.together(expr.a, expr.b, expr.c)
+                text = operators.fused_multiply_add(self.put, expr.dtype, lanes, a, b, c)
+                return Value(text, lanes > 0)
+            case Sel():
+                return self.select(expr)
+        raise VerifyError(f"expression {type(expr).__name__} has no code generation")
+
+    def select(self, expr: Sel) -> Value:
+        cond = self.expr(expr.cond)
+        if cond.is_vector:
+            lanes = self.lanes
+            a, b = (self.widen(self.expr(x), x.dtype) for x in (expr.a, expr.b))
+        else:
+            (a, b), lanes = self.together(expr.a, expr.b)
+        cond_lanes = lanes if cond.is_vector else 0
+        text = operators.select(self.put, expr.dtype, lanes, cond.text, cond_lanes, a, b)
+        return Value(text, lanes > 0)
+
+    def binary(self, expr: Bin) -> Value:
+        if expr.dtype is DType.I64 and expr.fn in ("add", "sub", "mul"):
+            form = self.analysis.linear(expr)
+            if form.terms != ((expr, 1),):
+                return self.integer(expr)
+        (a, b), lanes = self.together(expr.a, expr.b)
+        is_index = self._index_depth and expr.fn in ("div", "mod") and not self.analysis.has_load(expr)
+        if is_index and isinstance(expr.b, Lit):
+            divisor = int(expr.b.value)
+            text = operators.divide_never_negative(self.put, expr.fn, lanes, a, divisor)
+        else:
+            is_number = isinstance(expr.b, Lit) and expr.b.value == expr.b.value
+            text = operators.binary(self.put, expr.fn, expr.dtype, lanes, a, b, is_number)
+        return Value(text, lanes > 0)
+
+    def integer(self, expr: Expr) -> Value:
+        """A linear int64 expression: run-time terms summed as scalars, the lane variable as a constant."""
+        form = self.analysis.linear(expr)
+        const, step = form.const, 0
+        total: Value | None = None
+        for term, coef in form.terms:
+            if self.vector is not None and term is self.vector.var:
+                step = coef
+                continue
+            value = self.values.get(term) if isinstance(term, Var) else None
+            if isinstance(value, int):
+                const += coef * value
+                continue
+            part = Value(value[0], False) if value else self.expr(term)
+            if coef != 1:
+                factor = self.widen(Value(str(coef), False), DType.I64) if part.is_vector else str(coef)
+                ty = type_of(DType.I64, self.lanes if part.is_vector else 0)
+                part = Value(self.put(f"mul {ty} {part.text}, {factor}"), part.is_vector)
+            total = part if total is None else self.sum(total, part)
+        offset = Value(str(const), False)
+        if step:
+            texts = [str(const + step * lane) for lane in range(self.lanes)]
+            offset = Value(vector_constant(texts, "i64"), True)
+        if total is None:
+            return offset
+        return self.sum(total, offset) if step or const else total
+
+    def sum(self, a: Value, b: Value) -> Value:
+        if a.is_vector or b.is_vector:
+            ty = type_of(DType.I64, self.lanes)
+            a, b = (Value(self.widen(x, DType.I64), True) for x in (a, b))
+            return Value(self.put(f"add {ty} {a.text}, {b.text}"), True)
+        return Value(self.put(f"add i64 {a.text}, {b.text}"), False)
+
+    def together(self, *exprs: Expr) -> tuple[tuple[str, ...], int]:
+        """Operands that meet in one instruction: all scalars, or all vectors if one of them is."""
+        values = [self.expr(x) for x in exprs]
+        if not any(value.is_vector for value in values):
+            return tuple(value.text for value in values), 0
+        widened = (self.widen(v, x.dtype) for v, x in zip(values, exprs, strict=True))
+        return tuple(widened), self.lanes
+
+    def widen(self, value: Value, dtype: DType) -> str:
+        """The value in every lane."""
+        if value.is_vector:
+            return value.text
+        scalar, ty = type_of(dtype), type_of(dtype, self.lanes)
+        if not value.text.startswith("%"):
+            return splat_constant(value.text, scalar)
+        first = self.put(f"insertelement {ty} poison, {scalar} {value.text}, i64 0")
+        zeros = f"<{self.lanes} x i32> zeroinitializer"
+        return self.put(f"shufflevector {ty} {first}, {ty} poison, {zeros}")
+
+    def to_memory(self, dtype: DType, lanes: int, text: str) -> str:
+        if dtype is not DType.BOOL:
+            return text
+        return self.put(f"zext {type_of(dtype, lanes)} {text} to {memory_type_of(dtype, lanes)}")
+
+    def from_memory(self, dtype: DType, lanes: int, text: str) -> str:
+        if dtype is not DType.BOOL:
+            return text
+        zero = "zeroinitializer" if lanes else "0"
+        return self.put(f"icmp ne {memory_type_of(dtype, lanes)} {text}, {zero}")
+
+    def lane_step(self, index: Expr) -> int | None:
+        """How many elements the index moves from lane to lane; None when that is not a constant."""
+        if self.vector is None:
+            return 0
+        step, var = 0, self.vector.var
+        for term, coef in self.analysis.linear(index).terms:
+            if term is var:
+                step = coef
+            elif var in self.analysis.variables(term):
+                return None
+        return step
+
+    def load(self, expr: Load) -> Value:
+        buffer, step = expr.buffer, self.lane_step(expr.index)
+        if step == 0:
+            pointer = self.address(buffer, expr.index)
+            text = self.put(f"load {memory_type_of(buffer.dtype)}, ptr {pointer}, {aligned(buffer)}")
+            return Value(self.from_memory(buffer.dtype, 0, text), False)
+        loop = self.vector_loop()
+        if step != 1:
+            return self.load_lanes(expr)
+        ty = memory_type_of(buffer.dtype, loop.lanes)
+        pointer = self.lane_address(buffer, expr.index, 0)
+        if loop.extent < loop.lanes and buffer.space is not Space.REGISTER:
+            mask = f"<{loop.lanes} x i1> {prefix_mask(loop.extent, loop.lanes)}"
+            text = self.put(
+                f"call {ty} @llvm.masked.load.{suffix_of(ty)}.p0"
+                f"(ptr {aligned(buffer)} {pointer}, {mask}, {ty} zeroinitializer)"
+            )
+        else:
+            text = self.put(f"load {ty}, ptr {pointer}, {aligned(buffer)}")
+        return Value(self.from_memory(buffer.dtype, loop.lanes, text), True)
+
+    def load_lanes(self, expr: Load) -> Value:
+        """A vector from one scalar load per active lane."""
+        loop, buffer = self.vector_loop(), expr.buffer
+        element, ty = memory_type_of(buffer.dtype), memory_type_of(buffer.dtype, loop.lanes)
+        text = "poison" if loop.extent == loop.lanes else "zeroinitializer"
+        for lane in range(loop.extent):
+            pointer = self.lane_address(buffer, expr.index, lane)
+            scalar = self.put(f"load {element}, ptr {pointer}, {aligned(buffer)}")
+            text = self.put(f"insertelement {ty} {text}, {element} {scalar}, i64 {lane}")
+        return Value(self.from_memory(buffer.dtype, loop.lanes, text), True)
+
+    def lane_address(self, buffer: Buffer, index: Expr, lane: int) -> str:
+        """The address that one lane accesses, computed with the lane variable bound to a constant."""
+        loop, memo = self.vector_loop(), self.memo
+        self.vector, self.memo = None, {}
+        self.values[loop.var] = lane
+        pointer = self.address(buffer, index)
+        del self.values[loop.var]
+        self.vector, self.memo = loop, memo
+        return pointer
+
+    def index_term(self, term: Expr) -> str:
+        """A scalar index term, in which div and mod are of values that are never negative."""
+        memo, vector = self.memo, self.vector
+        self.memo, self.vector = {}, None
+        self._index_depth += 1
+        text = self.expr(term).text
+        self._index_depth -= 1
+        self.memo, self.vector = memo, vector
+        return text
+
+
+def aligned(buffer: Buffer) -> str:
+    """The alignment that any element of ``buffer`` has."""
+    return f"align {buffer.dtype.size_bytes}"
