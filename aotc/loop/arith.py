@@ -39,7 +39,7 @@ def unary(fn: str, x: np.ndarray) -> np.ndarray:
 def binary(fn: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """`ir.Bin`; ValueError for an unknown ``fn``.
 
-    min and max order -0 below +0. A shift by the width of the type or more leaves 0, or -1 for
+    Of two equal floats (also -0 and +0) min and max give the first. A shift by the width of the type or more leaves 0, or -1 for
     shr of a negative number.
     """
     is_float = a.dtype.kind == "f"
@@ -56,7 +56,7 @@ def binary(fn: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
             case "min":
                 return minimum(a, b) if is_float else _keep(np.minimum(a, b), a)
             case "max":
-                return -minimum(-a, -b) if is_float else _keep(np.maximum(a, b), a)
+                return maximum(a, b) if is_float else _keep(np.maximum(a, b), a)
             case "and":
                 return _keep(np.bitwise_and(a, b), a)
             case "or":
@@ -91,9 +91,14 @@ def compare(fn: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def minimum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The float minimum in which NaN wins and -0 is below +0."""
-    smaller = np.minimum(a, b)
-    return np.where((a == b) & np.signbit(a), a, np.where((a == b) & np.signbit(b), b, smaller))
+    """The float minimum in which NaN wins and the first of two equals (also -0 and +0) is the result;
+    with a literal ``b`` that is one instruction on x86."""
+    return np.where((b < a) | np.isnan(b), b, a)
+
+
+def maximum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The float maximum, as ``minimum``."""
+    return np.where((b > a) | np.isnan(b), b, a)
 
 
 def truncating_div(a: np.ndarray, b: np.ndarray) -> np.ndarray:
