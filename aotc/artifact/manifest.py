@@ -1,0 +1,102 @@
+"""What was compiled in, the JSON manifest out: signature, memory, sizes, and a table of the kernels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aotc.codegen.signature import Param, Signature
+from aotc.loop.ir import Kernel
+from aotc.loop.program import Call, Program, Role
+from aotc.memory.arena import MemoryPlan
+from aotc.memory.constants import ConstantLayout
+
+
+@dataclass(frozen=True, eq=False)
+class Provenance:
+    """Where a compiled model comes from. ``digest`` is the SHA-256 of the model in hexadecimal,
+    ``target`` one word such as x86_64-v3, ``versions`` the versions of what shaped the code,
+    ``recipes`` the schedule of each kernel as text, for the kernels that have one."""
+
+    digest: str
+    target: str
+    versions: Mapping[str, str]
+    recipes: Mapping[Kernel, str]
+
+
+def build_manifest(
+    program: Program,
+    signature: Signature,
+    plan: MemoryPlan,
+    constants: ConstantLayout,
+    code_bytes: int,
+    provenance: Provenance,
+) -> dict[str, Any]:
+    """The manifest as JSON values; ``code_bytes`` is the size of the object without the weights."""
+    return {
+        "name": signature.name,
+        "digest": provenance.digest,
+        "target": provenance.target,
+        "versions": dict(provenance.versions),
+        "entry": signature.run,
+        "inputs": [_tensor(param) for param in signature.inputs],
+        "outputs": [_tensor(param) for param in signature.outputs],
+        "code_bytes": code_bytes,
+        "weights": {
+            "in": "file" if signature.weights_in_file else "object",
+            "bytes": constants.size_bytes,
+            "sha256": constants.digest,
+        },
+        "memory": {
+            "arena_bytes": plan.arena_bytes,
+            "lower_bound_bytes": plan.lower_bound_bytes,
+            "gap": round(plan.gap, 4),
+            "alignment": plan.alignment,
+        },
+        "kernels": [_call(call, plan, constants, provenance.recipes) for call in program.calls],
+    }
+
+
+def write_manifest(manifest: Mapping[str, Any]) -> str:
+    """The manifest's text; the same values give the same text."""
+    return json.dumps(manifest, indent=1) + "\n"
+
+
+def _tensor(param: Param) -> dict[str, Any]:
+    return {
+        "name": param.name,
+        "c_name": param.c_name,
+        "dtype": param.type.dtype.value,
+        "shape": list(param.type.dims),
+    }
+
+
+def _call(
+    call: Call,
+    plan: MemoryPlan,
+    constants: ConstantLayout,
+    recipes: Mapping[Kernel, str],
+) -> dict[str, Any]:
+    args = []
+    for param, arg in zip(call.kernel.params, call.args, strict=True):
+        offset = arg.offset_bytes
+        if arg.storage.role is Role.ARENA:
+            offset += plan.offsets[arg.storage]
+        elif arg.storage.role is Role.CONST:
+            offset += constants.offsets[arg.storage]
+        args.append(
+            {
+                "storage": arg.storage.name,
+                "in": arg.storage.role.value,
+                "offset": offset,
+                "bytes": param.elems * param.dtype.size_bytes,
+                "written": param in call.kernel.writes,
+            }
+        )
+    entry: dict[str, Any] = {"kernel": call.kernel.name}
+    if call.kernel in recipes:
+        entry["recipe"] = recipes[call.kernel]
+    entry["args"] = args
+    return entry

@@ -1,0 +1,209 @@
+"""Program, MemoryPlan and ConstantLayout in, the text of the whole LLVM module out.
+
+The module has one global symbol, the entry function. It checks its pointers and then calls the kernels
+in order with base addresses plus offsets: no branch, no allocation, nothing written but the outputs and
+the workspace.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from aotc.codegen.emit import emit_kernel
+from aotc.codegen.signature import (
+    WEIGHTS_ALIGNMENT,
+    WORKSPACE_ALIGNMENT,
+    Signature,
+    Status,
+    describe_signature,
+)
+from aotc.loop.ir import Kernel
+from aotc.loop.program import Program, Role, Storage
+from aotc.memory.arena import MemoryPlan
+from aotc.memory.constants import ConstantLayout
+from aotc.target import Target
+
+WEIGHTS_HEADER_BYTES = 64  # what stands before the constants in a weights file: their SHA-256, zeros
+
+
+def weights_marker(name: str) -> bytes:
+    """The 64 bytes that stand for the constants until the object is written; a function of the name."""
+    return hashlib.sha512(f"aotc weights of {name}".encode()).digest()
+
+
+def weights_section(name: str) -> str:
+    """The ELF section of the constants; its name makes it read-only."""
+    return f".rodata.{name}"
+
+
+def emit_module(
+    program: Program,
+    plan: MemoryPlan,
+    target: Target,
+    constants: ConstantLayout,
+    weights_in_file: bool = False,
+) -> str:
+    """LLVM IR of all kernels and the entry function ``NAME_run`` for ``target``.
+
+    With ``weights_in_file`` the entry takes a pointer to the weights file's contents; otherwise the
+    module holds a marker of 64 bytes in place of the constants (see aotc/artifact/weights.py).
+    """
+    signature = describe_signature(program, weights_in_file)
+    symbols = _kernel_symbols(program, signature.name)
+    bodies = [
+        emit_kernel(kernel, target, symbol, private=True) for kernel, symbol in symbols.items()
+    ]
+    parts = [
+        f'source_filename = "{signature.name}"',
+        f'target triple = "{target.triple}"',
+    ]
+    if constants.size_bytes and not weights_in_file:
+        parts.append(_marker_global(signature.name))
+    parts += bodies
+    parts.append(_emit_entry(program, plan, constants, signature, symbols))
+    return "\n\n".join(parts) + "\n"
+
+
+def _kernel_symbols(program: Program, prefix: str) -> dict[Kernel, str]:
+    """A symbol for each distinct kernel: the model's name, then the kernel's, numbered if it repeats."""
+    symbols: dict[Kernel, str] = {}
+    taken: set[str] = {f"{prefix}_run", f"{prefix}_weights"}
+    for kernel in program.kernels():
+        base = symbol = f"{prefix}_{re.sub(r'[^A-Za-z0-9_]', '_', kernel.name)}"
+        number = 2
+        while symbol in taken:
+            symbol = f"{base}_{number}"
+            number += 1
+        taken.add(symbol)
+        symbols[kernel] = symbol
+    return symbols
+
+
+def _marker_global(name: str) -> str:
+    text = "".join(f"\\{byte:02X}" for byte in weights_marker(name))
+    return (
+        f'@{name}_weights = internal constant [64 x i8] c"{text}", '
+        f'section "{weights_section(name)}", align {WEIGHTS_ALIGNMENT}'
+    )
+
+
+def _emit_entry(
+    program: Program,
+    plan: MemoryPlan,
+    constants: ConstantLayout,
+    signature: Signature,
+    symbols: dict[Kernel, str],
+) -> str:
+    bases: dict[Storage, str] = {}
+    for prefix, tensors in (("in", program.inputs), ("out", program.outputs)):
+        bases.update({item[2]: f"%{prefix}{i}" for i, item in enumerate(tensors)})
+    params = [f"%in{i}" for i in range(len(signature.inputs))]
+    params += [f"%out{i}" for i in range(len(signature.outputs))]
+    params += ["%weights"] * signature.weights_in_file + ["%workspace"]
+    head = ", ".join(f"ptr {param}" for param in params)
+    lines = [f'define i32 @{signature.run}({head}) nounwind "no-builtins" {{']
+    lines += _emit_checks(signature, plan, constants)
+    if constants.size_bytes and signature.weights_in_file:
+        lines.append(f"  %constants = getelementptr i8, ptr %weights, i64 {WEIGHTS_HEADER_BYTES}")
+    elif constants.size_bytes:
+        # The constants are larger than the marker that LLVM sees. Passing the address through an
+        # empty assembly statement keeps it from drawing conclusions about size or contents.
+        lines.append(f'  %constants = call ptr asm "", "=r,0"(ptr @{signature.name}_weights)')
+    for position, call in enumerate(program.calls):
+        args = []
+        for index, arg in enumerate(call.args):
+            base, offset = bases.get(arg.storage, "%workspace"), arg.offset_bytes
+            if arg.storage.role is Role.CONST:
+                base, offset = "%constants", offset + constants.offsets[arg.storage]
+            elif arg.storage.role is Role.ARENA:
+                offset += plan.offsets[arg.storage]
+            if offset:
+                pointer = f"%a{position}.{index}"
+                lines.append(f"  {pointer} = getelementptr i8, ptr {base}, i64 {offset}")
+                base = pointer
+            args.append(f"ptr {base}")
+        lines.append(f"  call void @{symbols[call.kernel]}({', '.join(args)})")
+    lines += [f"  ret i32 {Status.OK.value}", "}"]
+    return "\n".join(lines)
+
+
+def _emit_checks(
+    signature: Signature, plan: MemoryPlan, constants: ConstantLayout
+) -> list[str]:
+    """Branches to a return for each broken promise about pointers; what has no bytes is not checked."""
+    inputs = [
+        (f"%in{i}", p.type.dtype.size_bytes) for i, p in enumerate(signature.inputs) if p.type.elems
+    ]
+    outputs = [
+        (f"%out{i}", p.type.dtype.size_bytes)
+        for i, p in enumerate(signature.outputs)
+        if p.type.elems
+    ]
+    workspace = [("%workspace", WORKSPACE_ALIGNMENT)] if plan.arena_bytes else []
+    weights = [("%weights", WEIGHTS_ALIGNMENT)] if signature.weights_in_file else []
+    writer = _CheckWriter()
+    for status, pointers in (
+        (Status.NULL_INPUT, inputs),
+        (Status.NULL_OUTPUT, outputs),
+        (Status.NULL_WEIGHTS, weights),
+        (Status.NULL_WORKSPACE, workspace),
+    ):
+        writer.fail_if(status, [writer.is_null(pointer) for pointer, _ in pointers])
+    for status, pointers in (
+        (Status.MISALIGNED_INPUT, inputs),
+        (Status.MISALIGNED_OUTPUT, outputs),
+        (Status.MISALIGNED_WEIGHTS, weights),
+        (Status.MISALIGNED_WORKSPACE, workspace),
+    ):
+        found = [writer.is_misaligned(pointer, size) for pointer, size in pointers if size > 1]
+        writer.fail_if(status, found)
+    if signature.weights_in_file:
+        digest = bytes.fromhex(constants.digest)
+        words = [digest[i : i + 8] for i in range(0, len(digest), 8)]
+        found = [writer.differs("%weights", 8 * i, word) for i, word in enumerate(words)]
+        writer.fail_if(Status.WRONG_WEIGHTS, found)
+    return writer.lines
+
+
+class _CheckWriter:
+    """Collects the lines of the checks and hands out value names."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._count = 0
+
+    def _set(self, text: str) -> str:
+        name = f"%c{self._count}"
+        self._count += 1
+        self.lines.append(f"  {name} = {text}")
+        return name
+
+    def is_null(self, pointer: str) -> str:
+        return self._set(f"icmp eq ptr {pointer}, null")
+
+    def is_misaligned(self, pointer: str, alignment: int) -> str:
+        number = self._set(f"ptrtoint ptr {pointer} to i64")
+        low = self._set(f"and i64 {number}, {alignment - 1}")
+        return self._set(f"icmp ne i64 {low}, 0")
+
+    def differs(self, pointer: str, offset: int, word: bytes) -> str:
+        place = self._set(f"getelementptr i8, ptr {pointer}, i64 {offset}")
+        value = self._set(f"load i64, ptr {place}, align 8")
+        # All targets are little-endian, as ONNX's own data is.
+        return self._set(f"icmp ne i64 {value}, {int.from_bytes(word, 'little')}")
+
+    def fail_if(self, status: Status, conditions: list[str]) -> None:
+        """Returns ``status`` from the entry function when any of the conditions holds."""
+        if not conditions:
+            return
+        failed = conditions[0]
+        for condition in conditions[1:]:
+            failed = self._set(f"or i1 {failed}, {condition}")
+        name = status.name.lower()
+        self.lines += [
+            f"  br i1 {failed}, label %{name}, label %not_{name}",
+            f"{name}:",
+            f"  ret i32 {status.value}",
+            f"not_{name}:",
+        ]

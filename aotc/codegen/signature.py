@@ -1,0 +1,149 @@
+"""Program in, the C signature of its entry function out: names, types, order and status codes."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from aotc.graph.types import DType, TensorType
+from aotc.loop.program import Program
+
+WORKSPACE_ALIGNMENT = 64
+WEIGHTS_ALIGNMENT = 64
+
+_C_TYPES = {
+    DType.BOOL: "uint8_t",
+    DType.I8: "int8_t",
+    DType.I16: "int16_t",
+    DType.I32: "int32_t",
+    DType.I64: "int64_t",
+    DType.U8: "uint8_t",
+    DType.U16: "uint16_t",
+    DType.U32: "uint32_t",
+    DType.U64: "uint64_t",
+    DType.F16: "uint16_t",
+    DType.F32: "float",
+    DType.F64: "double",
+}
+
+# Keywords of C99, C11, C23 and C++, and macros of common headers that would break a prototype.
+_RESERVED = frozenset(
+    """
+    alignas alignof and and_eq asm assert auto bitand bitor bool break case catch char char16_t
+    char32_t char8_t class co_await co_return co_yield compl complex concept const const_cast
+    consteval constexpr constinit continue decltype default delete do double dynamic_cast else enum
+    errno explicit export extern false float for friend goto i386 if imaginary inline int int16_t
+    int32_t int64_t int8_t linux long main mutable namespace new noexcept noreturn not not_eq
+    nullptr offsetof operator or or_eq private protected public register reinterpret_cast requires
+    restrict return short signed size_t sizeof static static_assert static_cast stderr stdin stdout
+    struct switch template this thread_local throw true try typedef typeid typename typeof
+    typeof_unqual uint16_t uint32_t uint64_t uint8_t union unix unsigned using virtual void volatile
+    wchar_t while xor xor_eq I NULL
+    """.split()
+)
+
+
+class Status(enum.IntEnum):
+    """What the entry function returns; the values are part of the C interface and never change."""
+
+    OK = 0
+    NULL_INPUT = 1
+    NULL_OUTPUT = 2
+    NULL_WORKSPACE = 3
+    MISALIGNED_INPUT = 4
+    MISALIGNED_OUTPUT = 5
+    MISALIGNED_WORKSPACE = 6
+    NULL_WEIGHTS = 7
+    MISALIGNED_WEIGHTS = 8
+    WRONG_WEIGHTS = 9
+
+    @property
+    def sentence(self) -> str:
+        """One sentence for the programmer who meets the code."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Status.OK: "The outputs are complete.",
+    Status.NULL_INPUT: "An input pointer is NULL.",
+    Status.NULL_OUTPUT: "An output pointer is NULL.",
+    Status.NULL_WORKSPACE: "The workspace pointer is NULL.",
+    Status.MISALIGNED_INPUT: "An input pointer is not aligned to its element type.",
+    Status.MISALIGNED_OUTPUT: "An output pointer is not aligned to its element type.",
+    Status.MISALIGNED_WORKSPACE: f"The workspace is not aligned to {WORKSPACE_ALIGNMENT} bytes.",
+    Status.NULL_WEIGHTS: "The weights pointer is NULL.",
+    Status.MISALIGNED_WEIGHTS: f"The weights are not aligned to {WEIGHTS_ALIGNMENT} bytes.",
+    Status.WRONG_WEIGHTS: "The weights are not those of the file written with this object.",
+}
+
+
+@dataclass(frozen=True)
+class Param:
+    """One tensor argument: its name in the model, its name in C, and its static type."""
+
+    name: str
+    c_name: str
+    type: TensorType
+
+    @property
+    def c_type(self) -> str:
+        """The C element type; float16 travels as its bits in uint16_t, bool as 0 or 1 in uint8_t."""
+        return _C_TYPES[self.type.dtype]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """``int NAME_run(inputs..., outputs..., [weights,] workspace)`` with ``name`` a C identifier."""
+
+    name: str
+    inputs: tuple[Param, ...]
+    outputs: tuple[Param, ...]
+    weights_in_file: bool
+
+    @property
+    def run(self) -> str:
+        return f"{self.name}_run"
+
+    @property
+    def statuses(self) -> tuple[Status, ...]:
+        """The codes that this entry function can return."""
+        about_weights = (Status.NULL_WEIGHTS, Status.MISALIGNED_WEIGHTS, Status.WRONG_WEIGHTS)
+        return tuple(s for s in Status if self.weights_in_file or s not in about_weights)
+
+
+def make_c_identifier(name: str) -> str:
+    """A C and C++ identifier that resembles ``name``: 'input.1' gives input_1, 'int' gives int_."""
+    cleaned = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    cleaned = re.sub(r"__+", "_", cleaned).strip("_") or "tensor"
+    if cleaned[0].isdigit():
+        cleaned = f"t{cleaned}"
+    return f"{cleaned}_" if cleaned in _RESERVED else cleaned
+
+
+def describe_signature(program: Program, weights_in_file: bool = False) -> Signature:
+    """The entry's signature; ValueError (from TensorType.dims) when a dimension is not bound."""
+    tensors = [(name, kind) for name, kind, _ in (*program.inputs, *program.outputs)]
+    c_names = _make_unique((name for name, _ in tensors), taken={"weights", "workspace"})
+    params = [
+        Param(name, c_name, kind) for (name, kind), c_name in zip(tensors, c_names, strict=True)
+    ]
+    count = len(program.inputs)
+    name = make_c_identifier(program.name)
+    return Signature(name, tuple(params[:count]), tuple(params[count:]), weights_in_file)
+
+
+def _make_unique(names: Iterable[str], taken: set[str]) -> list[str]:
+    """C identifiers that differ even in capitals, because the macros that carry them are capitals."""
+    seen = set(taken)
+    result = []
+    for name in names:
+        base = candidate = make_c_identifier(name)
+        number = 2
+        while candidate.lower() in seen:
+            candidate = f"{base}_{number}"
+            number += 1
+        seen.add(candidate.lower())
+        result.append(candidate)
+    return result

@@ -1,0 +1,225 @@
+"""A compiled model in, numpy arrays through its native code out; also what saves it and prints it."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import platform
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+
+from aotc.artifact.bundle import Bundle, save_bundle
+from aotc.artifact.weights import ObjectImage, weights_file_chunks
+from aotc.codegen.signature import Param, Signature, Status
+from aotc.errors import AotcError, UsageError
+from aotc.loop.program import Program
+from aotc.memory.arena import MemoryPlan
+from aotc.target import Target
+
+
+class CompiledModel:
+    """A model as native code, callable on numpy arrays without a C compiler.
+
+    The code that runs is the object that ``save`` writes, byte for byte, loaded on the first call by
+    LLVM's linker. Calls may come from several threads at once: each thread has its own workspace.
+    ``texts`` gives the stages that ``as_text`` can show, made when they are asked for.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        program: Program,
+        plan: MemoryPlan,
+        target: Target,
+        texts: Mapping[str, Callable[[], str]],
+    ) -> None:
+        self.bundle = bundle
+        self.program = program
+        self.plan = plan
+        self.target = target
+        self._texts = dict(texts)
+        self._lock = threading.Lock()
+        self._code: _LoadedCode | None = None
+        self._scratch = threading.local()
+
+    @property
+    def signature(self) -> Signature:
+        return self.bundle.signature
+
+    @property
+    def header(self) -> str:
+        """The text of the C header."""
+        return self.bundle.header
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What the JSON manifest holds."""
+        return self.bundle.manifest
+
+    def object_bytes(self) -> bytes:
+        """The object file as one piece (with the weights: a copy of them)."""
+        return self.bundle.image.to_bytes()
+
+    def save(self, directory: str | Path, name: str | None = None) -> list[Path]:
+        """Writes NAME.o, NAME.h, NAME.json (and NAME.weights) and returns their paths; the default
+        NAME is the model's. UsageError when the folder cannot be written to."""
+        return save_bundle(self.bundle, directory, name)
+
+    def as_text(self, stage: str) -> str:
+        """One stage of the compilation as text: graph, loops, llvm or asm. UsageError for another."""
+        if stage not in self._texts:
+            raise UsageError(
+                f"there is no text of stage '{stage}'", remedy=f"use one of: {', '.join(self._texts)}"
+            )
+        return self._texts[stage]()
+
+    def __call__(self, *arrays: Any, **named: Any) -> np.ndarray | tuple[np.ndarray, ...]:
+        """Runs the model on inputs given in order or by name; one array, or a tuple if it has several
+        outputs. UsageError when a name, type or shape does not fit."""
+        outputs = self.bind(*arrays, **named)()
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def run_dict(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Runs the model on inputs by name; outputs by name. UsageError as for a call."""
+        outputs = self.bind(**inputs)()
+        return {
+            param.name: array
+            for param, array in zip(self.signature.outputs, outputs, strict=True)
+        }
+
+    def bind(self, *arrays: Any, **named: Any) -> Callable[[], tuple[np.ndarray, ...]]:
+        """A function that runs the model on these inputs, into the same output arrays each time it is
+        called in this thread: what a benchmark should time. UsageError as for a call."""
+        signature = self.signature
+        code = self._load()
+        inputs = [
+            _fit(param, value)
+            for param, value in zip(
+                signature.inputs, _arrange(signature.inputs, arrays, named), strict=True
+            )
+        ]
+        outputs = tuple(np.empty(p.type.dims, p.type.dtype.numpy) for p in signature.outputs)
+        pointers = [array.ctypes.data for array in (*inputs, *outputs)]
+        if code.weights is not None:
+            pointers.append(code.weights.ctypes.data)
+        workspace = self._workspace()
+        pointers.append(workspace.ctypes.data)
+
+        def run(_alive: object = (inputs, workspace)) -> tuple[np.ndarray, ...]:
+            status = Status(code.run(*pointers))
+            if status is not Status.OK:
+                raise AotcError(f"the model returned {status.name}: {status.sentence}")
+            return outputs
+
+        return run
+
+    def _workspace(self) -> np.ndarray:
+        found: np.ndarray | None = getattr(self._scratch, "workspace", None)
+        if found is None:
+            found = _aligned_bytes(self.plan.arena_bytes, self.plan.alignment)
+            self._scratch.workspace = found
+        return found
+
+    def _load(self) -> _LoadedCode:
+        with self._lock:
+            if self._code is None:
+                _check_host(self.target)
+                self._code = _LoadedCode(self.bundle)
+            return self._code
+
+
+class _LoadedCode:
+    """The entry function of an object, linked into this process; ``weights`` is the content of the
+    weights file if there is one."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        signature = bundle.signature
+        self._engine = _link(bundle.image)
+        address = self._engine.get_function_address(signature.run)
+        self.weights: np.ndarray | None = None
+        if bundle.weights is not None:
+            self.weights = _aligned_bytes(
+                sum(len(chunk) for chunk in weights_file_chunks(bundle.weights)), 64
+            )
+            position = 0
+            for chunk in weights_file_chunks(bundle.weights):
+                self.weights[position : position + len(chunk)] = np.frombuffer(chunk, np.uint8)
+                position += len(chunk)
+        count = len(signature.inputs) + len(signature.outputs) + signature.weights_in_file + 1
+        # ctypes lets go of the interpreter's lock for the call, so threads really run at once.
+        self.run = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * count)(address)
+
+
+@functools.cache
+def _initialize() -> None:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+
+
+def _link(image: ObjectImage) -> llvm.ExecutionEngine:
+    """LLVM's run-time linker with the object in it: a memory mapping, relocated, no file involved."""
+    _initialize()
+    machine = llvm.Target.from_default_triple().create_target_machine()
+    # One block for the whole object (lmm), so that code reaches its constants wherever memory lies.
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine, use_lmm=True)
+    engine.add_object_file(llvm.ObjectFileRef.from_data(image.to_bytes()))
+    engine.finalize_object()
+    return engine
+
+
+def _check_host(target: Target) -> None:
+    """UsageError when this machine cannot run code for ``target``, before it crashes on it."""
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(
+        platform.machine().lower(), platform.machine().lower()
+    )
+    features = llvm.get_host_cpu_features() if machine == target.name else {}
+    needed = ["avx2", "fma"] if target.name == "x86_64" else []
+    needed += ["avx512f", "avx512bw", "avx512dq", "avx512vl"] * (target.vector_bits > 256)
+    if machine != target.name or not all(features.get(feature) for feature in needed):
+        raise UsageError(
+            f"this machine cannot run code for {target}", remedy="compile with --cpu native"
+        )
+
+
+def _arrange(params: tuple[Param, ...], arrays: tuple[Any, ...], named: Mapping[str, Any]) -> list:
+    """The arguments in the order of ``params``; names may be the model's or those of the C header."""
+    expected = f"the inputs are: {', '.join(f'{p.name} {p.type}' for p in params)}"
+    if len(arrays) > len(params):
+        raise UsageError(f"{len(arrays)} arrays for {len(params)} inputs", remedy=expected)
+    given = dict(named)
+    found = list(arrays)
+    for param in params[len(arrays) :]:
+        key = param.name if param.name in given else param.c_name
+        if key not in given:
+            raise UsageError(f"input '{param.name}' is missing", remedy=expected)
+        found.append(given.pop(key))
+    if given:
+        raise UsageError(f"there is no open input '{next(iter(given))}'", remedy=expected)
+    return found
+
+
+def _fit(param: Param, value: Any) -> np.ndarray:
+    """``value`` as a dense, aligned array; UsageError unless type and shape are exactly the model's."""
+    array = np.asarray(value)
+    if array.dtype != param.type.dtype.numpy:
+        raise UsageError(
+            f"input '{param.name}' has element type {array.dtype}, the model takes {param.type}",
+            remedy=f"convert it with .astype('{param.type.dtype.value}')",
+        )
+    if array.shape != param.type.dims:
+        raise UsageError(
+            f"input '{param.name}' has shape {list(array.shape)}, the model takes {param.type}",
+            remedy="give an array of that shape, or compile for another one with --input-shape",
+        )
+    return np.require(array, requirements=["C", "A"]).reshape(param.type.dims)
+
+
+def _aligned_bytes(size_bytes: int, alignment: int) -> np.ndarray:
+    raw = np.empty(size_bytes + alignment, np.uint8)
+    start = -raw.ctypes.data % alignment
+    return raw[start : start + size_bytes]
