@@ -1,0 +1,135 @@
+"""The state of one lowering: where each tensor lies, and the calls emitted so far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from aotc.errors import UnsupportedError
+from aotc.fuse.groups import VIEW_OPS, Groups
+from aotc.graph import ops
+from aotc.graph.ir import Constant, Node, Parameter
+from aotc.graph.types import DType
+from aotc.loop.program import Call, Role, Storage
+from aotc.lower.views import View
+from aotc.target import Target
+
+
+class Context:
+    """Maps nodes to views and collects kernel calls in order. One instance per program."""
+
+    def __init__(self, groups: Groups, target: Target) -> None:
+        self.groups = groups
+        self.graph = groups.graph
+        self.target = target
+        self.calls: list[Call] = []
+        self.inputs: list[tuple[str, Storage]] = []
+        self.outputs: list[tuple[str, Storage]] = []
+        self._views: dict[Node, View] = {}
+        self._constants: dict[str, Storage] = {}
+        self._temporaries = 0
+
+    @property
+    def lanes(self) -> int:
+        """32-bit lanes of the target's widest vector."""
+        return self.target.vector_bits // 32
+
+    def lanes_for(self, *dtypes: DType) -> int:
+        """Lanes per vector when the widest of ``dtypes`` fills one; bool and bytes count as 32 bits."""
+        widest = max(4, *(dtype.size_bytes for dtype in dtypes))
+        return self.target.vector_bits // (8 * widest)
+
+    def bind(self, node: Node, view: View) -> None:
+        """Says where ``node`` will be written."""
+        self._views[node] = view
+
+    def is_bound(self, node: Node) -> bool:
+        return node in self._views
+
+    def view(self, node: Node) -> View:
+        """Where ``node`` lies; allocates arena storage for a result that has no home yet."""
+        found = self._views.get(node)
+        if found is None:
+            found = self._derive(node)
+            self._views[node] = found
+        return found
+
+    def _derive(self, node: Node) -> View:
+        if isinstance(node.op, Constant):
+            assert node.data is not None
+            return self.constant(node.data, "weights")
+        if isinstance(node.op, VIEW_OPS):
+            source = self.view(node.inputs[0])
+            derived = apply_view_op(node, source)
+            if derived is not None:
+                return derived
+            packed = self.temporary(source.dtype, source.shape, "copy")
+            self.copy(source, packed)
+            derived = apply_view_op(node, packed)
+            assert derived is not None
+            return derived
+        return self.temporary(node.type.dtype, node.shape, node.op.mnemonic)
+
+    def temporary(self, dtype: DType, shape: tuple[int, ...], name: str) -> View:
+        """Fresh packed arena storage."""
+        elems = math.prod(shape)
+        if elems == 0:
+            raise UnsupportedError(
+                f"a tensor of shape {shape} has no elements",
+                remedy="remove the empty tensor from the model",
+            )
+        self._temporaries += 1
+        storage = Storage(f"{name}{self._temporaries}", Role.ARENA, elems * dtype.size_bytes)
+        return View.packed(storage, dtype, shape)
+
+    def constant(self, values: np.ndarray, name: str) -> View:
+        """Read-only storage holding ``values`` in row-major order; equal constant arrays are shared by the
+        artifact, not here."""
+        dtype = DType.of(values)
+        storage = Storage(name, Role.CONST, values.nbytes, values)
+        return View.packed(storage, dtype, values.shape)
+
+    def emit(self, call: Call) -> None:
+        self.calls.append(call)
+
+    def copy(self, source: View, target: View) -> None:
+        """Emits a kernel that copies element by element."""
+        from aotc.lower.pointwise import lower_copy  # the pointwise lowering itself needs a Context
+
+        lower_copy(self, source, target)
+
+    def operands(self, nodes: Iterable[Node], members: Sequence[Node]) -> list[Node]:
+        """The nodes outside ``members`` that ``nodes`` read, in first-use order, scalars constants left out."""
+        inside = set(members)
+        found: dict[Node, None] = {}
+        for node in nodes:
+            for operand in node.inputs:
+                if operand not in inside and scalar_value(operand) is None:
+                    found.setdefault(operand)
+        return list(found)
+
+
+def scalar_value(node: Node) -> float | int | None:
+    """The value of a constant that is the same everywhere (through broadcasts and reshapes), or None."""
+    while isinstance(node.op, (ops.Broadcast, ops.Reshape)):
+        node = node.inputs[0]
+    if node.data is None or isinstance(node.op, Parameter) or node.data.size != 1:
+        return None
+    value: float | int = node.data.reshape(-1)[0].item()
+    return value
+
+
+def apply_view_op(node: Node, source: View) -> View | None:
+    """The view that ``node`` (one of VIEW_OPS) makes of its operand; None when it needs a copy."""
+    match node.op:
+        case ops.Reshape(shape=shape):
+            return source.reshape(shape)
+        case ops.Transpose(perm=perm):
+            return source.transpose(perm)
+        case ops.Slice(starts=starts, counts=counts, steps=steps):
+            return source.slice(starts, counts, steps)
+        case ops.Broadcast(shape=shape):
+            return source.broadcast(shape)
+    raise AssertionError(node.op)

@@ -1,0 +1,243 @@
+"""CONTRACT groups: Dot and Conv as one register-tiled kernel, with the pointwise ops that follow in its epilogue.
+
+Every contraction is seen as result[*batch, row, column, channel] = sum over depth of lhs[*batch, row, column,
+*depth] * rhs[*batch, *depth, channel]. A convolution gets there without copying: its lhs is a strided view in which
+windows overlap. Lanes run along channels and each result adds its terms in depth order with one fused
+multiply-add each, so the bytes do not depend on vector width or tile sizes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from aotc.fuse.groups import Group
+from aotc.graph import ops
+from aotc.graph.ir import Node
+from aotc.loop.program import Role
+from aotc.lower.context import Context
+from aotc.lower.contract_kernel import ContractWriter, Operands
+from aotc.lower.views import View, collapse
+from aotc.schedule.cpu import ContractSizes, choose_contract
+from aotc.schedule.recipe import ContractRecipe
+
+
+def lower_contract(context: Context, group: Group) -> None:
+    """Emits the kernel of a CONTRACT group."""
+    epilogue = tuple(node for node in group.nodes if node is not group.anchor)
+    leaf_nodes = context.operands(epilogue, group.nodes)
+    leaves = [context.view(node) for node in leaf_nodes]
+    result = context.view(group.result)
+    if isinstance(group.anchor.op, ops.Dot):
+        operands = _dot_operands(context, group.anchor, result, leaves)
+    else:
+        operands = _conv_operands(context, group.anchor, result, leaves)
+    operands = _simplified(operands)
+    batch, depth = operands.lhs.shape[: operands.batch], operands.lhs.shape[operands.batch + 2 :]
+    rows, columns, channels = operands.result.shape[-3:]
+    sizes = ContractSizes(
+        batch=math.prod(batch),
+        rows=rows,
+        columns=columns,
+        channels=channels,
+        depth=math.prod(depth),
+        inner_depth=depth[-1],
+        lanes=context.lanes_for(operands.lhs.dtype, operands.result.dtype),
+        elem_bytes=operands.lhs.dtype.size_bytes,
+        lhs_bytes=(operands.lhs.high - operands.lhs.low + 1) * operands.lhs.dtype.size_bytes,
+    )
+    recipe = choose_contract(sizes, context.target)
+    packed = None
+    if operands.rhs.storage.role is Role.CONST:
+        packed = context.constant(_pack(operands, recipe), "packed")
+    writer = ContractWriter(group, epilogue, leaf_nodes, operands, recipe, packed)
+    context.emit(writer.call())
+
+
+def _dot_operands(
+    context: Context, anchor: Node, result: View, leaves: Sequence[View]
+) -> Operands:
+    lhs, rhs = (context.view(operand) for operand in anchor.inputs)
+    if rhs.storage.role is not Role.CONST and rhs.strides[-1] not in (0, 1):
+        packed = context.temporary(rhs.dtype, rhs.shape, "packed")
+        context.copy(rhs, packed)
+        rhs = packed
+    batch = len(lhs.shape) - 2
+    return Operands(
+        batch,
+        _insert_axis(lhs, batch),
+        rhs,
+        _insert_axis(result, batch),
+        tuple(_insert_axis(leaf, batch) for leaf in leaves),
+    )
+
+
+def _insert_axis(view: View, axis: int) -> View:
+    """The view with an axis of size 1 before ``axis``."""
+    return replace(
+        view,
+        shape=view.shape[:axis] + (1,) + view.shape[axis:],
+        strides=view.strides[:axis] + (0,) + view.strides[axis:],
+    )
+
+
+def _conv_operands(
+    context: Context, anchor: Node, result: View, leaves: Sequence[View]
+) -> Operands:
+    op = anchor.op
+    assert isinstance(op, ops.Conv) and not any(op.low) and not any(op.high)
+    data, weights = (context.view(operand) for operand in anchor.inputs)
+    spatial = len(op.strides)
+    window = weights.shape[2:]
+    groups = op.groups
+    if not op.channels_last:
+        to_last = (0, *range(2, spatial + 2), 1)
+        data, result = data.transpose(to_last), result.transpose(to_last)
+        leaves = [leaf.transpose(to_last) for leaf in leaves]
+    out_spatial = result.shape[1:-1]
+
+    def canonical(view: View) -> View:
+        """[N, *spatial, C] -> [N, *outer spatial, groups, row, column, C / groups]."""
+        split = view.reshape((*view.shape[:-1], groups, view.shape[-1] // groups))
+        assert split is not None
+        while len(split.shape) < 5:  # a 1-D convolution has no row axis
+            split = _insert_axis(split, 1)
+        rank = len(split.shape)
+        return split.transpose((*range(rank - 4), rank - 2, rank - 4, rank - 3, rank - 1))
+
+    data = data.reshape((*data.shape[:-1], groups, data.shape[-1] // groups)) or data
+    batch_stride, *spatial_strides, group_stride, channel_stride = data.strides
+    axes = [(data.shape[0], batch_stride)]
+    pixels = [
+        (extent, stride * step)
+        for extent, stride, step in zip(out_spatial, spatial_strides, op.strides, strict=True)
+    ]
+    if spatial == 1:
+        pixels.insert(0, (1, 0))
+    axes += [*pixels[:-2], (groups, group_stride), *pixels[-2:]]
+    taps = [
+        (extent, stride * step)
+        for extent, stride, step in zip(window, spatial_strides, op.dilation, strict=True)
+    ]
+    channels_first = channel_stride != 1 and data.shape[-1] > 1
+    inputs = [(data.shape[-1], channel_stride)]
+    depth = [*inputs, *taps] if channels_first else [*taps, *inputs]
+    lhs = View(
+        data.storage,
+        data.dtype,
+        tuple(extent for extent, _ in (*axes, *depth)),
+        tuple(0 if extent == 1 else stride for extent, stride in (*axes, *depth)),
+        data.offset,
+    )
+    # weights [O, I/groups, *window] -> [1.., groups, *depth, O/groups]
+    split = weights.reshape((groups, weights.shape[0] // groups, *weights.shape[1:]))
+    assert split is not None
+    if channels_first:
+        rhs = split.transpose((0, *range(2, spatial + 3), 1))
+    else:
+        rhs = split.transpose((0, *range(3, spatial + 3), 2, 1))
+    batch = len(axes) - 2
+    for _ in range(batch - 1):
+        rhs = _insert_axis(rhs, 0)
+    outer = lhs.shape[: batch - 1]
+    rhs = replace(rhs, shape=(*outer, *rhs.shape[batch - 1 :]))
+    return Operands(
+        batch, lhs, rhs, canonical(result), tuple(canonical(leaf) for leaf in leaves)
+    )
+
+
+def _simplified(operands: Operands) -> Operands:
+    """Fewer axes with the same meaning: batch axes of size 1 dropped, pixel and depth axes merged."""
+    batch, lhs, rhs = operands.batch, operands.lhs, operands.rhs
+    pixels = [operands.result, *operands.leaves]
+    for axis in reversed(range(batch)):
+        if lhs.shape[axis] == 1:
+            lhs, rhs, *pixels = (_drop_axis(view, axis) for view in (lhs, rhs, *pixels))
+            batch -= 1
+    merged = [_merge_axes(view, batch) for view in (lhs, *pixels)]
+    if all(view is not None for view in merged):
+        lhs, *pixels = [_insert_axis(view, batch) for view in merged if view is not None]
+    head = lhs.shape[: batch + 2]
+    depth_of_lhs = replace(lhs, shape=lhs.shape[len(head) :], strides=lhs.strides[len(head) :])
+    depth_of_rhs = replace(rhs, shape=rhs.shape[batch:-1], strides=rhs.strides[batch:-1])
+    # a constant rhs is packed in depth order, so only the lhs restricts merging
+    sources = [depth_of_lhs] if rhs.storage.role is Role.CONST else [depth_of_lhs, depth_of_rhs]
+    depth = collapse(sources)
+    lhs = replace(
+        lhs, shape=head + depth[0].shape, strides=lhs.strides[: len(head)] + depth[0].strides
+    )
+    if rhs.storage.role is not Role.CONST:
+        rhs = replace(
+            rhs,
+            shape=rhs.shape[:batch] + depth[1].shape + rhs.shape[-1:],
+            strides=rhs.strides[:batch] + depth[1].strides + rhs.strides[-1:],
+        )
+    return Operands(batch, lhs, rhs, pixels[0], tuple(pixels[1:]))
+
+
+def _drop_axis(view: View, axis: int) -> View:
+    return replace(
+        view,
+        shape=view.shape[:axis] + view.shape[axis + 1 :],
+        strides=view.strides[:axis] + view.strides[axis + 1 :],
+    )
+
+
+def _merge_axes(view: View, axis: int) -> View | None:
+    """Axes ``axis`` and ``axis + 1`` as one; None when the view does not step through them evenly."""
+    (outer, inner), (outer_stride, inner_stride) = (
+        view.shape[axis : axis + 2],
+        view.strides[axis : axis + 2],
+    )
+    if outer == 1:
+        stride = inner_stride
+    elif inner == 1:
+        stride = outer_stride
+    elif outer_stride == inner_stride * inner:
+        stride = inner_stride
+    else:
+        return None
+    return replace(
+        view,
+        shape=(*view.shape[:axis], outer * inner, *view.shape[axis + 2 :]),
+        strides=(*view.strides[:axis], stride, *view.strides[axis + 2 :]),
+    )
+
+
+def constant_array(view: View) -> np.ndarray:
+    """The values that a view of constant storage shows."""
+    data = view.storage.data
+    assert data is not None
+    flat = data.reshape(-1).view(view.dtype.numpy)
+    strides = [stride * view.dtype.size_bytes for stride in view.strides]
+    return np.lib.stride_tricks.as_strided(
+        flat[view.offset :], view.shape, strides, writeable=False
+    )
+
+
+def _pack(operands: Operands, recipe: ContractRecipe) -> np.ndarray:
+    """Constant weights as [*batch][panel][depth][lanes of the panel], zero beyond the last channel.
+
+    Batch axes along which the weights repeat stay of size 1.
+    """
+    rhs = operands.rhs
+    repeated = tuple(1 if stride == 0 else dim for dim, stride in zip(rhs.shape, rhs.strides, strict=True))
+    kept = repeated[: operands.batch] + rhs.shape[operands.batch :]
+    values = constant_array(replace(rhs, shape=kept))
+    channels = rhs.shape[-1]
+    depth = math.prod(rhs.shape[operands.batch : -1])
+    batch = math.prod(kept[: operands.batch])
+    width = recipe.panels[-1].stop * recipe.lanes
+    packed = np.zeros((batch, depth * width), values.dtype)
+    matrix = values.reshape(batch, depth, channels)
+    for panel in recipe.panels:
+        lanes = panel.size * recipe.lanes
+        for i in range(panel.count):
+            first = panel.start * recipe.lanes + i * lanes
+            live = min(lanes, channels - first)
+            block = packed[:, first * depth : (first + lanes) * depth].reshape(batch, depth, lanes)
+            block[:, :, :live] = matrix[:, :, first : first + live]
+    return packed.reshape(-1)

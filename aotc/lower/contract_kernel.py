@@ -1,0 +1,299 @@
+"""The loop nest of one contraction: canonical operands and a recipe go in, a kernel call comes out."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from aotc.fuse.groups import Group
+from aotc.graph.ir import Node
+from aotc.loop import index
+from aotc.loop.ir import Alloc, Bin, Buffer, Expr, Fma, Kind, Lit, Load, Space, Stmt, Store
+from aotc.loop.program import Call
+from aotc.lower.pointwise import evaluate_nodes, weight_of
+from aotc.lower.scope import KernelScope, loop, vector
+from aotc.lower.views import View
+from aotc.schedule.recipe import ContractRecipe, Segment
+
+
+@dataclass(frozen=True)
+class Operands:
+    """A contraction in canonical form. ``lhs`` [*batch, row, column, *depth]; ``rhs`` [*batch, *depth, channel];
+    ``result`` and every view of ``leaves`` [*batch, row, column, channel]."""
+
+    batch: int  # number of batch axes
+    lhs: View
+    rhs: View
+    result: View
+    leaves: tuple[View, ...]
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """One register tile: its segments, the position of its first pixel, and its panel number."""
+
+    row: Segment
+    column: Segment
+    panel: Segment
+    r0: Expr
+    c0: Expr
+    p: Expr
+
+    @property
+    def pixels(self) -> int:
+        return self.row.size * self.column.size
+
+
+def multiply_add(a: Expr, b: Expr, c: Expr) -> Expr:
+    """``a * b + c``, fused for floats."""
+    return Fma(a, b, c) if a.dtype.is_float else Bin("add", Bin("mul", a, b), c)
+
+
+class ContractWriter:
+    """Writes the kernel of one contraction.
+
+    ``epilogue`` are the pointwise nodes after the anchor, ``leaf_nodes`` what they read besides it, in the order of
+    ``operands.leaves``. ``packed`` is the constant storage of packed weights, or None when the rhs is
+    computed at run time and read through its own strides.
+    """
+
+    def __init__(
+        self,
+        group: Group,
+        epilogue: tuple[Node, ...],
+        leaf_nodes: Sequence[Node],
+        operands: Operands,
+        recipe: ContractRecipe,
+        packed: View | None,
+    ) -> None:
+        self.group = group
+        self.epilogue = epilogue
+        self.leaf_nodes = leaf_nodes
+        self.operands = operands
+        self.recipe = recipe
+        self.dtype = operands.lhs.dtype
+        self.rhs_packed = packed is not None
+        self.depth = operands.lhs.shape[operands.batch + 2 :]
+        self.channels = operands.result.shape[-1]
+        self.scope = KernelScope()
+        rhs = packed or operands.rhs
+        self.scope.reserve(operands.lhs, rhs, operands.result, *operands.leaves)
+        self.lhs = self.scope.access(operands.lhs)
+        self.rhs = self.scope.access(rhs)
+        self.leaves = [self.scope.access(leaf) for leaf in operands.leaves]
+        self.result = self.scope.access(operands.result, write=True)
+        # Expensive epilogues run in a loop over the stored tile: unrolled over the accumulators they
+        # would bloat the code and spill.
+        self.two_phase = weight_of(epilogue) > 0 and operands.result.dtype is self.dtype
+
+    def call(self) -> Call:
+        """The kernel and its call."""
+        body = self._batches((), self.operands.lhs.shape[: self.operands.batch])
+        return self.scope.call(self.group.label, body, self._reusable())
+
+    def _reusable(self) -> list[View]:
+        """Leaves that the result may overwrite: the same view, each element read before it is written."""
+        result = self.operands.result
+        if self.two_phase:
+            return []
+        sources = (self.operands.lhs.storage, self.operands.rhs.storage)
+        return [
+            leaf
+            for leaf in dict.fromkeys(self.operands.leaves)
+            if replace(leaf, storage=result.storage) == result
+            and leaf.storage.size_bytes == result.storage.size_bytes
+            and leaf.storage not in sources
+        ]
+
+    def _batches(self, at: tuple[Expr, ...], dims: Sequence[int]) -> list[Stmt]:
+        if dims:
+            return loop(f"b{len(at)}", dims[0], lambda i: self._batches((*at, i), dims[1:]))
+        recipe = self.recipe
+        stmts: list[Stmt] = []
+        if recipe.panel_outer:
+            for panel in recipe.panels:
+                stmts += loop(
+                    "p", panel.count, lambda p, panel=panel: self._pixels(at, [panel], p)
+                )
+            return stmts
+        return self._pixels(at, recipe.panels, None)
+
+    def _pixels(
+        self, at: tuple[Expr, ...], panels: Sequence[Segment], p: Expr | None
+    ) -> list[Stmt]:
+        """All pixel tiles; inside each, the given panel ``p``, or all of ``panels``."""
+        stmts: list[Stmt] = []
+        for row, column in itertools.product(self.recipe.rows, self.recipe.columns):
+
+            def tiles(r: Expr, c: Expr, row: Segment = row, column: Segment = column) -> list[Stmt]:
+                r0 = index.add(index.mul(r, row.size), index.lit(row.start))
+                c0 = index.add(index.mul(c, column.size), index.lit(column.start))
+                if p is not None:
+                    return self._tile(at, _Tile(row, column, panels[0], r0, c0, p))
+                inner: list[Stmt] = []
+                for panel in panels:
+                    inner += loop(
+                        "p",
+                        panel.count,
+                        lambda q, panel=panel: self._tile(
+                            at, _Tile(row, column, panel, r0, c0, q)
+                        ),
+                    )
+                return inner
+
+            stmts += loop(
+                "r",
+                row.count,
+                lambda r, column=column, tiles=tiles: loop(
+                    "c", column.count, lambda c: tiles(r, c)
+                ),
+            )
+        return stmts
+
+    def _tile(self, at: tuple[Expr, ...], tile: _Tile) -> list[Stmt]:
+        """One register tile: clear the accumulators, run the depth loops, store through the epilogue."""
+        lanes = self.recipe.lanes
+        acc = Buffer("acc", self.dtype, tile.pixels * tile.panel.size * lanes, Space.REGISTER)
+        zero = Lit(0, self.dtype)
+
+        def clear(i: Expr, j: Expr, w: int) -> list[Stmt]:
+            return [
+                vector("v", lanes, lanes, lambda v: [Store(acc, self._cell(tile, i, j, w, v), zero)])
+            ]
+
+        def step(k: tuple[Expr, ...]) -> list[Stmt]:
+            def term(i: Expr, j: Expr, w: int) -> list[Stmt]:
+                def lane(v: Expr) -> list[Stmt]:
+                    a = self.lhs.load((*at, index.add(tile.r0, i), index.add(tile.c0, j), *k))
+                    b = self._weight(at, tile, k, w, v)
+                    target = self._cell(tile, i, j, w, v)
+                    return [Store(acc, target, multiply_add(a, b, Load(acc, target)))]
+
+                active = lanes if self.rhs_packed else self._active(tile, w)
+                return [vector("v", active, lanes, lane)]
+
+            return self._each(tile, term, Kind.UNROLLED)
+
+        body = [*self._each(tile, clear, Kind.UNROLLED), *self._depth((), self.depth, step)]
+        if not self.two_phase:
+            return [Alloc(acc, tuple(body + self._finish(at, tile, acc, self.epilogue)))]
+        body += self._finish(at, tile, acc, ())
+        return [Alloc(acc, tuple(body)), *self._finish(at, tile, None, self.epilogue)]
+
+    def _each(
+        self, tile: _Tile, body: Callable[[Expr, Expr, int], list[Stmt]], kind: Kind
+    ) -> list[Stmt]:
+        """``body`` for every accumulator vector of the tile; pixels in loops of ``kind``."""
+
+        def pixel(i: Expr, j: Expr) -> list[Stmt]:
+            return [stmt for w in range(tile.panel.size) for stmt in body(i, j, w)]
+
+        return loop(
+            "i",
+            tile.row.size,
+            lambda i: loop("j", tile.column.size, lambda j: pixel(i, j), kind),
+            kind,
+        )
+
+    def _cell(self, tile: _Tile, i: Expr, j: Expr, w: int, v: Expr) -> Expr:
+        """The accumulator of pixel (i, j), vector w, lane v of the tile."""
+        pixel = index.add(index.mul(i, tile.column.size), j)
+        start = index.mul(index.add(index.mul(pixel, tile.panel.size), index.lit(w)), self.recipe.lanes)
+        return index.add(start, v)
+
+    def _depth(
+        self,
+        k: tuple[Expr, ...],
+        dims: Sequence[int],
+        step: Callable[[tuple[Expr, ...]], list[Stmt]],
+    ) -> list[Stmt]:
+        """The loops over the depth axes, the innermost unrolled by the recipe's factor."""
+        if len(dims) > 1:
+            unrolled = math.prod(dims) <= self.recipe.depth_unroll
+            kind = Kind.UNROLLED if unrolled else Kind.SERIAL
+            return loop(
+                f"k{len(k)}", dims[0], lambda i: self._depth((*k, i), dims[1:], step), kind
+            )
+        extent, unroll = dims[0], min(self.recipe.depth_unroll, dims[0])
+        chunks = extent // unroll
+
+        def chunk(i: Expr) -> list[Stmt]:
+            first = index.mul(i, unroll)
+            return loop("u", unroll, lambda u: step((*k, index.add(first, u))), Kind.UNROLLED)
+
+        stmts = loop("k", chunks, chunk)
+        rest = extent - chunks * unroll
+        if rest:
+            first = index.lit(chunks * unroll)
+            stmts += loop("u", rest, lambda u: step((*k, index.add(first, u))), Kind.UNROLLED)
+        return stmts
+
+    def _channel(self, tile: _Tile, w: int, v: Expr) -> Expr:
+        """The channel of lane v of vector w."""
+        lanes = self.recipe.lanes
+        first = index.lit((tile.panel.start + w) * lanes)
+        return index.add(index.add(index.mul(tile.p, tile.panel.size * lanes), first), v)
+
+    def _weight(
+        self, at: tuple[Expr, ...], tile: _Tile, k: tuple[Expr, ...], w: int, v: Expr
+    ) -> Expr:
+        if not self.rhs_packed:
+            return self.rhs.load((*at, *k, self._channel(tile, w, v)))
+        lanes, depth = self.recipe.lanes, math.prod(self.depth)
+        width = tile.panel.size * lanes
+        total: Expr = index.lit(tile.panel.start * lanes * depth + w * lanes)
+        total = index.add(total, self._batch_offset(at, depth))
+        total = index.add(total, index.mul(tile.p, depth * width))
+        step = width
+        for position, extent in zip(reversed(k), reversed(self.depth), strict=True):
+            total = index.add(total, index.mul(position, step))
+            step *= extent
+        return Load(self.rhs.buffer, index.add(total, v))
+
+    def _batch_offset(self, at: tuple[Expr, ...], depth: int) -> Expr:
+        """Where the packed weights of batch ``at`` begin."""
+        rhs = self.operands.rhs
+        total: Expr = index.lit(0)
+        step = depth * self.recipe.panels[-1].stop * self.recipe.lanes
+        for axis in reversed(range(self.operands.batch)):
+            if rhs.strides[axis] != 0:
+                total = index.add(total, index.mul(at[axis], step))
+                step *= rhs.shape[axis]
+        return total
+
+    def _active(self, tile: _Tile, w: int) -> int:
+        """Lanes in use of vector ``w``; only the very last vector may be partial (see schedule)."""
+        lanes = self.recipe.lanes
+        if tile.panel.count > 1:
+            return lanes
+        return min(lanes, self.channels - (tile.panel.start + w) * lanes)
+
+    def _finish(
+        self, at: tuple[Expr, ...], tile: _Tile, acc: Buffer | None, epilogue: Sequence[Node]
+    ) -> list[Stmt]:
+        """Stores the tile through ``epilogue``, from the accumulators or, when ``acc`` is None, from the
+        result itself, where an earlier phase has put them."""
+        anchor = self.group.anchor
+
+        def put(i: Expr, j: Expr, w: int) -> list[Stmt]:
+            def lane(v: Expr) -> list[Stmt]:
+                where = (
+                    *at,
+                    index.add(tile.r0, i),
+                    index.add(tile.c0, j),
+                    self._channel(tile, w, v),
+                )
+                raw = Load(acc, self._cell(tile, i, j, w, v)) if acc else self.result.load(where)
+                values: dict[Node, Expr] = {
+                    node: leaf.load(where)
+                    for node, leaf in zip(self.leaf_nodes, self.leaves, strict=True)
+                }
+                values = evaluate_nodes(epilogue, {**values, anchor: raw})
+                result = values[self.group.result] if epilogue else raw
+                return [self.result.store(where, result)]
+
+            return [vector("v", self._active(tile, w), self.recipe.lanes, lane)]
+
+        return self._each(tile, put, Kind.UNROLLED if acc else Kind.SERIAL)

@@ -1,0 +1,70 @@
+"""Pad and Concat: their operands are written straight into place where possible; only the rest is copied."""
+
+from __future__ import annotations
+
+from aotc.fuse.groups import VIEW_OPS, Group
+from aotc.graph import ops
+from aotc.graph.ir import Constant, Node, Parameter
+from aotc.lower.context import Context
+from aotc.lower.pointwise import fill
+from aotc.lower.views import View
+
+
+def parts(node: Node, whole: View) -> list[tuple[Node, View]]:
+    """For each operand of a Pad or Concat laid out in ``whole``, the part of it that the operand fills."""
+    match node.op:
+        case ops.Pad(low=low):
+            operand = node.inputs[0]
+            return [(operand, whole.interior(low, operand.shape))]
+        case ops.Concat(axis=axis):
+            found = []
+            at = 0
+            for operand in node.inputs:
+                start = tuple(at if a == axis else 0 for a in range(operand.type.rank))
+                found.append((operand, whole.interior(start, operand.shape)))
+                at += operand.shape[axis]
+            return found
+    return []
+
+
+def assign_homes(context: Context) -> None:
+    """Lets the producers of Pad and Concat operands write into the result's storage directly.
+
+    Walks users before producers, so that a Concat inside a Pad ends up inside the Pad's storage. An operand
+    that is an input, a constant, a view of something else, or at home elsewhere already, is copied later.
+    """
+    for node in reversed(list(context.graph.nodes())):
+        if not isinstance(node.op, (ops.Pad, ops.Concat)):
+            continue
+        for operand, part in parts(node, context.view(node)):
+            foreign = isinstance(operand.op, (Parameter, Constant, *VIEW_OPS))
+            if not foreign and not context.is_bound(operand):
+                context.bind(operand, part)
+
+
+def lower_concat(context: Context, group: Group) -> None:
+    """Copies the operands that their producers have not put in place."""
+    for operand, part in parts(group.anchor, context.view(group.result)):
+        source = context.view(operand)
+        if source != part:
+            context.copy(source, part)
+
+
+def lower_pad(context: Context, group: Group) -> None:
+    """Copies the operand unless it is in place, and fills the border."""
+    node = group.anchor
+    op = node.op
+    assert isinstance(op, ops.Pad)
+    lower_concat(context, group)
+    whole = context.view(node)
+    start = [0] * len(whole.shape)
+    count = list(whole.shape)
+    # Peel axis by axis: after an axis is done, only the interior of that axis is left to fill.
+    for axis, (low, high) in enumerate(zip(op.low, op.high, strict=True)):
+        for width, at in ((low, 0), (high, whole.shape[axis] - high)):
+            if width:
+                slab_start = (*start[:axis], at, *start[axis + 1 :])
+                slab_count = (*count[:axis], width, *count[axis + 1 :])
+                fill(context, whole.interior(slab_start, slab_count), op.value)
+        start[axis] = low
+        count[axis] = whole.shape[axis] - low - high

@@ -1,0 +1,152 @@
+"""MAP groups: pointwise expressions over strided views of one shape, in one vectorised sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from aotc.fuse.groups import Group
+from aotc.graph import ops
+from aotc.graph.ir import Node
+from aotc.loop import index, mathlib
+from aotc.loop.ir import Conv, Expr, Lit, Sel, Stmt
+from aotc.lower.context import Context, scalar_value
+from aotc.lower.scope import KernelScope, loop, vector_sweep
+from aotc.lower.views import View, collapse
+
+#: Vectors per unrolled chunk of a sweep: enough to overlap loads with arithmetic latency.
+UNROLL = 4
+#: Functions that expand to many instructions.
+HEAVY = frozenset(
+    "exp log tanh erf sigmoid sin cos tan asin acos atan sinh cosh asinh acosh atanh pow".split()
+)
+
+
+def expression(node: Node, values: Mapping[Node, Expr]) -> Expr:
+    """The scalar expression of one pointwise node over the expressions of its operands."""
+    operands = [operand_value(operand, values) for operand in node.inputs]
+    match node.op:
+        case ops.Unary(fn=fn):
+            return mathlib.unary(fn, operands[0])
+        case ops.Binary(fn=fn):
+            return mathlib.binary(fn, operands[0], operands[1])
+        case ops.Compare(fn=fn):
+            return mathlib.compare(fn, operands[0], operands[1])
+        case ops.Select():
+            return Sel(*operands)
+        case ops.Cast(dtype=dtype):
+            return operands[0] if operands[0].dtype is dtype else Conv(operands[0], dtype)
+    raise AssertionError(node.op)
+
+
+def operand_value(operand: Node, values: Mapping[Node, Expr]) -> Expr:
+    """The expression of an operand: computed already, or a scalar constant."""
+    found = values.get(operand)
+    if found is not None:
+        return found
+    value = scalar_value(operand)
+    assert value is not None, operand
+    return Lit(value, operand.type.dtype)
+
+
+def evaluate_nodes(nodes: Sequence[Node], leaves: Mapping[Node, Expr]) -> dict[Node, Expr]:
+    """Expressions of all pointwise ``nodes`` (operands first) over the leaf expressions."""
+    values = dict(leaves)
+    for node in nodes:
+        values[node] = expression(node, values)
+    return values
+
+
+def weight_of(nodes: Sequence[Node]) -> int:
+    """How many expensive functions the nodes contain."""
+    return sum(getattr(node.op, "fn", "") in HEAVY for node in nodes)
+
+
+def lower_map(context: Context, group: Group) -> None:
+    """Emits the kernel of a MAP group."""
+    leaves = context.operands(group.nodes, group.nodes)
+
+    def compute(loads: Sequence[Expr]) -> Expr:
+        values = evaluate_nodes(group.nodes, dict(zip(leaves, loads, strict=True)))
+        return values[group.result]
+
+    sources = [context.view(leaf) for leaf in leaves]
+    unroll = 1 if weight_of(group.nodes) else UNROLL
+    sweep(context, group.label, context.view(group.result), sources, compute, unroll)
+
+
+def lower_copy(context: Context, source: View, target: View) -> None:
+    """Emits a kernel that copies ``source`` to ``target``, two views of one shape and type."""
+    sweep(context, "copy", target, [source], lambda loads: loads[0], UNROLL)
+
+
+def fill(context: Context, target: View, value: float | int) -> None:
+    """Emits a kernel that sets every element of ``target``."""
+    sweep(context, "fill", target, [], lambda _: Lit(value, target.dtype), UNROLL)
+
+
+def sweep(
+    context: Context,
+    name: str,
+    target: View,
+    sources: Sequence[View],
+    compute: Callable[[Sequence[Expr]], Expr],
+    unroll: int,
+) -> None:
+    """Emits ``target[i] = compute(source[i] for each source)`` for every index of their common shape."""
+    scope = KernelScope()
+    scope.reserve(target, *sources)
+    body = sweep_body(context, scope, target, sources, compute, unroll)
+    reusable = [
+        source
+        for source in dict.fromkeys(sources)
+        if source.covers_storage
+        and target.covers_storage
+        and source.dtype.size_bytes == target.dtype.size_bytes
+    ]
+    context.emit(scope.call(name, body, reusable))
+
+
+def sweep_body(
+    context: Context,
+    scope: KernelScope,
+    target: View,
+    sources: Sequence[View],
+    compute: Callable[[Sequence[Expr]], Expr],
+    unroll: int,
+) -> list[Stmt]:
+    """The loop nest of one sweep; its views are reserved in ``scope`` already."""
+    out_view, *in_views = innermost_last(collapse([target, *sources]))
+    lanes = context.lanes_for(target.dtype, *(source.dtype for source in sources))
+    inputs = [scope.access(view) for view in in_views]
+    output = scope.access(out_view, write=True)
+    *outer, inner = out_view.shape
+
+    def nest(at: tuple[Expr, ...], dims: Sequence[int]) -> list[Stmt]:
+        if dims:
+            name = f"d{len(at)}"
+            return loop(name, dims[0], lambda i: nest((*at, i), dims[1:]))
+
+        def element(i: Expr) -> list[Stmt]:
+            position = (*at, i)
+            value = compute([access.load(position) for access in inputs])
+            return [output.store(position, value)]
+
+        return vector_sweep(inner, lanes, unroll, element)
+
+    return nest((), outer)
+
+
+def innermost_last(views: list[View]) -> list[View]:
+    """The views with the axis moved last along which the first of them is contiguous."""
+    first = views[0]
+    rank = len(first.shape)
+    candidates = [axis for axis in range(rank) if first.strides[axis] == 1]
+    if not candidates or candidates[0] == rank - 1:
+        return views
+    perm = tuple(axis for axis in range(rank) if axis != candidates[0]) + (candidates[0],)
+    return [view.transpose(perm) for view in views]
+
+
+def position_zero(rank: int) -> tuple[Expr, ...]:
+    """The first index of a tensor of ``rank`` axes."""
+    return tuple(index.lit(0) for _ in range(rank))

@@ -1,0 +1,99 @@
+"""Lowering: Groups become a Program, one kernel call or a few for each group, equal kernels shared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from aotc.fuse.groups import Group, GroupKind, Groups
+from aotc.graph import ops
+from aotc.graph.ir import Graph, Node, Op, Parameter
+from aotc.graph.types import TensorType
+from aotc.loop.ir import Kernel
+from aotc.loop.program import Call, Program, Role, Storage
+from aotc.loop.text import print_kernel
+from aotc.lower.context import Context
+from aotc.lower.contract import lower_contract
+from aotc.lower.indexing import INDEXING
+from aotc.lower.movement import assign_homes, lower_concat, lower_pad
+from aotc.lower.pointwise import lower_map
+from aotc.lower.reduce import lower_reduce, lower_rows
+from aotc.lower.views import View
+from aotc.lower.window import lower_depthwise, lower_window
+from aotc.target import Target
+
+Lowering = Callable[[Context, Group], None]
+
+#: The lowering of every kind of group but MOVE.
+BY_KIND: Mapping[GroupKind, Lowering] = MappingProxyType(
+    {
+        GroupKind.CONTRACT: lower_contract,
+        GroupKind.DEPTHWISE: lower_depthwise,
+        GroupKind.WINDOW: lower_window,
+        GroupKind.REDUCE: lower_reduce,
+        GroupKind.ROWS: lower_rows,
+        GroupKind.MAP: lower_map,
+    }
+)
+#: The lowering of MOVE groups by their only op.
+BY_OP: Mapping[type[Op], Lowering] = MappingProxyType(
+    {ops.Pad: lower_pad, ops.Concat: lower_concat, **INDEXING}
+)
+
+
+def lower(groups: Groups, target: Target, name: str) -> Program:
+    """The kernels of ``groups`` for ``target``, as a program called ``name``."""
+    graph = groups.graph
+    context = Context(groups, target)
+    inputs = tuple(
+        (node.op.name, node.type, Storage(node.op.name, Role.INPUT, node.type.size_bytes))
+        for node in graph.inputs
+        if isinstance(node.op, Parameter)
+    )
+    for node, (_, type_, storage) in zip(graph.inputs, inputs, strict=True):
+        context.bind(node, View.packed(storage, type_.dtype, type_.dims))
+    outputs = tuple(
+        (title, node.type, Storage(title, Role.OUTPUT, node.type.size_bytes))
+        for title, node in graph.outputs
+    )
+    copied = _bind_outputs(context, graph, outputs)
+    assign_homes(context)
+    for group in groups.groups:
+        if group.kind is GroupKind.MOVE:
+            BY_OP[type(group.anchor.op)](context, group)
+        else:
+            BY_KIND[group.kind](context, group)
+    for node, view in copied:
+        context.copy(context.view(node), view)
+    return Program(name, inputs, outputs, _share_kernels(context.calls))
+
+
+def _bind_outputs(
+    context: Context, graph: Graph, outputs: tuple[tuple[str, TensorType, Storage], ...]
+) -> list[tuple[Node, View]]:
+    """Lets each output be written in place; returns those that must be copied: (node, output view)."""
+    computed = {group.result for group in context.groups.groups}
+    copied = []
+    for (_, node), (_, type_, storage) in zip(graph.outputs, outputs, strict=True):
+        view = View.packed(storage, type_.dtype, type_.dims)
+        if node in computed and not context.is_bound(node):
+            context.bind(node, view)
+        else:
+            copied.append((node, view))
+    return copied
+
+
+def _share_kernels(calls: list[Call]) -> tuple[Call, ...]:
+    """Calls whose kernels do the same share one; kernels are numbered in order of first use."""
+    known: dict[str, Kernel] = {}
+    shared = []
+    for call in calls:
+        anonymous = replace(call.kernel, name="k")
+        key = f"{call.kernel.name} {print_kernel(anonymous)}"
+        kernel = known.get(key)
+        if kernel is None:
+            kernel = replace(call.kernel, name=f"k{len(known):02d}_{call.kernel.name}")
+            known[key] = kernel
+        shared.append(replace(call, kernel=kernel))
+    return tuple(shared)

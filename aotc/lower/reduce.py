@@ -1,0 +1,401 @@
+"""REDUCE and ROWS groups: reductions with the pointwise ops before, between and after them in one kernel.
+
+A REDUCE keeps the innermost axis: lanes run along it and every result adds its terms in order. ROWS reduces
+the innermost axes: a row is added up in a fixed number of virtual lanes, which a fixed tree then joins, so the
+bytes do not depend on the target's vectors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from aotc.fuse.groups import POINTWISE_OPS, Group
+from aotc.graph import ops
+from aotc.graph.ir import Node
+from aotc.graph.types import DType
+from aotc.loop import index
+from aotc.loop.ir import Alloc, Bin, Buffer, Expr, Lit, Load, Space, Stmt, Store
+from aotc.lower.context import Context
+from aotc.lower.pointwise import HEAVY, evaluate_nodes, expression
+from aotc.lower.scope import KernelScope, loop, rest_lanes, vector, vector_sweep
+from aotc.lower.views import View, collapse
+
+#: Virtual lanes of a row reduction, and how many such vectors accumulate side by side in long rows.
+ROW_LANES = 16
+ROW_UNROLL = 4
+#: Vectors of results that a REDUCE accumulates side by side.
+COLUMN_VECTORS = 4
+
+COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "and": "and", "or": "or"}
+
+
+def identity(fn: str, dtype: DType) -> float | int:
+    """The value that ``fn`` leaves every other value alone with."""
+    if fn in ("max", "min"):
+        if dtype.is_float:
+            return -math.inf if fn == "max" else math.inf
+        if dtype.is_int:
+            info = np.iinfo(dtype.numpy)
+            return int(info.min if fn == "max" else info.max)
+        return 0 if fn == "max" else 1
+    return {"sum": 0, "prod": 1, "and": 1, "or": 0}[fn]
+
+
+def _axes_part(view: View, axes: Sequence[int]) -> View:
+    return replace(
+        view,
+        shape=tuple(view.shape[a] for a in axes),
+        strides=tuple(view.strides[a] for a in axes),
+    )
+
+
+def _joined(kept: View, reduced: View) -> View:
+    return replace(kept, shape=kept.shape + reduced.shape, strides=kept.strides + reduced.strides)
+
+
+def lower_reduce(context: Context, group: Group) -> None:
+    """Emits the kernel of a REDUCE group."""
+    op = group.anchor.op
+    assert isinstance(op, ops.Reduce)
+    rank = group.anchor.inputs[0].type.rank
+    kept_axes = [axis for axis in range(rank) if axis not in op.axes]
+    at = group.nodes.index(group.anchor)
+    before, after = group.nodes[:at], group.nodes[at + 1 :]
+    full_nodes = context.operands((*before, group.anchor), group.nodes)
+    kept_nodes = context.operands(after, group.nodes)
+    full = [context.view(node) for node in full_nodes]
+    kept = [context.view(node) for node in kept_nodes]
+    result = context.view(group.result)
+    out, *parts = collapse([result, *kept, *(_axes_part(view, kept_axes) for view in full)])
+    kept, parts = parts[: len(kept)], parts[len(kept) :]
+    reduced = collapse([_axes_part(view, op.axes) for view in full])
+    full = [_joined(a, b) for a, b in zip(parts, reduced, strict=True)]
+
+    scope = KernelScope()
+    scope.reserve(out, *kept, *full)
+    sources = [scope.access(view) for view in full]
+    leaves = [scope.access(view) for view in kept]
+    target = scope.access(out, write=True)
+    dtype = group.anchor.type.dtype
+    lanes = context.lanes_for(dtype, out.dtype, *(view.dtype for view in full))
+    first = Lit(identity(op.fn, dtype), dtype)
+    terms = reduced[0].shape
+    extent = out.shape[-1]
+
+    def tile(at: tuple[Expr, ...], start: Expr, active: int, width: int) -> list[Stmt]:
+        """``active`` neighbouring results in vectors of ``width`` lanes."""
+        acc = Buffer("acc", dtype, -(-active // width) * width, Space.REGISTER)
+
+        def each(body: Callable[[Expr], Stmt]) -> list[Stmt]:
+            stmts: list[Stmt] = []
+            for begin in range(0, active, width):
+                first_lane = index.lit(begin)
+                live = min(width, active - begin)
+                stmts.append(
+                    vector("v", live, width, lambda v, b=first_lane: [body(index.add(b, v))])
+                )
+            return stmts
+
+        def step(r: tuple[Expr, ...]) -> list[Stmt]:
+            def term(v: Expr) -> Stmt:
+                position = (*at, index.add(start, v), *r)
+                loads = {n: s.load(position) for n, s in zip(full_nodes, sources, strict=True)}
+                value = evaluate_nodes(before, loads)[group.anchor.inputs[0]]
+                return Store(acc, v, Bin(COMBINE[op.fn], Load(acc, v), value))
+
+            return each(term)
+
+        def finish(v: Expr) -> Stmt:
+            position = (*at, index.add(start, v))
+            values: dict[Node, Expr] = {group.anchor: Load(acc, v)}
+            values |= {n: leaf.load(position) for n, leaf in zip(kept_nodes, leaves, strict=True)}
+            return target.store(position, evaluate_nodes(after, values)[group.result])
+
+        clear = each(lambda v: Store(acc, v, first))
+        return [Alloc(acc, (*clear, *_nest(terms, step), *each(finish)))]
+
+    def outer(at: tuple[Expr, ...], dims: Sequence[int]) -> list[Stmt]:
+        if dims:
+            return loop(f"d{len(at)}", dims[0], lambda i: outer((*at, i), dims[1:]))
+        block = lanes * COLUMN_VECTORS
+        blocks, rest = divmod(extent, block)
+        stmts: list[Stmt] = []
+        if blocks:
+            stmts += loop("n", blocks, lambda n: tile(at, index.mul(n, block), block, lanes))
+        if rest:
+            stmts += tile(at, index.lit(blocks * block), rest, rest_lanes(rest, lanes))
+        return stmts
+
+    context.emit(scope.call(group.label, outer((), out.shape[:-1])))
+
+
+def _nest(
+    dims: Sequence[int], body: Callable[[tuple[Expr, ...]], list[Stmt]], at: tuple[Expr, ...] = ()
+) -> list[Stmt]:
+    """Serial loops over ``dims``."""
+    if len(at) == len(dims):
+        return body(at)
+    return loop(f"r{len(at)}", dims[len(at)], lambda i: _nest(dims, body, (*at, i)))
+
+
+def lower_rows(context: Context, group: Group) -> None:
+    """Emits the kernel of a ROWS group."""
+    _RowWriter(context, group).emit()
+
+
+class _RowWriter:
+    """Writes a row kernel: one pass over the row for each Reduce, and one for a result that is a full row."""
+
+    def __init__(self, context: Context, group: Group) -> None:
+        op = group.anchor.op
+        assert isinstance(op, ops.Reduce)
+        self.context = context
+        self.group = group
+        self.full = group.anchor.inputs[0].shape
+        self.kept_rank = len(self.full) - len(op.axes)
+        self.length = math.prod(self.full[self.kept_rank :])
+        self.scope = KernelScope()
+        leaf_nodes = context.operands(group.nodes, group.nodes)
+        views = [self._leaf_view(node) for node in leaf_nodes]
+        out = self._flat(context.view(group.result), group.result)
+        self.beside: View | None = None
+        if out is None:  # the result's home is no even row: compute beside it, then copy
+            self.beside = context.temporary(group.result.type.dtype, group.result.shape, "rows")
+            out = self._flat(self.beside, group.result)
+            assert out is not None
+        rows = collapse([_axes_part(v, range(len(v.shape) - 1)) for v in (out, *views)])
+        out, *views = [
+            replace(v, shape=(*r.shape, v.shape[-1]), strides=(*r.strides, v.strides[-1]))
+            for v, r in zip((out, *views), rows, strict=True)
+        ]
+        self.outer = rows[0].shape
+        self.saved_nodes = self._nodes_to_save()
+        saved = [
+            context.temporary(node.type.dtype, (self.length,), "row") for node in self.saved_nodes
+        ]
+        self.scope.reserve(out, *views, *saved)
+        self.leaves = {
+            node: self.scope.access(view) for node, view in zip(leaf_nodes, views, strict=True)
+        }
+        self.result = self.scope.access(out, write=True)
+        self.saved = {
+            node: self.scope.access(view, write=True)
+            for node, view in zip(self.saved_nodes, saved, strict=True)
+        }
+        self.available: set[Node] = set()
+        self.scalars: dict[Node, Buffer] = {}
+        self.reusable = [
+            v
+            for v in views
+            if replace(v, storage=out.storage) == out
+            and context.view(group.result).covers_storage
+            and v.storage.size_bytes == out.storage.size_bytes
+            and self.is_full(group.result)
+            and len(self._passes()) == 1
+        ]
+
+    def is_full(self, node: Node) -> bool:
+        """Whether the node has a value for each element of the row, not one for each row."""
+        return node.shape == self.full
+
+    def _leaf_view(self, node: Node) -> View:
+        view = self._flat(self.context.view(node), node)
+        if view is None:
+            source = self.context.view(node)
+            packed = self.context.temporary(source.dtype, source.shape, "rows")
+            self.context.copy(source, packed)
+            view = self._flat(packed, node)
+            assert view is not None
+        return view
+
+    def _flat(self, view: View, node: Node) -> View | None:
+        """The view as [*kept axes, row]; one value per row has a row axis of size 1."""
+        kept = self.full[: self.kept_rank]
+        return view.reshape((*kept, self.length) if self.is_full(node) else (*kept, 1))
+
+    def _passes(self) -> list[Node]:
+        """The nodes that need a pass over the row, in order."""
+        found = [node for node in self.group.nodes if isinstance(node.op, ops.Reduce)]
+        return [*found, self.group.result] if self.is_full(self.group.result) else found
+
+    def _needs(self, node: Node) -> set[Node]:
+        """The full-row nodes of the group that a pass for ``node`` computes element by element."""
+        inside = set(self.group.nodes)
+        found: set[Node] = set()
+        work = [node.inputs[0]] if isinstance(node.op, ops.Reduce) else [node]
+        while work:
+            at = work.pop()
+            if at in inside and at not in found and self.is_full(at):
+                found.add(at)
+                work.extend(at.inputs)
+        return found
+
+    def _nodes_to_save(self) -> list[Node]:
+        """Expensive full-row nodes that more than one pass needs."""
+        needs = [self._needs(node) for node in self._passes()]
+        return [
+            node
+            for node in self.group.nodes
+            if getattr(node.op, "fn", "") in HEAVY
+            and isinstance(node.op, POINTWISE_OPS)
+            and sum(node in need for need in needs) > 1
+        ]
+
+    def emit(self) -> None:
+        """Emits the call, and a copy when the result's home is scattered."""
+        body = self._rows((), self.outer)
+        # the result is the only parameter written when nothing is saved beside it
+        reusable = [] if self.saved else self.reusable
+        self.context.emit(self.scope.call(self.group.label, body, reusable))
+        if self.beside is not None:
+            self.context.copy(self.beside, self.context.view(self.group.result))
+
+    def _rows(self, at: tuple[Expr, ...], dims: Sequence[int]) -> list[Stmt]:
+        if dims:
+            return loop(f"d{len(at)}", dims[0], lambda i: self._rows((*at, i), dims[1:]))
+        return self._row(at)
+
+    def _row(self, at: tuple[Expr, ...]) -> list[Stmt]:
+        """All passes over one row. One-value-per-row nodes live in registers of one element."""
+        self.available = set()
+        self.scalars = {
+            node: Buffer(f"s{i}", node.type.dtype, 1, Space.REGISTER)
+            for i, node in enumerate(self.group.nodes)
+            if not self.is_full(node)
+        }
+        stmts: list[Stmt] = []
+        for node in self.group.nodes:
+            if isinstance(node.op, ops.Reduce):
+                stmts += self._reduction(at, node)
+            elif not self.is_full(node):
+                stmts.append(Store(self.scalars[node], index.lit(0), self._scalar(at, node)))
+        if self.is_full(self.group.result):
+            stmts += self._final(at)
+        else:
+            value = Load(self.scalars[self.group.result], index.lit(0))
+            stmts.append(self.result.store((*at, index.lit(0)), value))
+        for buffer in self.scalars.values():
+            stmts = [Alloc(buffer, tuple(stmts))]
+        return stmts
+
+    def _scalar(self, at: tuple[Expr, ...], node: Node) -> Expr:
+        """The value of a one-per-row node other than a Reduce."""
+        values = {x: self._per_row(at, x) for x in node.inputs if self._has_value(x)}
+        if isinstance(node.op, (ops.Reshape, ops.Broadcast)):
+            return values[node.inputs[0]]
+        return expression(node, values)
+
+    def _has_value(self, node: Node) -> bool:
+        return node in self.scalars or node in self.leaves
+
+    def _per_row(self, at: tuple[Expr, ...], node: Node) -> Expr:
+        if node in self.scalars:
+            return Load(self.scalars[node], index.lit(0))
+        return self.leaves[node].load((*at, index.lit(0)))
+
+    def _element(self, at: tuple[Expr, ...], root: Node, i: Expr) -> tuple[list[Stmt], Expr]:
+        """The value of ``root`` at element ``i`` of the row, and stores of what later passes reuse."""
+        inside = set(self.group.nodes)
+        values: dict[Node, Expr] = {}
+        stores: list[Stmt] = []
+
+        def value(node: Node) -> Expr | None:
+            if node in values:
+                return values[node]
+            if node in self.available:
+                values[node] = self.saved[node].load((i,))
+            elif node in self.scalars:
+                values[node] = self._per_row(at, node)
+            elif node in self.leaves:
+                position = i if self.is_full(node) else index.lit(0)
+                values[node] = self.leaves[node].load((*at, position))
+            elif node in inside:
+                for operand in node.inputs:
+                    value(operand)
+                if isinstance(node.op, ops.Broadcast):
+                    values[node] = values[node.inputs[0]]
+                else:
+                    values[node] = expression(node, values)
+                if node in self.saved:
+                    stores.append(self.saved[node].store((i,), values[node]))
+                    values[node] = self.saved[node].load((i,))
+            else:
+                return None  # a scalar constant: `expression` finds it by itself
+            return values[node]
+
+        found = value(root)
+        assert found is not None
+        return stores, found
+
+    def _reduction(self, at: tuple[Expr, ...], node: Node) -> list[Stmt]:
+        """One pass: the row of the operand in virtual lanes, then the tree, into the node's register."""
+        op = node.op
+        assert isinstance(op, ops.Reduce)
+        dtype = node.type.dtype
+        combine = COMBINE[op.fn]
+        lanes = rest_lanes(self.length, ROW_LANES)
+        unroll = ROW_UNROLL if self.length >= 2 * ROW_LANES * ROW_UNROLL else 1
+        width = lanes * unroll
+        acc = Buffer("acc", dtype, width, Space.REGISTER)
+        first = Lit(identity(op.fn, dtype), dtype)
+
+        def add(start: Expr, cell: int) -> Callable[[Expr], Sequence[Stmt]]:
+            def body(v: Expr) -> Sequence[Stmt]:
+                stores, x = self._element(at, node.inputs[0], index.add(start, v))
+                slot = index.add(index.lit(cell), v)
+                return [*stores, Store(acc, slot, Bin(combine, Load(acc, slot), x))]
+
+            return body
+
+        stmts: list[Stmt] = [
+            vector("v", lanes, lanes, lambda v, u=u: [Store(acc, index.add(index.lit(u), v), first)])
+            for u in range(0, width, lanes)
+        ]
+        chunks = self.length // width
+        stmts += loop(
+            "i",
+            chunks,
+            lambda i: [
+                vector("v", lanes, lanes, add(index.add(index.mul(i, width), index.lit(u)), u))
+                for u in range(0, width, lanes)
+            ],
+        ) if chunks else []
+        for begin in range(chunks * width, self.length, lanes):
+            live = min(lanes, self.length - begin)
+            cell = begin - chunks * width
+            stmts.append(vector("v", live, lanes, add(index.lit(begin), cell)))
+        half = width // 2
+        while half:
+            step = min(half, lanes)
+            stmts += [
+                vector("v", step, step, lambda v, h=half, b=b: [self._join(acc, combine, h, b, v)])
+                for b in range(0, half, step)
+            ]
+            half //= 2
+        total = Load(acc, index.lit(0))
+        stmts.append(Store(self.scalars[node], index.lit(0), total))
+        self.available |= self._needs(node) & set(self.saved)
+        return [Alloc(acc, tuple(stmts))]
+
+    @staticmethod
+    def _join(acc: Buffer, combine: str, half: int, begin: int, v: Expr) -> Stmt:
+        low = index.add(index.lit(begin), v)
+        high = index.add(index.lit(begin + half), v)
+        return Store(acc, low, Bin(combine, Load(acc, low), Load(acc, high)))
+
+    def _final(self, at: tuple[Expr, ...]) -> list[Stmt]:
+        """The pass that writes a full-row result."""
+
+        def body(i: Expr) -> Sequence[Stmt]:
+            stores, value = self._element(at, self.group.result, i)
+            return [*stores, self.result.store((*at, i), value)]
+
+        lanes = self.context.lanes_for(
+            self.group.result.type.dtype, *(a.buffer.dtype for a in self.leaves.values())
+        )
+        return vector_sweep(self.length, lanes, 2, body)
+

@@ -1,0 +1,138 @@
+"""Writing one kernel: parameters are collected as views are accessed; loops come from small helpers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from aotc.graph.types import DType
+from aotc.loop import index
+from aotc.loop.ir import Buffer, Expr, For, Kernel, Kind, Load, Stmt, Store, Var
+from aotc.loop.program import Arg, Call, Storage
+from aotc.lower.views import View
+
+Body = Callable[[Expr], Sequence[Stmt]]
+
+
+@dataclass(frozen=True)
+class Access:
+    """A view as the kernel sees it: a parameter buffer, strides in elements, and a constant base index."""
+
+    buffer: Buffer
+    strides: tuple[int, ...]
+    base: int = 0
+
+    def index(self, at: Sequence[Expr]) -> Expr:
+        """The flat index of the element at the multi-dimensional position ``at``."""
+        total: Expr = index.lit(self.base)
+        for position, stride in zip(at, self.strides, strict=True):
+            total = index.add(total, index.mul(position, stride))
+        return total
+
+    def load(self, at: Sequence[Expr]) -> Load:
+        return Load(self.buffer, self.index(at))
+
+    def store(self, at: Sequence[Expr], value: Expr) -> Store:
+        return Store(self.buffer, self.index(at), value)
+
+
+class KernelScope:
+    """The parameters of a kernel under construction, one per distinct piece of storage it touches."""
+
+    def __init__(self) -> None:
+        self._params: dict[tuple[Storage, int, DType], tuple[Buffer, int]] = {}
+        self._args: list[Arg] = []
+        self._elems: list[int] = []
+        self._written: set[int] = set()
+        self._pending: list[tuple[Storage, int, DType]] = []
+        self._sizes: dict[tuple[Storage, int, DType], int] = {}
+
+    def reserve(self, *views: View) -> None:
+        """Announces the views, so that views of one storage from one start share a parameter."""
+        for view in views:
+            key = (view.storage, view.low, view.dtype)
+            span = view.high - view.low + 1
+            self._sizes[key] = max(self._sizes.get(key, 0), span)
+
+    def access(self, view: View, *, write: bool = False) -> Access:
+        """How the kernel reaches ``view``; the view must have been reserved."""
+        key = (view.storage, view.low, view.dtype)
+        if key not in self._params:
+            position = len(self._params)
+            name = f"{'out' if write else 'in'}{position}"
+            self._params[key] = (Buffer(name, view.dtype, self._sizes[key]), position)
+            self._args.append(Arg(view.storage, view.low * view.dtype.size_bytes))
+        buffer, position = self._params[key]
+        if write:
+            self._written.add(position)
+        return Access(buffer, view.strides, view.offset - view.low)
+
+    def call(self, name: str, body: Sequence[Stmt], in_place: Sequence[View] = ()) -> Call:
+        """The finished kernel and its call. ``in_place`` are read views whose storage the first written
+        parameter may take over."""
+        params = [buffer for buffer, _ in self._params.values()]
+        writes = frozenset(params[i] for i in self._written)
+        (target, *_) = sorted(self._written)
+        pairs = []
+        for view in in_place:
+            _, position = self._params[(view.storage, view.low, view.dtype)]
+            if position not in self._written:
+                pairs.append((target, position))
+        kernel = Kernel(name, tuple(params), writes, tuple(body), may_alias=bool(pairs))
+        return Call(kernel, tuple(self._args), tuple(pairs))
+
+
+def loop(name: str, extent: int, body: Body, kind: Kind = Kind.SERIAL) -> list[Stmt]:
+    """``body`` for every index below ``extent``; no loop for a single one."""
+    if extent == 1:
+        return list(body(index.lit(0)))
+    var = Var(name)
+    return [For(var, extent, tuple(body(var)), kind)]
+
+
+def vector(name: str, active: int, lanes: int, body: Body) -> For:
+    """A vector loop over ``active`` of ``lanes`` lanes."""
+    var = Var(name)
+    return For(var, active, tuple(body(var)), Kind.VECTOR, lanes)
+
+
+def vector_sweep(extent: int, lanes: int, unroll: int, body: Body) -> list[Stmt]:
+    """``body`` for every index below ``extent``: chunks of ``unroll`` vectors, single vectors, a masked rest."""
+    stmts: list[Stmt] = []
+    step = lanes * unroll
+    chunks = extent // step
+    at = chunks * step
+    if chunks:
+
+        def chunk(i: Expr) -> list[Stmt]:
+            def part(u: Expr) -> list[Stmt]:
+                start = index.add(index.mul(i, step), index.mul(u, lanes))
+                return [vector("v", lanes, lanes, lambda v: body(index.add(start, v)))]
+
+            return loop("u", unroll, part, Kind.UNROLLED)
+
+        stmts += loop("i", chunks, chunk)
+    singles = (extent - at) // lanes
+    if singles:
+        base = at
+
+        def single(i: Expr) -> list[Stmt]:
+            start = index.add(index.mul(i, lanes), index.lit(base))
+            return [vector("v", lanes, lanes, lambda v: body(index.add(start, v)))]
+
+        stmts += loop("i", singles, single, Kind.UNROLLED)
+        at += singles * lanes
+    if at < extent:
+        rest = extent - at
+        width = rest_lanes(rest, lanes)
+        start = index.lit(at)
+        stmts.append(vector("v", rest, width, lambda v: body(index.add(start, v))))
+    return stmts
+
+
+def rest_lanes(rest: int, lanes: int) -> int:
+    """The narrowest power-of-two vector that holds ``rest`` elements, at most ``lanes``."""
+    width = 1
+    while width < rest:
+        width *= 2
+    return min(width, lanes)

@@ -1,0 +1,215 @@
+"""WINDOW and DEPTHWISE groups: sliding windows over each channel by itself, lanes along the innermost axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from aotc.fuse.groups import Group
+from aotc.graph import ops
+from aotc.graph.ir import Node
+from aotc.graph.types import DType
+from aotc.loop import index
+from aotc.loop.ir import Alloc, Bin, Buffer, Expr, Kind, Lit, Load, Space, Stmt, Store
+from aotc.loop.program import Role
+from aotc.lower.context import Context
+from aotc.lower.contract import constant_array
+from aotc.lower.contract_kernel import multiply_add
+from aotc.lower.pointwise import evaluate_nodes
+from aotc.lower.scope import KernelScope, loop, rest_lanes, vector
+from aotc.lower.views import View
+from aotc.schedule.recipe import split_evenly
+
+#: Accumulator vectors per tile: enough to hide the latency of two FMA pipes of four cycles each.
+TILE_VECTORS = 8
+
+Term = Callable[[tuple[Expr, ...], tuple[Expr, ...], Expr], Expr]
+
+
+def lower_window(context: Context, group: Group) -> None:
+    """Emits the kernel of a WINDOW group: result[i] = fn over taps t of data[i * stride + t * dilation]."""
+    op = group.anchor.op
+    assert isinstance(op, ops.ReduceWindow) and not any(op.low) and not any(op.high)
+    data = context.view(group.anchor.inputs[0])
+    windows = sliding(data, group.anchor.shape, op.window, op.strides, op.dilation)
+    first = lowest(data.dtype) if op.fn == "max" else 0
+    fn = "max" if op.fn == "max" else "add"
+    _Sweep(context, group, windows, None, first, lambda acc, x, _: Bin(fn, acc, x)).emit()
+
+
+def lower_depthwise(context: Context, group: Group) -> None:
+    """Emits the kernel of a DEPTHWISE group: each channel is convolved with its own filter."""
+    op = group.anchor.op
+    assert isinstance(op, ops.Conv) and not any(op.low) and not any(op.high)
+    data, weights = (context.view(operand) for operand in group.anchor.inputs)
+    ones = (1,)
+    windows = sliding(
+        data,
+        group.anchor.shape,
+        (*ones, *weights.shape[2:], *ones),
+        (*ones, *op.strides, *ones),
+        (*ones, *op.dilation, *ones),
+    )
+    spatial = len(op.strides)
+    taps_last = weights.transpose((1, *range(2, spatial + 2), 0))  # [1, *window, C]
+    if taps_last.storage.role is Role.CONST:
+        packed = np.ascontiguousarray(constant_array(taps_last))
+        taps = context.constant(packed, "filters")
+    else:
+        taps = context.temporary(weights.dtype, taps_last.shape, "filters")
+        context.copy(taps_last, taps)
+    taps = replace(taps, shape=(*taps.shape, 1), strides=(*taps.strides, 0))
+    _Sweep(context, group, windows, taps, 0, lambda acc, x, w: multiply_add(x, w, acc)).emit()
+
+
+def lowest(dtype: DType) -> float | int:
+    """The identity of max."""
+    if dtype.is_float:
+        return -math.inf
+    return int(np.iinfo(dtype.numpy).min) if dtype.is_int else 0
+
+
+def sliding(
+    data: View,
+    result: tuple[int, ...],
+    window: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilation: tuple[int, ...],
+) -> View:
+    """The view [*result, *window] of overlapping windows over ``data``."""
+    steps = tuple(a * b for a, b in zip(data.strides, strides, strict=True))
+    taps = tuple(a * b for a, b in zip(data.strides, dilation, strict=True))
+    return replace(data, shape=(*result, *window), strides=(*steps, *taps))
+
+
+class _Sweep:
+    """Writes one sliding-window kernel: tiles of several positions along the last sliding axis, one vector of
+    the innermost axis at a time, all taps unrolled when they are few."""
+
+    def __init__(
+        self,
+        context: Context,
+        group: Group,
+        windows: View,
+        taps: View | None,
+        first: float | int,
+        combine: Callable[[Expr, Expr, Expr], Expr],
+    ) -> None:
+        self.context = context
+        self.group = group
+        self.first = first
+        self.combine = combine
+        self.dtype = windows.dtype
+        rank = len(windows.shape) // 2
+        self.dims, self.window = windows.shape[:rank], windows.shape[rank:]
+        self.epilogue = tuple(node for node in group.nodes if node is not group.anchor)
+        self.leaf_nodes = context.operands(self.epilogue, group.nodes)
+        leaves = [context.view(node) for node in self.leaf_nodes]
+        result = context.view(group.result)
+        self.scope = KernelScope()
+        self.scope.reserve(windows, result, *leaves, *([taps] if taps else []))
+        self.data = self.scope.access(windows)
+        self.taps = self.scope.access(taps) if taps else None
+        self.leaves = [self.scope.access(leaf) for leaf in leaves]
+        self.result = self.scope.access(result, write=True)
+        self.lanes = context.lanes_for(self.dtype, result.dtype)
+
+    def emit(self) -> None:
+        self.context.emit(self.scope.call(self.group.label, self._outer((), self.dims[:-2])))
+
+    def _outer(self, at: tuple[Expr, ...], dims: Sequence[int]) -> list[Stmt]:
+        if dims:
+            return loop(f"d{len(at)}", dims[0], lambda i: self._outer((*at, i), dims[1:]))
+        if len(self.dims) < 2:
+            return self._inner(at, None)
+        return self._inner(at, self.dims[-2])
+
+    def _inner(self, at: tuple[Expr, ...], columns: int | None) -> list[Stmt]:
+        """The innermost axis in vectors, and inside, the axis before it in tiles."""
+        extent = self.dims[-1]
+        full, rest = divmod(extent, self.lanes)
+
+        def block(start: Expr, active: int, lanes: int) -> list[Stmt]:
+            if columns is None:
+                return self._tile(at, 1, lambda _: (), start, active, lanes)
+            stmts: list[Stmt] = []
+            for segment in split_evenly(columns, TILE_VECTORS):
+
+                def tile(c: Expr, segment=segment) -> list[Stmt]:  # type: ignore[no-untyped-def]
+                    c0 = index.add(index.mul(c, segment.size), index.lit(segment.start))
+                    return self._tile(
+                        at, segment.size, lambda t: (index.add(c0, t),), start, active, lanes
+                    )
+
+                stmts += loop("c", segment.count, tile)
+            return stmts
+
+        stmts = []
+        if full:
+            stmts += loop(
+                "n", full, lambda n: block(index.mul(n, self.lanes), self.lanes, self.lanes)
+            )
+        if rest:
+            stmts += block(index.lit(full * self.lanes), rest, rest_lanes(rest, self.lanes))
+        return stmts
+
+    def _tile(
+        self,
+        at: tuple[Expr, ...],
+        size: int,
+        column: Callable[[Expr], tuple[Expr, ...]],
+        start: Expr,
+        active: int,
+        lanes: int,
+    ) -> list[Stmt]:
+        """``size`` positions at ``(*at, *column(t), start + v)``: clear, accumulate all taps, finish."""
+        acc = Buffer("acc", self.dtype, size * lanes, Space.REGISTER)
+
+        def each(body: Callable[[Expr, Expr], Stmt]) -> list[Stmt]:
+            return loop(
+                "t",
+                size,
+                lambda t: [vector("v", active, lanes, lambda v: [body(t, v)])],
+                Kind.UNROLLED,
+            )
+
+        def cell(t: Expr, v: Expr) -> Expr:
+            return index.add(index.mul(t, lanes), v)
+
+        def where(t: Expr, v: Expr) -> tuple[Expr, ...]:
+            return (*at, *column(t), index.add(start, v))
+
+        def step(tap: tuple[Expr, ...]) -> list[Stmt]:
+            def term(t: Expr, v: Expr) -> Stmt:
+                x = self.data.load((*where(t, v), *tap))
+                weight: Expr = Lit(0, self.dtype)
+                if self.taps:
+                    weight = self.taps.load((*tap[:-1], index.add(start, v), tap[-1]))
+                target = cell(t, v)
+                return Store(acc, target, self.combine(Load(acc, target), x, weight))
+
+            return each(term)
+
+        def finish(t: Expr, v: Expr) -> Stmt:
+            position = where(t, v)
+            values: dict[Node, Expr] = {self.group.anchor: Load(acc, cell(t, v))}
+            for node, leaf in zip(self.leaf_nodes, self.leaves, strict=True):
+                values[node] = leaf.load(position)
+            values = evaluate_nodes(self.epilogue, values)
+            return self.result.store(position, values[self.group.result])
+
+        clear = each(lambda t, v: Store(acc, cell(t, v), Lit(self.first, self.dtype)))
+        return [Alloc(acc, (*clear, *self._taps((), step), *each(finish)))]
+
+    def _taps(
+        self, tap: tuple[Expr, ...], step: Callable[[tuple[Expr, ...]], list[Stmt]]
+    ) -> list[Stmt]:
+        if len(tap) == len(self.window):
+            return step(tap)
+        unrolled = math.prod(self.window) <= 9 or len(tap) >= len(self.window) - 2
+        kind = Kind.UNROLLED if unrolled and math.prod(self.window) <= 49 else Kind.SERIAL
+        extent = self.window[len(tap)]
+        return loop(f"k{len(tap)}", extent, lambda i: self._taps((*tap, i), step), kind)

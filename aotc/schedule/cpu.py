@@ -1,0 +1,104 @@
+"""The CPU cost model: the sizes of a contraction and a target go in, a ContractRecipe comes out.
+
+The model counts cycles of the inner loop on a core that issues two vector FMAs and two loads a cycle with a
+latency of four: a tile of m pixels by n vectors costs, per depth step, max(m*n/2, (m+n)/2, 4) cycles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aotc.schedule.recipe import ContractRecipe, Segment, split_evenly
+from aotc.target import Target
+
+FMAS_PER_CYCLE = 2
+LOADS_PER_CYCLE = 2
+FMA_LATENCY = 4
+#: Cycles to start and drain one tile, and cycles per vector of its result.
+TILE_OVERHEAD = 16
+STORE_CYCLES = 2.0
+#: A second copy of the tile code (another tile size) must save at least this share of the cycles.
+VARIANT_PENALTY = 0.01
+
+
+@dataclass(frozen=True)
+class ContractSizes:
+    """Extents of a contraction; ``lanes`` is the target's vector length for its element type."""
+
+    batch: int
+    rows: int
+    columns: int
+    channels: int
+    depth: int
+    inner_depth: int
+    lanes: int
+    elem_bytes: int
+    lhs_bytes: int
+
+
+def choose_contract(sizes: ContractSizes, target: Target) -> ContractRecipe:
+    """The cheapest tiling that keeps all accumulators of a tile in registers."""
+    lanes = sizes.lanes
+    while lanes > 1 and lanes // 2 >= sizes.channels:
+        lanes //= 2
+    vectors = -(-sizes.channels // lanes)
+    best: tuple[float, tuple[int, int, int]] | None = None
+    for width in range(1, min(vectors, _widest(target)) + 1):
+        pixels = (target.vector_registers - 1 - width) // width
+        for columns in range(1, min(sizes.columns, pixels) + 1):
+            most_rows = min(sizes.rows, pixels // columns) if columns == sizes.columns else 1
+            for rows in range(1, most_rows + 1):
+                cost = _cost(sizes, vectors, rows, columns, width)
+                if best is None or cost < best[0]:
+                    best = (cost, (rows, columns, width))
+    assert best is not None
+    rows, columns, width = best[1]
+    panels = _panels(sizes.channels, lanes, width)
+    rhs_bytes = vectors * lanes * sizes.depth * sizes.elem_bytes
+    return ContractRecipe(
+        lanes,
+        split_evenly(sizes.rows, rows),
+        split_evenly(sizes.columns, columns),
+        panels,
+        _depth_unroll(sizes, rows * columns * width),
+        panel_outer=rhs_bytes > target.l1_bytes // 2,
+    )
+
+
+def _widest(target: Target) -> int:
+    return max(4, target.vector_registers // 2)
+
+
+def _cost(sizes: ContractSizes, vectors: int, rows: int, columns: int, width: int) -> float:
+    """Cycles for the whole contraction with tiles of rows*columns pixels by ``width`` vectors."""
+    total = 0.0
+    variants = 0
+    for row in split_evenly(sizes.rows, rows):
+        for column in split_evenly(sizes.columns, columns):
+            for panel in split_evenly(vectors, width):
+                pixels = row.size * column.size
+                results = pixels * panel.size
+                loads = (pixels + panel.size) / LOADS_PER_CYCLE
+                step = max(results / FMAS_PER_CYCLE, loads, FMA_LATENCY)
+                tile = sizes.depth * step + TILE_OVERHEAD + STORE_CYCLES * results
+                total += tile * row.count * column.count * panel.count
+                variants += 1
+    return total * (1 + VARIANT_PENALTY * (variants - 1))
+
+
+def _panels(channels: int, lanes: int, width: int) -> tuple[Segment, ...]:
+    """Tiles the channels in vectors; a panel that ends in a partial vector stands alone."""
+    vectors = -(-channels // lanes)
+    segments = list(split_evenly(vectors, width))
+    last = segments[-1]
+    if channels % lanes and last.count > 1:
+        segments[-1] = Segment(last.start, last.count - 1, last.size)
+        segments.append(Segment(last.stop - last.size, 1, last.size))
+    return tuple(segments)
+
+
+def _depth_unroll(sizes: ContractSizes, accumulators: int) -> int:
+    """Enough steps in line to amortise the loop counter without bloating the code."""
+    if sizes.inner_depth <= 8:
+        return sizes.inner_depth
+    return 8 if accumulators <= 4 else 4 if accumulators <= 16 else 2

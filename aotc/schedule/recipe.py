@@ -1,0 +1,60 @@
+"""Recipes: the schedule of one kernel as a value: tile sizes, vector width, loop order, unrolling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Segment:
+    """``count`` tiles of ``size`` elements each, beginning at ``start``."""
+
+    start: int
+    count: int
+    size: int
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.count * self.size
+
+    def __str__(self) -> str:
+        return f"{self.count}x{self.size}"
+
+
+@dataclass(frozen=True)
+class ContractRecipe:
+    """How a contraction [rows, columns, channels] += sum over depth is tiled.
+
+    ``rows`` and ``columns`` tile the two pixel axes, ``panels`` tiles the channel axis in vectors of ``lanes``.
+    ``panel_outer`` keeps one panel of weights in cache while all pixels pass; otherwise the pixels of a tile
+    stay while all panels pass. ``depth_unroll`` steps of the innermost depth loop are laid out in line.
+    """
+
+    lanes: int
+    rows: tuple[Segment, ...]
+    columns: tuple[Segment, ...]
+    panels: tuple[Segment, ...]
+    depth_unroll: int
+    panel_outer: bool
+
+    def __str__(self) -> str:
+        def show(segments: tuple[Segment, ...]) -> str:
+            return "+".join(str(segment) for segment in segments)
+
+        order = "panels>pixels" if self.panel_outer else "pixels>panels"
+        return (
+            f"rows {show(self.rows)} columns {show(self.columns)} panels {show(self.panels)} "
+            f"lanes {self.lanes} depth/{self.depth_unroll} {order}"
+        )
+
+
+def split_evenly(extent: int, largest: int) -> tuple[Segment, ...]:
+    """Covers ``extent`` with as few tiles as ``largest`` allows, their sizes differing by at most one."""
+    tiles = -(-extent // largest)
+    size, longer = divmod(extent, tiles)
+    segments = []
+    if longer:
+        segments.append(Segment(0, longer, size + 1))
+    if tiles > longer:
+        segments.append(Segment(longer * (size + 1), tiles - longer, size))
+    return tuple(segments)
