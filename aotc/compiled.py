@@ -1,4 +1,4 @@
-"""A compiled model in, numpy arrays through its native code out; also what saves it and prints it."""
+"""A bundle in, a callable out: numpy arrays through native code, files, and texts of the stages."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from aotc.target import Target
 class CompiledModel:
     """A model as native code, callable on numpy arrays without a C compiler.
 
-    The code that runs is the object that ``save`` writes, byte for byte, loaded on the first call by
-    LLVM's linker. Calls may come from several threads at once: each thread has its own workspace.
+    The code that runs is the object that ``save`` writes, byte for byte, loaded on the first call
+    by LLVM's linker. Several threads may call at once: each has its own workspace.
     ``texts`` gives the stages that ``as_text`` can show, made when they are asked for.
     """
 
@@ -71,16 +71,17 @@ class CompiledModel:
         return save_bundle(self.bundle, directory, name)
 
     def as_text(self, stage: str) -> str:
-        """One stage of the compilation as text: graph, loops, llvm or asm. UsageError for another."""
+        """One stage of the compilation as text: graph, loops, llvm or asm; else UsageError."""
         if stage not in self._texts:
             raise UsageError(
-                f"there is no text of stage '{stage}'", remedy=f"use one of: {', '.join(self._texts)}"
+                f"there is no text of stage '{stage}'",
+                remedy=f"use one of: {', '.join(self._texts)}",
             )
         return self._texts[stage]()
 
     def __call__(self, *arrays: Any, **named: Any) -> np.ndarray | tuple[np.ndarray, ...]:
-        """Runs the model on inputs given in order or by name; one array, or a tuple if it has several
-        outputs. UsageError when a name, type or shape does not fit."""
+        """Runs the model on inputs given in order or by name; one array, or a tuple if it has
+        several outputs. UsageError when a name, type or shape does not fit."""
         outputs = self.bind(*arrays, **named)()
         return outputs[0] if len(outputs) == 1 else outputs
 
@@ -93,8 +94,8 @@ class CompiledModel:
         }
 
     def bind(self, *arrays: Any, **named: Any) -> Callable[[], tuple[np.ndarray, ...]]:
-        """A function that runs the model on these inputs, into the same output arrays each time it is
-        called in this thread: what a benchmark should time. UsageError as for a call."""
+        """A function that runs the model on these inputs, into the same output arrays each time it
+        is called in this thread: what a benchmark should time. UsageError as for a call."""
         signature = self.signature
         code = self._load()
         inputs = [
@@ -162,7 +163,7 @@ def _initialize() -> None:
 
 
 def _link(image: ObjectImage) -> llvm.ExecutionEngine:
-    """LLVM's run-time linker with the object in it: a memory mapping, relocated, no file involved."""
+    """LLVM's run-time linker with the object in it, relocated and ready; no file is involved."""
     _initialize()
     machine = llvm.Target.from_default_triple().create_target_machine()
     # One block for the whole object (lmm), so that code reaches its constants wherever memory lies.
@@ -187,7 +188,7 @@ def _check_host(target: Target) -> None:
 
 
 def _arrange(params: tuple[Param, ...], arrays: tuple[Any, ...], named: Mapping[str, Any]) -> list:
-    """The arguments in the order of ``params``; names may be the model's or those of the C header."""
+    """The arguments in the order of ``params``; names are the model's or those of the C header."""
     expected = f"the inputs are: {', '.join(f'{p.name} {p.type}' for p in params)}"
     if len(arrays) > len(params):
         raise UsageError(f"{len(arrays)} arrays for {len(params)} inputs", remedy=expected)
@@ -204,7 +205,7 @@ def _arrange(params: tuple[Param, ...], arrays: tuple[Any, ...], named: Mapping[
 
 
 def _fit(param: Param, value: Any) -> np.ndarray:
-    """``value`` as a dense, aligned array; UsageError unless type and shape are exactly the model's."""
+    """``value`` as a dense, aligned array; UsageError unless it has the model's type and shape."""
     array = np.asarray(value)
     if array.dtype != param.type.dtype.numpy:
         raise UsageError(

@@ -47,7 +47,7 @@ def scale_program(name="scale", weights=None, input_name="x", output_name="y"):
 
 
 def affine_program(name="net", seed=0):
-    """y = (a * w + b) * w2 and z = a * w + b: two arena buffers, shared kernels, two of everything."""
+    """y = (a * w + b) * w2 and z = a * w + b: two arena buffers and two of everything."""
     random = np.random.default_rng(seed)
     size, kind = 4 * ELEMS, TensorType(DType.F32, SHAPE)
     a, b = (Storage(n, Role.INPUT, size) for n in "ab")

@@ -1,4 +1,4 @@
-"""Everything that was compiled in, files out: NAME.o, NAME.h, NAME.json and perhaps NAME.weights."""
+"""A compiled model in, files out: NAME.o, NAME.h, NAME.json and perhaps NAME.weights."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from aotc.memory.constants import ConstantLayout
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A compiled model as it is written to disk. ``weights`` are the constants of the weights file, or
-    None when they are part of the object."""
+    """A compiled model as it is written to disk. ``weights`` are the constants of the weights file,
+    or None when they are part of the object."""
 
     signature: Signature
     image: ObjectImage
@@ -40,7 +40,7 @@ def make_bundle(
     provenance: Provenance,
     weights_in_file: bool = False,
 ) -> Bundle:
-    """Joins the object bytes that LLVM emitted for the program with constants, header and manifest."""
+    """Joins the object that LLVM emitted for the program with constants, header and manifest."""
     signature = describe_signature(program, weights_in_file)
     if weights_in_file:
         image = ObjectImage(emitted, None)
@@ -62,9 +62,9 @@ def make_bundle(
 def save_bundle(bundle: Bundle, directory: str | Path, stem: str | None = None) -> list[Path]:
     """Writes the files into ``directory`` (made if need be) and returns their paths.
 
-    ``stem`` is the file name without suffix, by default the model's C name. Each file is written beside
-    its place and renamed when all are complete, so that no half-written one is ever seen. UsageError
-    when the folder cannot be written to.
+    ``stem`` is the file name without suffix, by default the model's C name. Each file is written
+    beside its place and renamed when all are complete, so that no half-written one is ever seen.
+    UsageError when the folder cannot be written to.
     """
     folder, stem = Path(directory), stem or bundle.signature.name
     contents: dict[str, Iterable[bytes | memoryview]] = {

@@ -9,7 +9,6 @@ from aotc.codegen.signature import (
     WORKSPACE_ALIGNMENT,
     Param,
     Signature,
-    Status,
 )
 from aotc.graph.types import DType
 
@@ -108,18 +107,20 @@ def _prototype(signature: Signature) -> str:
     lines.append(" *")
     if signature.weights_in_file:
         lines += [
-            " * weights points to the contents of the weights file written beside the object (mapped or",
-            f" * read), {macro}_WEIGHTS_BYTES bytes aligned to {macro}_WEIGHTS_ALIGN.",
+            " * weights points to the contents of the weights file written beside the object,",
+            f" * mapped or read: {macro}_WEIGHTS_BYTES bytes aligned to {macro}_WEIGHTS_ALIGN.",
+            " *",
         ]
     lines += [
-        f" * workspace points to {macro}_WORKSPACE_BYTES bytes aligned to {macro}_WORKSPACE_ALIGN; it may"
-        " be NULL if",
-        " * that is 0. Its contents before the call do not matter. Tensors are dense, in row-major order,",
-        " * and aligned to their element type. Outputs and workspace must not overlap each other, the",
-        " * inputs or the weights.",
+        f" * workspace points to {macro}_WORKSPACE_BYTES bytes aligned to {macro}_WORKSPACE_ALIGN;",
+        " * it may be NULL if that is 0. What it holds before the call does not matter.",
         " *",
-        f" * Returns {macro}_OK or another status code; then the outputs are untouched. Calls in several",
-        " * threads at once are safe if each has its own workspace and outputs. */",
+        " * Tensors are dense, in row-major order, aligned to their element type; a pointer may",
+        " * be NULL if the tensor has no elements. Outputs and workspace must not overlap each",
+        " * other or anything that is read.",
+        " *",
+        f" * Returns {macro}_OK, or another status code and leaves the outputs untouched. Several",
+        " * threads may call at once if each has its own workspace and outputs. */",
     ]
     arguments = [f"const {p.c_type} *{p.c_name}" for p in signature.inputs]
     arguments += [f"{p.c_type} *{p.c_name}" for p in signature.outputs]
@@ -133,7 +134,9 @@ def _describe(param: Param) -> str:
     shape = "".join(f"[{dim}]" for dim in param.type.dims) or " (one element)"
     notes = {DType.BOOL: ", 0 or 1", DType.F16: ", the bits of a float16"}
     text = f"{param.c_name}: {param.c_type}{shape}{notes.get(param.type.dtype, '')}"
-    return text if param.c_name == param.name else f"{text}, '{_comment_safe(param.name)}' in the model"
+    if param.c_name == param.name:
+        return text
+    return f"{text}, '{_comment_safe(param.name)}' in the model"
 
 
 def _comment_safe(text: str) -> str:

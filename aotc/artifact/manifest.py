@@ -1,4 +1,4 @@
-"""What was compiled in, the JSON manifest out: signature, memory, sizes, and a table of the kernels."""
+"""What was compiled in, its JSON manifest out: signature, memory, sizes, a table of the kernels."""
 
 from __future__ import annotations
 

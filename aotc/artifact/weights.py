@@ -1,8 +1,9 @@
-"""Object bytes with a marker in, the final object with the packed constants out, as a stream of chunks.
+"""Object bytes with a marker in, the object with the packed constants out, as a stream of chunks.
 
-LLVM never sees the constants: it emits a section that holds 64 marker bytes. Here that section is made
-to be the constants, which stand at the end of the file: three header fields change, nothing moves, and
-no copy of the constants is made. (Handing LLVM zeros of full size to write over would cost two copies.)
+LLVM never sees the constants: it emits a section that holds 64 marker bytes. Here that section is
+made to be the constants, which stand at the end of the file: three header fields change, nothing
+moves, and no copy of the constants is made. (Handing LLVM zeros of full size, to be written over,
+would cost two copies.)
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class ObjectImage:
 def embed_constants(emitted: bytes, name: str, constants: ConstantLayout) -> ObjectImage:
     """The object ``emitted`` for the module ``name`` with ``constants`` in the marker's place.
 
-    UsageError when the constants are too large for one object, VerifyError when the marker is not there
-    exactly once.
+    UsageError when the constants are too large for one object, VerifyError when the marker is not
+    there exactly once.
     """
     if not constants.size_bytes:
         return ObjectImage(emitted, None)
@@ -74,8 +75,8 @@ def weights_file_chunks(constants: ConstantLayout) -> Iterator[bytes | memoryvie
 
 
 def _move_section(head: bytearray, place: int, size: int, new_place: int, new_size: int) -> None:
-    """Makes the ELF section that occupies ``place`` to ``place + size`` of the file, and the symbol that
-    spans it, be ``new_size`` bytes at ``new_place`` instead (little-endian ELF, 32 or 64 bits)."""
+    """Makes the section at ``place`` to ``place + size`` of the file, and the symbol that spans it,
+    be ``new_size`` bytes at ``new_place`` instead. Little-endian ELF, 32 or 64 bits."""
     if head[:4] != b"\x7fELF" or head[5] != 1:
         raise UsageError(
             "weights inside the object need an ELF target",
@@ -83,7 +84,7 @@ def _move_section(head: bytearray, place: int, size: int, new_place: int, new_si
         )
     wide = head[4] == 2
     word = "<Q" if wide else "<I"
-    # Offsets of fields: e_shoff, e_shentsize; sh_offset, sh_size; st_size, st_shndx (ELF specification).
+    # Where the ELF specification puts e_shoff, e_shentsize; sh_offset, sh_size; st_size, st_shndx.
     (table,) = struct.unpack_from(word, head, 40 if wide else 32)
     entry, count = struct.unpack_from("<HH", head, 58 if wide else 46)
     offset_field, size_field = (24, 32) if wide else (16, 20)

@@ -1,8 +1,8 @@
 """Program, MemoryPlan and ConstantLayout in, the text of the whole LLVM module out.
 
-The module has one global symbol, the entry function. It checks its pointers and then calls the kernels
-in order with base addresses plus offsets: no branch, no allocation, nothing written but the outputs and
-the workspace.
+The module has one global symbol, the entry function. It checks its pointers and then calls the
+kernels in order with base addresses plus offsets: no branch, no allocation, nothing written but the
+outputs and the workspace.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from aotc.memory.arena import MemoryPlan
 from aotc.memory.constants import ConstantLayout
 from aotc.target import Target
 
-WEIGHTS_HEADER_BYTES = 64  # what stands before the constants in a weights file: their SHA-256, zeros
+WEIGHTS_HEADER_BYTES = 64  # before the constants in a weights file: their SHA-256, then zeros
 
 
 def weights_marker(name: str) -> bytes:
-    """The 64 bytes that stand for the constants until the object is written; a function of the name."""
+    """The 64 bytes that stand for the constants of the model until its object is written."""
     return hashlib.sha512(f"aotc weights of {name}".encode()).digest()
 
 
@@ -66,7 +66,7 @@ def emit_module(
 
 
 def _kernel_symbols(program: Program, prefix: str) -> dict[Kernel, str]:
-    """A symbol for each distinct kernel: the model's name, then the kernel's, numbered if it repeats."""
+    """A symbol for each kernel: the model's name, then the kernel's, numbered if it repeats."""
     symbols: dict[Kernel, str] = {}
     taken: set[str] = {f"{prefix}_run", f"{prefix}_weights"}
     for kernel in program.kernels():
@@ -131,7 +131,7 @@ def _emit_entry(
 def _emit_checks(
     signature: Signature, plan: MemoryPlan, constants: ConstantLayout
 ) -> list[str]:
-    """Branches to a return for each broken promise about pointers; what has no bytes is not checked."""
+    """Returns for each broken promise about pointers; what has no bytes is not checked."""
     inputs = [
         (f"%in{i}", p.type.dtype.size_bytes) for i, p in enumerate(signature.inputs) if p.type.elems
     ]

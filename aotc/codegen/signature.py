@@ -29,8 +29,7 @@ _C_TYPES = {
 }
 
 # Keywords of C99, C11, C23 and C++, and macros of common headers that would break a prototype.
-_RESERVED = frozenset(
-    """
+_RESERVED_WORDS = """
     alignas alignof and and_eq asm assert auto bitand bitor bool break case catch char char16_t
     char32_t char8_t class co_await co_return co_yield compl complex concept const const_cast
     consteval constexpr constinit continue decltype default delete do double dynamic_cast else enum
@@ -41,8 +40,7 @@ _RESERVED = frozenset(
     struct switch template this thread_local throw true try typedef typeid typename typeof
     typeof_unqual uint16_t uint32_t uint64_t uint8_t union unix unsigned using virtual void volatile
     wchar_t while xor xor_eq I NULL
-    """.split()
-)
+"""
 
 
 class Status(enum.IntEnum):
@@ -89,13 +87,13 @@ class Param:
 
     @property
     def c_type(self) -> str:
-        """The C element type; float16 travels as its bits in uint16_t, bool as 0 or 1 in uint8_t."""
+        """The C element type; a float16 travels as its bits, a bool as 0 or 1 in a byte."""
         return _C_TYPES[self.type.dtype]
 
 
 @dataclass(frozen=True)
 class Signature:
-    """``int NAME_run(inputs..., outputs..., [weights,] workspace)`` with ``name`` a C identifier."""
+    """``int NAME_run(inputs..., outputs..., [weights,] workspace)``; ``name`` is an identifier."""
 
     name: str
     inputs: tuple[Param, ...]
@@ -119,7 +117,7 @@ def make_c_identifier(name: str) -> str:
     cleaned = re.sub(r"__+", "_", cleaned).strip("_") or "tensor"
     if cleaned[0].isdigit():
         cleaned = f"t{cleaned}"
-    return f"{cleaned}_" if cleaned in _RESERVED else cleaned
+    return f"{cleaned}_" if cleaned in _RESERVED_WORDS.split() else cleaned
 
 
 def describe_signature(program: Program, weights_in_file: bool = False) -> Signature:
@@ -135,7 +133,7 @@ def describe_signature(program: Program, weights_in_file: bool = False) -> Signa
 
 
 def _make_unique(names: Iterable[str], taken: set[str]) -> list[str]:
-    """C identifiers that differ even in capitals, because the macros that carry them are capitals."""
+    """C identifiers that differ even in capitals, for the macros that carry them."""
     seen = set(taken)
     result = []
     for name in names:

@@ -58,7 +58,9 @@ def lay_out_constants(program: Program) -> ConstantLayout:
     for storage in storages:
         data = storage.data
         if data is None or data.nbytes != storage.size_bytes:
-            raise VerifyError(f"constant '{storage.name}' has no data of {storage.size_bytes} bytes")
+            raise VerifyError(
+                f"constant '{storage.name}' has no data of {storage.size_bytes} bytes"
+            )
         # Only constants of equal size can be equal: hash no others.
         key = (data.nbytes, b"")
         if sizes.count(data.nbytes) > 1:
@@ -73,4 +75,4 @@ def lay_out_constants(program: Program) -> ConstantLayout:
 
 
 def _raw(data: np.ndarray) -> memoryview:
-    return memoryview(np.ascontiguousarray(data).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(data).reshape(-1).view(np.uint8).data

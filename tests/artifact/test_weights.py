@@ -1,10 +1,11 @@
-"""Objects with a marker in, objects with constants out: exact bytes, no copies, refusals with a reason."""
+"""Objects with a marker in, objects with constants out: exact bytes, no copies, clear refusals."""
 
 import tracemalloc
 
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
+from handmade import ELEMS, scale_program
 
 from aotc.artifact.weights import embed_constants, weights_file_chunks
 from aotc.codegen.entry import emit_module, weights_marker
@@ -13,7 +14,6 @@ from aotc.errors import UsageError, VerifyError
 from aotc.memory.arena import plan_memory
 from aotc.memory.constants import ConstantLayout, lay_out_constants
 from aotc.target import resolve_target
-from handmade import ELEMS, scale_program
 
 WEIGHTS = np.arange(ELEMS, dtype=np.float32)
 

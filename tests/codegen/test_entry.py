@@ -1,8 +1,9 @@
-"""Programs in, the module's text out: one global function, each kernel once, checks before the calls."""
+"""Programs in, the module's text out: one global function, each kernel once, checks first."""
 
 import re
 
 import numpy as np
+from handmade import ELEMS, affine_program, binary_kernel, constant, scale_program
 
 from aotc.codegen.entry import emit_module, weights_marker
 from aotc.graph.types import DType, TensorType
@@ -10,7 +11,6 @@ from aotc.loop.program import Arg, Call, Program, Role, Storage
 from aotc.memory.arena import plan_memory
 from aotc.memory.constants import lay_out_constants
 from aotc.target import resolve_target
-from handmade import ELEMS, affine_program, binary_kernel, constant, scale_program
 
 
 def emit(program, weights_in_file=False):

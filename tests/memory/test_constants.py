@@ -4,11 +4,11 @@ import hashlib
 
 import numpy as np
 import pytest
+from handmade import binary_kernel, constant
 
 from aotc.errors import VerifyError
 from aotc.loop.program import Arg, Call, Program, Role, Storage
 from aotc.memory.constants import lay_out_constants
-from handmade import binary_kernel, constant
 
 
 def program(*storages):

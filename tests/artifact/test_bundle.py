@@ -1,0 +1,106 @@
+"""Compiled programs in, files out: all or none, and the same bytes each time."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from handmade import affine_program, compile_program
+
+from aotc.artifact.bundle import save_bundle
+from aotc.artifact.manifest import write_manifest
+from aotc.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def model():
+    return compile_program(affine_program())
+
+
+def test_files_are_written_into_a_new_folder(model, tmp_path):
+    paths = save_bundle(model.bundle, tmp_path / "a" / "b")
+    assert {path.name for path in paths} == {"net.o", "net.h", "net.json"}
+    assert sorted((tmp_path / "a" / "b").iterdir()) == sorted(paths)
+    saved = compile_program(affine_program(), weights_in_file=True).save(tmp_path)
+    assert saved[-1].name == "net.weights"
+
+
+def test_older_files_are_replaced(model, tmp_path):
+    (tmp_path / "net.o").write_bytes(b"old")
+    model.save(tmp_path)
+    assert (tmp_path / "net.o").read_bytes() == model.object_bytes()
+
+
+def test_a_folder_that_cannot_be_written_is_named(model, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot write") as caught:
+        model.save(tmp_path / "file")
+    assert "file" in caught.value.where and "-o" in caught.value.remedy
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
+def test_a_read_only_folder_is_named(model, tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UsageError, match="Permission denied"):
+        model.save(tmp_path)
+
+
+def test_a_failure_half_way_leaves_nothing_behind(model, tmp_path):
+    (tmp_path / "net.json").mkdir()
+    with pytest.raises(UsageError, match="is a folder"):
+        model.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.json"]
+
+
+def test_a_full_disk_leaves_nothing_behind(model, tmp_path, monkeypatch):
+    def fail(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(UsageError, match="No space left on device"):
+        model.save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_manifest_tells_memory_sizes_and_kernels(model):
+    manifest = json.loads(write_manifest(model.manifest))
+    assert manifest["name"] == "net" and manifest["target"] == "x86_64/x86-64-v3"
+    assert manifest["memory"] == {
+        "arena_bytes": 128, "lower_bound_bytes": 128, "gap": 1.0, "alignment": 64,
+    }
+    assert manifest["weights"]["in"] == "object" and manifest["weights"]["bytes"] == 352
+    assert manifest["inputs"][0] == {
+        "name": "in.a", "c_name": "in_a", "dtype": "float32", "shape": [4, 6],
+    }
+    assert [row["kernel"] for row in manifest["kernels"]] == ["mul", "add", "mul", "add"]
+    first, second = manifest["kernels"][:2]
+    assert first["recipe"] == "serial" and "recipe" not in second
+    assert first["args"][2] == {
+        "storage": "w", "in": "const", "offset": 0, "bytes": 96, "written": False,
+    }
+    assert second["args"][0]["written"] and second["args"][0]["offset"] == 0
+    assert 200 < manifest["code_bytes"] < 4000
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from handmade import affine_program, compile_program
+compile_program(affine_program(), sys.argv[3] == "file").save(sys.argv[2])
+"""
+
+
+def test_the_same_input_gives_the_same_bytes_whatever_the_hash_seed(tmp_path):
+    tests = str(Path(__file__).parents[1])
+    for seed in ("1", "2"):
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT, tests, str(tmp_path / seed), "file"],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+        )
+    names = sorted(path.name for path in (tmp_path / "1").iterdir())
+    assert names == ["net.h", "net.json", "net.o", "net.weights"]
+    for name in names:
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
