@@ -6,7 +6,6 @@ construction.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -29,7 +28,7 @@ class Builder:
         self._inputs: list[Node] = []
 
     def parameter(self, name: str, type: TensorType) -> Node:
-        """A graph input; inputs keep the order in which they were made. ModelError when too large."""
+        """A graph input; inputs keep the order in which they were made. ModelError if too large."""
         try:
             type = result_type(type.dtype, type.shape)
         except ValueError as error:
@@ -49,9 +48,7 @@ class Builder:
             values = values.view()
             values.flags.writeable = False
         type_ = TensorType(DType.of(values), values.shape)
-        # a memoryview: hashing must not copy weights of hundreds of megabytes
-        digest = hashlib.blake2b(values.reshape(-1).view(np.uint8).data, digest_size=16)
-        op = Constant(digest.hexdigest())
+        op = Constant.of(values)
         return self._interned.setdefault((op, type_), Node(op, (), type_, data=values))
 
     def reuse_constant(self, node: Node, shape: tuple[int, ...] | None = None) -> Node:

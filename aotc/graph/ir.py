@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -44,6 +45,13 @@ class Constant(Op):
     bytes, whatever their type and shape."""
 
     digest: str
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Constant:
+        """The constant that holds the bytes of ``values``, which are C-contiguous."""
+        # .data is a memoryview: hashing must not copy weights of hundreds of megabytes
+        content = values.reshape(-1).view(np.uint8).data
+        return cls(hashlib.blake2b(content, digest_size=16).hexdigest())
 
 
 @dataclass(frozen=True, eq=False, slots=True)

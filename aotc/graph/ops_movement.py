@@ -193,7 +193,7 @@ def _clamped(indices: np.ndarray, size: int) -> np.ndarray:
 @dataclass(frozen=True)
 class Gather(Op):
     """numpy's ``take``: operands data, integer indices; result shape data[:axis] + indices +
-    data[axis+1:]. Negative indices count from the end; indices beyond the axis are clamped to it."""
+    data[axis+1:]. Negative indices count from the end; indices beyond the axis are clamped."""
 
     axis: int
 

@@ -93,8 +93,8 @@ class ArgReduce(Op):
 
 @dataclass(frozen=True)
 class CumSum(Op):
-    """Running sum along ``axis``; ``exclusive`` leaves the element itself out, ``reverse`` runs from
-    the end."""
+    """Running sum along ``axis``; ``exclusive`` leaves the element itself out, ``reverse`` runs
+    from the end."""
 
     axis: int
     exclusive: bool

@@ -53,7 +53,7 @@ class DType(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """A dimension known by name only; ``bound`` is its largest value, None while nobody gave one."""
+    """A dimension known by name only; ``bound`` is its largest value, None while not given."""
 
     name: str
     bound: int | None = None
