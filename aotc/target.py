@@ -12,26 +12,31 @@ from dataclasses import dataclass
 
 from aotc.errors import UsageError
 
-X86_AVX2 = tuple(
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+X86_AVX2 = _names(
     """
     alderlake arrowlake arrowlake-s arrowlake_s bdver4 broadwell clearwaterforest core-avx2
     core_4th_gen_avx core_4th_gen_avx_tsx core_5th_gen_avx core_5th_gen_avx_tsx gracemont
     grandridge haswell lunarlake meteorlake pantherlake raptorlake sierraforest skylake
     wildcatlake x86-64-v3 znver1 znver2 znver3
-    """.split()
+    """
 )
 
-X86_AVX512 = tuple(
+X86_AVX512 = _names(
     """
     cannonlake cascadelake cooperlake diamondrapids emeraldrapids graniterapids graniterapids-d
     graniterapids_d icelake-client icelake-server icelake_client icelake_server knl knm mic_avx512
     novalake rocketlake sapphirerapids skx skylake-avx512 skylake_avx512 tigerlake x86-64-v4 znver4
     znver5
-    """.split()
+    """
 )
 
 # Known to LLVM, but without AVX2 or FMA: the kernels of this compiler are built on both.
-X86_TOO_OLD = tuple(
+X86_TOO_OLD = _names(
     """
     amdfam10 athlon athlon-4 athlon-fx athlon-mp athlon-tbird athlon-xp athlon64 athlon64-sse3 atom
     atom_sse4_2 atom_sse4_2_movbe barcelona bdver1 bdver2 bdver3 bonnell btver1 btver2 c3 c3-2
@@ -42,10 +47,10 @@ X86_TOO_OLD = tuple(
     pentium4m pentium_4 pentium_4_sse3 pentium_ii pentium_iii pentium_iii_no_xmm_regs pentium_m
     pentium_mmx pentium_pro pentiumpro prescott sandybridge silvermont slm tremont westmere
     winchip-c6 winchip2 x86-64 x86-64-v2 yonah
-    """.split()
+    """
 )
 
-AARCH64 = tuple(
+AARCH64 = _names(
     """
     a64fx ampere1 ampere1a ampere1b ampere1c apple-a10 apple-a11 apple-a12 apple-a13 apple-a14
     apple-a15 apple-a16 apple-a17 apple-a18 apple-a19 apple-a7 apple-a8 apple-a9 apple-m1 apple-m2
@@ -58,10 +63,16 @@ AARCH64 = tuple(
     exynos-m5 falkor fujitsu-monaka gb10 generic grace kryo neoverse-512tvb neoverse-e1 neoverse-n1
     neoverse-n2 neoverse-n3 neoverse-v1 neoverse-v2 neoverse-v3 neoverse-v3ae olympus oryon-1
     saphira thunderx thunderx2t99 thunderx3t110 thunderxt81 thunderxt83 thunderxt88 tsv110
-    """.split()
+    """
 )
 
 _DEFAULT_CPU = {"x86_64": "x86-64-v3", "aarch64": "neoverse-n1"}
+
+_DATA_LAYOUT = {
+    "x86_64": "e-m:e-p270:32:32-p271:32:32-p272:64:64-i64:64-i128:128-f80:128-n8:16:32:64-S128",
+    "aarch64": "e-m:e-p270:32:32-p271:32:32-p272:64:64-i8:8:32-i16:16:32-i64:64-i128:128-n32:64"
+    "-S128-Fn32",
+}
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,11 @@ class Target:
     has_fma: bool
     l1_bytes: int
     l2_bytes: int
+
+    @property
+    def data_layout(self) -> str:
+        """LLVM's description of type sizes and alignments, as its modules state it."""
+        return _DATA_LAYOUT[self.name]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.cpu}, {self.vector_bits}-bit vectors)"

@@ -57,7 +57,7 @@ class _Emitter(Expressions):
 
     def __init__(self, kernel: Kernel) -> None:
         names = {buffer: f"%p{number}" for number, buffer in enumerate(kernel.params)}
-        super().__init__(IndexAnalysis(), names)
+        super().__init__(IndexAnalysis(kernel), names)
         self._read_elements = read_elements(kernel, self.analysis)
 
     def body(self, stmts: tuple[Stmt, ...]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from aotc.codegen import operators
 from aotc.codegen.address import Addresses
-from aotc.codegen.linear import IndexAnalysis
+from aotc.codegen.linear import IndexAnalysis, operands
 from aotc.codegen.text import (
     literal,
     memory_type_of,
@@ -55,87 +55,79 @@ class Expressions(Addresses):
         super().__init__(analysis, bases)
         self.vector: For | None = None
         self.memo: dict[Expr, Value] = {}  # of the statement that is being emitted
-        self._index_depth = 0
 
     def vector_loop(self) -> For:
+        """The vector loop that is being emitted."""
         assert self.vector is not None
         return self.vector
 
     @property
     def lanes(self) -> int:
+        """Physical lanes of vector values here; 0 outside vector loops."""
         return self.vector.lanes if self.vector is not None else 0
 
     def expr(self, expr: Expr) -> Value:
+        """The value of an expression, computed once per statement."""
         found = self.memo.get(expr)
         if found is None:
-            found = self.compute(expr)
+            found = self._compute(expr)
             self.memo[expr] = found
         return found
 
-    def compute(self, expr: Expr) -> Value:
+    def _compute(self, expr: Expr) -> Value:
         match expr:
             case Lit():
                 return Value(literal(expr.value, expr.dtype), False)
             case Load():
-                return self.load(expr)
-            case Bits():
-                x = self.expr(expr.x)
-                lanes = self.lanes if x.is_vector else 0
-                text = operators.bitcast(self.put, expr.x.dtype, expr.dtype, lanes, x.text)
-                return Value(text, x.is_vector)
-            case Conv():
-                x = self.expr(expr.x)
-                lanes = self.lanes if x.is_vector else 0
-                text = operators.convert(self.put, expr.x.dtype, expr.dtype, lanes, x.text)
-                return Value(text, x.is_vector)
-            case Un():
-                x = self.expr(expr.x)
-                lanes = self.lanes if x.is_vector else 0
-                return Value(operators.unary(self.put, expr.fn, expr.dtype, lanes, x.text), x.is_vector)
+                return self._load(expr)
             case Var():
-                return self.integer(expr)
+                return self._integer(expr)
             case Bin():
-                return self.binary(expr)
-            case Cmp():
-                (a, b), lanes = self.together(expr.a, expr.b)
-                text = operators.compare(self.put, expr.fn, expr.a.dtype, lanes, a, b)
-                return Value(text, lanes > 0)
-            case Fma():
-                (a, b, c), lanes = self.together(expr.a, expr.b, expr.c)
-                text = operators.fused_multiply_add(self.put, expr.dtype, lanes, a, b, c)
-                return Value(text, lanes > 0)
+                return self._binary(expr)
             case Sel():
-                return self.select(expr)
-        raise VerifyError(f"expression {type(expr).__name__} has no code generation")
+                return self._select(expr)
+        texts, lanes = self._together(*operands(expr))
+        match expr:
+            case Un(fn=fn):
+                text = operators.unary(self.put, fn, expr.dtype, lanes, *texts)
+            case Cmp(fn=fn, a=a):
+                text = operators.compare(self.put, fn, a.dtype, lanes, *texts)
+            case Fma():
+                text = operators.fused_multiply_add(self.put, expr.dtype, lanes, *texts)
+            case Conv(x=x):
+                text = operators.convert(self.put, x.dtype, expr.dtype, lanes, *texts)
+            case Bits(x=x):
+                text = operators.bitcast(self.put, x.dtype, expr.dtype, lanes, *texts)
+            case _:
+                raise VerifyError(f"no code generation for expression {type(expr).__name__}")
+        return Value(text, lanes > 0)
 
-    def select(self, expr: Sel) -> Value:
+    def _select(self, expr: Sel) -> Value:
         cond = self.expr(expr.cond)
         if cond.is_vector:
             lanes = self.lanes
             a, b = (self.widen(self.expr(x), x.dtype) for x in (expr.a, expr.b))
         else:
-            (a, b), lanes = self.together(expr.a, expr.b)
+            (a, b), lanes = self._together(expr.a, expr.b)
         cond_lanes = lanes if cond.is_vector else 0
         text = operators.select(self.put, expr.dtype, lanes, cond.text, cond_lanes, a, b)
         return Value(text, lanes > 0)
 
-    def binary(self, expr: Bin) -> Value:
+    def _binary(self, expr: Bin) -> Value:
         if expr.dtype is DType.I64 and expr.fn in ("add", "sub", "mul"):
             form = self.analysis.linear(expr)
             if form.terms != ((expr, 1),):
-                return self.integer(expr)
-        (a, b), lanes = self.together(expr.a, expr.b)
-        is_index = self._index_depth and expr.fn in ("div", "mod") and not self.analysis.has_load(expr)
-        if is_index and isinstance(expr.b, Lit):
-            divisor = int(expr.b.value)
-            text = operators.divide_never_negative(self.put, expr.fn, lanes, a, divisor)
-        else:
-            is_number = isinstance(expr.b, Lit) and expr.b.value == expr.b.value
-            text = operators.binary(self.put, expr.fn, expr.dtype, lanes, a, b, is_number)
+                return self._integer(expr)
+        (a, b), lanes = self._together(expr.a, expr.b)
+        dtype = expr.dtype
+        if expr.fn in ("div", "mod") and dtype is DType.I64 and self.analysis.never_negative(expr):
+            dtype = DType.U64  # the same result with fewer instructions
+        is_number = isinstance(expr.b, Lit) and expr.b.value == expr.b.value
+        text = operators.binary(self.put, expr.fn, dtype, lanes, a, b, is_number)
         return Value(text, lanes > 0)
 
-    def integer(self, expr: Expr) -> Value:
-        """A linear int64 expression: run-time terms summed as scalars, the lane variable as a constant."""
+    def _integer(self, expr: Expr) -> Value:
+        """A linear int64 expression: scalar terms summed as scalars, then the lanes as a constant."""
         form = self.analysis.linear(expr)
         const, step = form.const, 0
         total: Value | None = None
@@ -149,26 +141,27 @@ class Expressions(Addresses):
                 continue
             part = Value(value[0], False) if value else self.expr(term)
             if coef != 1:
-                factor = self.widen(Value(str(coef), False), DType.I64) if part.is_vector else str(coef)
-                ty = type_of(DType.I64, self.lanes if part.is_vector else 0)
-                part = Value(self.put(f"mul {ty} {part.text}, {factor}"), part.is_vector)
-            total = part if total is None else self.sum(total, part)
+                lanes = self.lanes if part.is_vector else 0
+                factor = operators.constant(coef, DType.I64, lanes)
+                product = self.put(f"mul {type_of(DType.I64, lanes)} {part.text}, {factor}")
+                part = Value(product, part.is_vector)
+            total = part if total is None else self._sum(total, part)
         offset = Value(str(const), False)
         if step:
             texts = [str(const + step * lane) for lane in range(self.lanes)]
             offset = Value(vector_constant(texts, "i64"), True)
         if total is None:
             return offset
-        return self.sum(total, offset) if step or const else total
+        return self._sum(total, offset) if step or const else total
 
-    def sum(self, a: Value, b: Value) -> Value:
+    def _sum(self, a: Value, b: Value) -> Value:
         if a.is_vector or b.is_vector:
             ty = type_of(DType.I64, self.lanes)
             a, b = (Value(self.widen(x, DType.I64), True) for x in (a, b))
             return Value(self.put(f"add {ty} {a.text}, {b.text}"), True)
         return Value(self.put(f"add i64 {a.text}, {b.text}"), False)
 
-    def together(self, *exprs: Expr) -> tuple[tuple[str, ...], int]:
+    def _together(self, *exprs: Expr) -> tuple[tuple[str, ...], int]:
         """Operands that meet in one instruction: all scalars, or all vectors if one of them is."""
         values = [self.expr(x) for x in exprs]
         if not any(value.is_vector for value in values):
@@ -192,7 +185,7 @@ class Expressions(Addresses):
             return text
         return self.put(f"zext {type_of(dtype, lanes)} {text} to {memory_type_of(dtype, lanes)}")
 
-    def from_memory(self, dtype: DType, lanes: int, text: str) -> str:
+    def _from_memory(self, dtype: DType, lanes: int, text: str) -> str:
         if dtype is not DType.BOOL:
             return text
         zero = "zeroinitializer" if lanes else "0"
@@ -210,15 +203,15 @@ class Expressions(Addresses):
                 return None
         return step
 
-    def load(self, expr: Load) -> Value:
+    def _load(self, expr: Load) -> Value:
         buffer, step = expr.buffer, self.lane_step(expr.index)
         if step == 0:
             pointer = self.address(buffer, expr.index)
             text = self.put(f"load {memory_type_of(buffer.dtype)}, ptr {pointer}, {aligned(buffer)}")
-            return Value(self.from_memory(buffer.dtype, 0, text), False)
+            return Value(self._from_memory(buffer.dtype, 0, text), False)
         loop = self.vector_loop()
         if step != 1:
-            return self.load_lanes(expr)
+            return self._load_lanes(expr)
         ty = memory_type_of(buffer.dtype, loop.lanes)
         pointer = self.lane_address(buffer, expr.index, 0)
         if loop.extent < loop.lanes and buffer.space is not Space.REGISTER:
@@ -229,9 +222,9 @@ class Expressions(Addresses):
             )
         else:
             text = self.put(f"load {ty}, ptr {pointer}, {aligned(buffer)}")
-        return Value(self.from_memory(buffer.dtype, loop.lanes, text), True)
+        return Value(self._from_memory(buffer.dtype, loop.lanes, text), True)
 
-    def load_lanes(self, expr: Load) -> Value:
+    def _load_lanes(self, expr: Load) -> Value:
         """A vector from one scalar load per active lane."""
         loop, buffer = self.vector_loop(), expr.buffer
         element, ty = memory_type_of(buffer.dtype), memory_type_of(buffer.dtype, loop.lanes)
@@ -240,7 +233,7 @@ class Expressions(Addresses):
             pointer = self.lane_address(buffer, expr.index, lane)
             scalar = self.put(f"load {element}, ptr {pointer}, {aligned(buffer)}")
             text = self.put(f"insertelement {ty} {text}, {element} {scalar}, i64 {lane}")
-        return Value(self.from_memory(buffer.dtype, loop.lanes, text), True)
+        return Value(self._from_memory(buffer.dtype, loop.lanes, text), True)
 
     def lane_address(self, buffer: Buffer, index: Expr, lane: int) -> str:
         """The address that one lane accesses, computed with the lane variable bound to a constant."""
@@ -253,12 +246,10 @@ class Expressions(Addresses):
         return pointer
 
     def index_term(self, term: Expr) -> str:
-        """A scalar index term, in which div and mod are of values that are never negative."""
+        """The text of a term that is the same in all lanes."""
         memo, vector = self.memo, self.vector
         self.memo, self.vector = {}, None
-        self._index_depth += 1
         text = self.expr(term).text
-        self._index_depth -= 1
         self.memo, self.vector = memo, vector
         return text
 

@@ -1,11 +1,15 @@
-"""Index analysis on loop IR: in go int64 expressions, out come sums of constant multiples of opaque terms."""
+"""Index analysis on loop IR: in go int64 expressions, out come sums of constant multiples of terms.
+
+Unlike ``aotc.loop.index.affine`` a term may be anything (a div, a loaded index): only its place matters.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from aotc.graph.types import DType
-from aotc.loop.ir import Bin, Bits, Cmp, Conv, Expr, Fma, Lit, Load, Sel, Un, Var
+from aotc.loop.index import bounds, extents_of
+from aotc.loop.ir import Bin, Bits, Cmp, Conv, Expr, Fma, Kernel, Lit, Load, Sel, Un, Var
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,8 @@ def operands(expr: Expr) -> tuple[Expr, ...]:
 class IndexAnalysis:
     """Facts about the expressions of one kernel, each computed once per node."""
 
-    def __init__(self) -> None:
+    def __init__(self, kernel: Kernel) -> None:
+        self._extents = extents_of(kernel.body)
         self._linear: dict[Expr, Linear] = {}
         self._variables: dict[Expr, frozenset[Var]] = {}
         self._loads: dict[Expr, bool] = {}
@@ -63,6 +68,10 @@ class IndexAnalysis:
             self._loads[expr] = found
         return found
 
+    def never_negative(self, division: Bin) -> bool:
+        """Whether both operands of an integer div or mod are known to be at least 0."""
+        return all(bounds(x, self._extents)[0] >= 0 for x in (division.a, division.b))
+
     def linear(self, expr: Expr) -> Linear:
         """``expr`` (int64) as a linear form; what is not linear becomes a term of its own."""
         found = self._linear.get(expr)
@@ -84,6 +93,8 @@ class IndexAnalysis:
                     return _scaled(b, a.const)
                 if b.is_const:
                     return _scaled(a, b.const)
+        if isinstance(expr, Un) and expr.fn == "neg":
+            return _scaled(self.linear(expr.x), -1)
         return Linear(0, ((expr, 1),))
 
 

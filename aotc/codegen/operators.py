@@ -64,7 +64,7 @@ def unary(put: Put, fn: str, dtype: DType, lanes: int, x: str) -> str:
 def binary(
     put: Put, fn: str, dtype: DType, lanes: int, a: str, b: str, b_is_number: bool = False
 ) -> str:
-    """``Bin`` on operands that may hold any value of ``dtype``; ``b_is_number``: ``b`` is known not to be NaN."""
+    """``Bin`` on any values of ``dtype``; with ``b_is_number`` ``b`` is known not to be NaN."""
     ty = type_of(dtype, lanes)
     if dtype.is_float:
         if fn in _FLOAT_ARITHMETIC:
@@ -139,14 +139,6 @@ def _integer_division(put: Put, fn: str, dtype: DType, lanes: int, a: str, b: st
     return put(f"add {ty} {remainder}, {correction}")
 
 
-def divide_never_negative(put: Put, fn: str, lanes: int, a: str, divisor: int) -> str:
-    """``div`` or ``mod`` of an int64 that is never negative by a positive constant."""
-    instruction = "udiv" if fn == "div" else "urem"
-    return put(
-        f"{instruction} {type_of(DType.I64, lanes)} {a}, {constant(divisor, DType.I64, lanes)}"
-    )
-
-
 def compare(put: Put, fn: str, dtype: DType, lanes: int, a: str, b: str) -> str:
     """``Cmp`` of two values of ``dtype``; the result is i1."""
     ty = type_of(dtype, lanes)
@@ -164,35 +156,10 @@ def fused_multiply_add(put: Put, dtype: DType, lanes: int, a: str, b: str, c: st
         return put(f"add {ty} {product}, {c}")
     if dtype is not DType.F16:
         return intrinsic(put, "fma", ty, a, b, c)
-    a, b, c = (convert(put, DType.F16, DType.F64, lanes, x) for x in (a, b, c))
-    product = put(f"fmul {type_of(DType.F64, lanes)} {a}, {b}")  # exact
-    return convert(put, DType.F64, DType.F16, lanes, _sum_to_odd(put, lanes, product, c))
-
-
-def _sum_to_odd(put: Put, lanes: int, a: str, b: str) -> str:
-    """a + b in f64 rounded "to odd": when inexact, to the neighbour whose last bit is 1.
-
-    Rounding that again to a much shorter type gives what rounding the exact sum once would give. The
-    error of the sum is exact (Knuth's TwoSum); it tells on which side the exact sum lies.
-    """
-    ty, int_type = type_of(DType.F64, lanes), type_of(DType.I64, lanes)
-    flags, zero = type_of(DType.BOOL, lanes), constant(0, DType.I64, lanes)
-    total = put(f"fadd {ty} {a}, {b}")
-    b_part = put(f"fsub {ty} {total}, {a}")
-    a_part = put(f"fsub {ty} {total}, {b_part}")
-    a_error = put(f"fsub {ty} {a}, {a_part}")
-    b_error = put(f"fsub {ty} {b}, {b_part}")
-    error = put(f"fadd {ty} {a_error}, {b_error}")
-    inexact = put(f"fcmp one {ty} {error}, {constant(0.0, DType.F64, lanes)}")
-    bits = put(f"bitcast {ty} {total} to {int_type}")
-    signs = put(f"xor {int_type} {bits}, {put(f'bitcast {ty} {error} to {int_type}')}")
-    opposite = put(f"icmp slt {int_type} {signs}, {zero}")
-    minus_one = constant(-1, DType.I64, lanes)
-    step = put(f"select {flags} {opposite}, {int_type} {minus_one}, {int_type} {zero}")
-    truncated = put(f"add {int_type} {bits}, {step}")  # towards zero
-    odd = put(f"or {int_type} {truncated}, {constant(1, DType.I64, lanes)}")
-    chosen = put(f"select {flags} {inexact}, {int_type} {odd}, {int_type} {bits}")
-    return put(f"bitcast {int_type} {chosen} to {ty}")
+    # In f64 the product is exact, and so is the sum unless c is so much larger that it is the result.
+    wide = [convert(put, DType.F16, DType.F64, lanes, x) for x in (a, b, c)]
+    total = intrinsic(put, "fma", type_of(DType.F64, lanes), *wide)
+    return convert(put, DType.F64, DType.F16, lanes, total)
 
 
 def select(put: Put, dtype: DType, lanes: int, cond: str, cond_lanes: int, a: str, b: str) -> str:

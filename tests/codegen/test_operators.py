@@ -1,0 +1,202 @@
+"""Every scalar operation of the loop IR, compiled, against aotc.loop.arith, bit for bit."""
+
+import numpy as np
+import pytest
+from native_kernels import add, compile_native, mul, run_native, undefined_symbols
+
+from aotc.codegen.emit import emit_kernel
+from aotc.codegen.machine import assembly
+from aotc.graph.types import DType
+from aotc.loop import arith
+from aotc.loop.ir import (
+    Bin,
+    Bits,
+    Buffer,
+    Cmp,
+    Conv,
+    Fma,
+    For,
+    Kernel,
+    Kind,
+    Lit,
+    Load,
+    Sel,
+    Store,
+    Un,
+    Var,
+)
+from aotc.target import resolve_target
+
+FLOATS = (DType.F16, DType.F32, DType.F64)
+INTS = tuple(t for t in DType if t.is_int)
+LANES = 8
+COUNT = 64
+
+
+def values(dtype, seed):
+    """COUNT values: the awkward ones of the type, then random ones."""
+    rng = np.random.default_rng(seed)
+    if dtype is DType.BOOL:
+        return rng.integers(0, 2, COUNT).astype(bool)
+    if dtype.is_float:
+        special = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, np.inf, -np.inf, np.nan]
+        special += [127.9, -128.9, 255.5, 65504.0, 1e-7, 6e-8, 3e9, -3e9, 1e19, -1e19, 2049.0]
+        body = rng.normal(0, 1, COUNT) * 10.0 ** rng.integers(-4, 5, COUNT)
+    else:
+        info = np.iinfo(dtype.numpy)
+        special = [0, 1, 2, 3, 7, info.max, info.min, info.max - 1, info.min + 1]
+        special += [-1, -2, -3] if info.min else [5]
+        body = rng.integers(-50 if info.min else 0, 50, COUNT)
+    with np.errstate(all="ignore"):
+        result = body.astype(dtype.numpy)
+        result[: len(special)] = np.array(special).astype(dtype.numpy)
+    return rng.permutation(result)
+
+
+def elementwise(expr_of, dtypes, result, lanes=LANES):
+    """out[i] = expr_of(in0[i], in1[i], ...), in vectors when ``lanes`` is not 0."""
+    inputs = [Buffer(f"x{i}", dtype, COUNT) for i, dtype in enumerate(dtypes)]
+    output = Buffer("y", result, COUNT)
+    i, v = Var("i"), Var("v")
+    index = add(mul(i, lanes), v) if lanes else i
+    store = Store(output, index, expr_of(*[Load(x, index) for x in inputs]))
+    body = For(v, lanes, (store,), Kind.VECTOR, lanes) if lanes else store
+    loop = For(i, COUNT // max(lanes, 1), (body,))
+    return Kernel("elementwise", (*inputs, output), frozenset([output]), (loop,))
+
+
+def assert_same_bits(got, want):
+    """Equal bit patterns; any NaN equals any NaN, whose bits are the processor's choice."""
+    want = np.asarray(want)
+    assert got.dtype == want.dtype
+    if got.dtype.kind == "f":
+        nan = np.isnan(want)
+        assert np.array_equal(nan, np.isnan(got))
+        got, want = np.where(nan, 0, got).astype(got.dtype), np.where(nan, 0, want).astype(got.dtype)
+    differs = np.flatnonzero(got.view(np.uint8) != want.view(np.uint8)) // got.itemsize
+    assert differs.size == 0, (differs[0], got[differs[0]], want[differs[0]])
+
+
+def check(expr_of, meaning, dtypes, result, seeds=None, cpus=("native",)):
+    """The kernel as vectors and as scalars gives the bytes of ``meaning``."""
+    arrays = [values(dtype, seed) for seed, dtype in enumerate(dtypes)]
+    want = meaning(*arrays)
+    for cpu in cpus:
+        for lanes in (LANES, 0):
+            got = np.zeros(COUNT, result.numpy)
+            run_native(elementwise(expr_of, dtypes, result, lanes), *arrays, got, cpu=cpu)
+            assert_same_bits(got, want)
+
+
+UNARY = [(fn, t) for fn in ("neg", "abs", "sqrt", "floor", "ceil", "round") for t in FLOATS]
+UNARY += [(fn, t) for fn in ("neg", "abs", "bitnot") for t in INTS] + [("not", DType.BOOL)]
+
+
+@pytest.mark.parametrize("fn, dtype", UNARY)
+def test_unary(fn, dtype):
+    check(lambda x: Un(fn, x), lambda x: arith.unary(fn, x), [dtype], dtype)
+
+
+BINARY = [(fn, t) for fn in ("add", "sub", "mul", "div", "min", "max") for t in FLOATS]
+BINARY += [
+    (fn, t)
+    for fn in ("add", "mul", "div", "mod", "min", "max", "xor", "shl", "shr")
+    for t in INTS
+]
+BINARY += [(fn, DType.BOOL) for fn in ("and", "or", "xor")]
+
+
+@pytest.mark.parametrize("fn, dtype", BINARY)
+def test_binary(fn, dtype):
+    check(lambda a, b: Bin(fn, a, b), lambda a, b: arith.binary(fn, a, b), [dtype] * 2, dtype)
+
+
+@pytest.mark.parametrize("dtype", [DType.F16, DType.F32, DType.F64, DType.I32, DType.U8, DType.I64])
+@pytest.mark.parametrize("fn", ["eq", "ne", "lt", "le", "gt", "ge"])
+def test_compare(fn, dtype):
+    check(
+        lambda a, b: Cmp(fn, a, b), lambda a, b: arith.compare(fn, a, b), [dtype] * 2, DType.BOOL
+    )
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, DType.I32])
+def test_fma(dtype):
+    check(lambda a, b, c: Fma(a, b, c), arith.fma, [dtype] * 3, dtype)
+
+
+def test_f16_fma_rounds_once():
+    rng = np.random.default_rng(1)
+    kernel = elementwise(lambda a, b, c: Fma(a, b, c), [DType.F16] * 3, DType.F16)
+    a, b = (rng.integers(1024, 2048, COUNT).astype(np.float16) / 1024 for _ in range(2))
+    for tiny in (2.0**-24, -(2.0**-24), 2.0**-11):
+        c, got = np.full(COUNT, tiny, np.float16), np.zeros(COUNT, np.float16)
+        run_native(kernel, a, b, c, got)
+        exact = a.astype(np.float64) * b + c  # all of it fits into 53 bits
+        assert_same_bits(got, exact.astype(np.float16))
+
+
+@pytest.mark.parametrize("target", list(DType))
+def test_convert(target):
+    for source in DType:
+        check(lambda x: Conv(x, target), lambda x: arith.convert(x, target), [source], target)
+
+
+@pytest.mark.parametrize("literal", [0.0, 6.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("fn", ["min", "max"])
+def test_min_and_max_with_a_literal(fn, literal):
+    lit = Lit(literal, DType.F32)
+    fixed = np.full(COUNT, literal, np.float32)
+    f32 = [DType.F32]
+    check(lambda x: Bin(fn, x, lit), lambda x: arith.binary(fn, x, fixed), f32, DType.F32)
+    check(lambda x: Bin(fn, lit, x), lambda x: arith.binary(fn, fixed, x), f32, DType.F32)
+
+
+def test_select_with_vector_and_scalar_condition():
+    dtypes = [DType.BOOL, DType.F32, DType.F32]
+    check(lambda c, a, b: Sel(c, a, b), np.where, dtypes, DType.F32)
+
+
+def test_bits_round_trip():
+    expr = lambda x: Bits(add(Bits(x, DType.I32), Lit(1, DType.I32)), DType.F32)  # noqa: E731
+    x = np.abs(np.random.default_rng(0).normal(size=COUNT)).astype(np.float32)
+    got = np.zeros_like(x)
+    run_native(elementwise(expr, [DType.F32], DType.F32), x, got)
+    assert np.array_equal(got, np.nextafter(x, np.float32(np.inf)))
+
+
+@pytest.mark.parametrize("name, cpu", [("x86_64", "x86-64-v3"), ("x86_64", "x86-64-v4"),
+                                       ("aarch64", "generic")])  # fmt: skip
+def test_no_operation_calls_a_library(name, cpu):
+    target = resolve_target(name, cpu)
+    kernels = [elementwise(lambda x, fn=fn: Un(fn, x), [t], t) for fn, t in UNARY]
+    kernels += [elementwise(lambda a, b, fn=fn: Bin(fn, a, b), [t, t], t) for fn, t in BINARY]
+    kernels += [elementwise(lambda a, b, c: Fma(a, b, c), [t] * 3, t) for t in FLOATS]
+    kernels += [elementwise(lambda x, t=t: Conv(x, t), [s], t) for s in DType for t in DType]
+    text = "".join(emit_kernel(k, target, f"k{i}", private=False) for i, k in enumerate(kernels))
+    calls = [line for line in assembly(text, target).splitlines() if "\tcall" in line or "\tbl\t" in line]
+    assert calls == []
+
+
+def test_relu_is_at_most_two_instructions_per_vector():
+    relu = elementwise(
+        lambda x: Bin("max", x, Lit(0.0, DType.F32)), [DType.F32], DType.F32, lanes=16
+    )
+    limits = {"x86-64-v3": (2, 2), "x86-64-v4": (1, 1)}  # vectors of 8 and of 16
+    for cpu, (compares, masks) in limits.items():
+        target = resolve_target("x86_64", cpu)
+        text = assembly(emit_kernel(relu, target, "relu", private=False), target)
+        assert text.count("\tvcmp") == compares
+        assert text.count("\tvand") + text.count("{z}") == masks
+        assert "blend" not in text
+    six = elementwise(
+        lambda x: Bin("min", x, Lit(6.0, DType.F32)), [DType.F32], DType.F32, lanes=16
+    )
+    text = assembly(emit_kernel(six, target, "six", private=False), target)
+    assert text.count("\tvminps") == 1 and "vcmp" not in text
+
+
+def test_fill_and_copy_do_not_become_library_calls(tmp_path):
+    fill = elementwise(lambda x: Lit(0, DType.I8), [DType.I8], DType.I8, lanes=0)
+    copy = elementwise(lambda x: x, [DType.U8], DType.U8, lanes=0)
+    for kernel in (fill, copy):
+        assert undefined_symbols(compile_native(kernel), tmp_path / "k.o") == []
