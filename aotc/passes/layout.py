@@ -7,7 +7,7 @@ made only where an operator does care. """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -27,7 +27,22 @@ def layout(graph: Graph) -> Graph:
     are."""
     if not any(_is_channels_first(node) for node in graph.nodes()):
         return graph
-    return _Placer(graph).run()
+    late = _Placer(graph, frozenset())
+    placed_late = late.run()
+    reads = _early_reads(graph, late.placed, late.wanted)
+    if not reads:
+        return placed_late
+    placed_early = _Placer(graph, reads).run()
+    return min((placed_late, placed_early), key=_transposed_bytes)
+
+
+def _transposed_bytes(graph: Graph) -> int:
+    """What the run-time transposes of ``graph`` move."""
+    return sum(
+        node.type.size_bytes
+        for node in graph.nodes()
+        if isinstance(node.op, ops.Transpose) and node.inputs[0].data is None
+    )
 
 
 def _is_channels_first(node: Node) -> bool:
@@ -121,11 +136,61 @@ def _spread(nodes: list[Node], wanted: dict[Node, Perm]) -> None:
                 wanted.setdefault(operand, moved)
 
 
-class _Placer:
-    """Re-emits one graph; ``placed`` knows where each old value lies now."""
+def _early_reads(
+    graph: Graph, placed: Mapping[Node, _Placed], wanted: Mapping[Node, Perm]
+) -> frozenset[tuple[Node, Node]]:
+    """The pairs (value, reader) for which the value had better be transposed at once than further
+    down.
 
-    def __init__(self, graph: Graph) -> None:
+    Transposes sink towards the outputs as long as they can. Where the readers of one value would
+    pay for several transposes in the end, or the value itself is transposed anyway, one transpose
+    of the value serves all readers that do not lead to a convolution. """
+    users = graph.users()
+    kept = {node for _, node in graph.outputs}
+    cost_bytes: dict[Node, int] = {}
+    reads: set[tuple[Node, Node]] = set()
+    for node in reversed(list(graph.nodes())):
+        value = placed[node]
+        cost_bytes[node] = 0
+        if moves_nothing(value.perm, value.node.shape):
+            continue
+        size_bytes = node.type.size_bytes
+        readers = [
+            user
+            for user in dict.fromkeys(users[node])
+            if cost_bytes[user] and wanted.get(user, ()) == tuple(sorted(wanted.get(user, ())))
+        ]
+        settled = node in kept or any(_moves(user, node, placed) for user in users[node])
+        later_bytes = sum(cost_bytes[user] for user in readers)
+        if settled or later_bytes > size_bytes:
+            reads.update((node, user) for user in readers)
+            cost_bytes[node] = size_bytes
+        else:
+            cost_bytes[node] = later_bytes
+    return frozenset(reads)
+
+
+def _moves(user: Node, node: Node, placed: Mapping[Node, _Placed]) -> bool:
+    """Whether ``user`` needed a transposed copy of its operand ``node``, which is not placed
+    plainly."""
+    if not placed[user].is_plain:
+        return False
+    if isinstance(user.op, ops.Reshape):
+        return _carry_reshape(node.shape, placed[node].perm, user.op.shape) is None
+    return not isinstance(
+        user.op, (ops.Conv, ops.Transpose, ops.Reduce, ops.ArgReduce, ops.Gather)
+    )
+
+
+class _Placer:
+    """Re-emits one graph; ``placed`` knows where each old value lies now.
+
+    ``early`` are the (value, reader) pairs where the reader gets the value in the graph's own
+    order. """
+
+    def __init__(self, graph: Graph, early: frozenset[tuple[Node, Node]]) -> None:
         self.graph = graph
+        self.early = early
         self.builder = Builder()
         self.wanted = _wanted(graph)
         self.placed: dict[Node, _Placed] = {}
@@ -140,9 +205,13 @@ class _Placer:
             if node.data is not None:
                 self.placed[node] = _plain(self.builder.reuse_constant(node))
             else:
-                self.placed[node] = self._place(node, [self.placed[x] for x in node.inputs])
+                self.placed[node] = self._place(node, [self._read(x, node) for x in node.inputs])
         outputs = [(name, self._unmoved(self.placed[node])) for name, node in self.graph.outputs]
         return self.builder.finish(self.graph.name, outputs)
+
+    def _read(self, operand: Node, reader: Node) -> _Placed:
+        value = self.placed[operand]
+        return _plain(self._unmoved(value)) if (operand, reader) in self.early else value
 
     # Moving a value to another axis order.
 
@@ -228,11 +297,13 @@ class _Placer:
         return _Placed(self.builder.apply(turned, tensor, kernel, origin=node.origin), perm)
 
     def _place_transpose(self, node: Node, op: ops.Transpose, value: _Placed) -> _Placed:
-        perm = tuple(value.perm[axis] for axis in op.perm)
-        # A transpose of the model's own stays where it is unless leaving it out suits its reader.
-        if value.is_plain and self.wanted.get(node) != perm:
-            return _plain(self._move(value.node, op.perm))
-        return _Placed(value.node, perm)
+        moved = _Placed(value.node, tuple(value.perm[axis] for axis in op.perm))
+        if not value.is_plain:
+            return moved
+        # A transpose of the model's own moves its elements here, at once to where the reader wants
+        # them.
+        wanted = self.wanted.get(node, tuple(range(len(op.perm))))
+        return _Placed(self._at(moved, wanted), wanted)
 
     def _place_reshape(self, node: Node, op: ops.Reshape, value: _Placed) -> _Placed:
         before = node.inputs[0].shape
