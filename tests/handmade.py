@@ -28,7 +28,8 @@ def binary_kernel(name, fn, dtype=DType.F32, elems=ELEMS, may_alias=False):
     a, b, y = (Buffer(n, dtype, elems) for n in "aby")
     i = Var("i")
     body = For(i, elems, (Store(y, i, Bin(fn, Load(a, i), Load(b, i))),))
-    return Kernel(name, (y, a, b), frozenset([y]), (body,), may_alias)
+    recipe = "serial" if fn == "mul" else ""
+    return Kernel(name, (y, a, b), frozenset([y]), (body,), may_alias, recipe)
 
 
 def constant(name, values):
@@ -81,7 +82,6 @@ def compile_program(program, weights_in_file=False, target=None):
         digest=hashlib.sha256(program.name.encode()).hexdigest(),
         target=f"{target.name}/{target.cpu}",
         versions={"aotc": "0.1.0"},
-        recipes={program.calls[0].kernel: "serial"},
     )
     emitted = compile_module(text, target)
     bundle = make_bundle(program, plan, constants, emitted, provenance, weights_in_file)

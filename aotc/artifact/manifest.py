@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from aotc.codegen.signature import Param, Signature
-from aotc.loop.ir import Kernel
 from aotc.loop.program import Call, Program, Role
 from aotc.memory.arena import MemoryPlan
 from aotc.memory.constants import ConstantLayout
@@ -16,14 +15,12 @@ from aotc.memory.constants import ConstantLayout
 
 @dataclass(frozen=True, eq=False)
 class Provenance:
-    """Where a compiled model comes from. ``digest`` is the SHA-256 of the model in hexadecimal,
-    ``target`` one word such as x86_64-v3, ``versions`` the versions of what shaped the code,
-    ``recipes`` the schedule of each kernel as text, for the kernels that have one."""
+    """Where a compiled model comes from: the SHA-256 of the model in hexadecimal, the target as one
+    line of text, and the versions of what shaped the code, among them ``aotc``."""
 
     digest: str
     target: str
     versions: Mapping[str, str]
-    recipes: Mapping[Kernel, str]
 
 
 def build_manifest(
@@ -55,13 +52,19 @@ def build_manifest(
             "gap": round(plan.gap, 4),
             "alignment": plan.alignment,
         },
-        "kernels": [_call(call, plan, constants, provenance.recipes) for call in program.calls],
+        "kernels": [_call(call, plan, constants) for call in program.calls],
     }
 
 
 def write_manifest(manifest: Mapping[str, Any]) -> str:
-    """The manifest's text; the same values give the same text."""
-    return json.dumps(manifest, indent=1) + "\n"
+    """The manifest's text, a line for each tensor and kernel; a function of the values."""
+    lines = []
+    for key, value in manifest.items():
+        text = json.dumps(value)
+        if isinstance(value, list) and value:
+            text = "[\n  " + ",\n  ".join(json.dumps(item) for item in value) + "\n ]"
+        lines.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _tensor(param: Param) -> dict[str, Any]:
@@ -73,12 +76,7 @@ def _tensor(param: Param) -> dict[str, Any]:
     }
 
 
-def _call(
-    call: Call,
-    plan: MemoryPlan,
-    constants: ConstantLayout,
-    recipes: Mapping[Kernel, str],
-) -> dict[str, Any]:
+def _call(call: Call, plan: MemoryPlan, constants: ConstantLayout) -> dict[str, Any]:
     args = []
     for param, arg in zip(call.kernel.params, call.args, strict=True):
         offset = arg.offset_bytes
@@ -96,7 +94,7 @@ def _call(
             }
         )
     entry: dict[str, Any] = {"kernel": call.kernel.name}
-    if call.kernel in recipes:
-        entry["recipe"] = recipes[call.kernel]
+    if call.kernel.recipe:
+        entry["recipe"] = call.kernel.recipe
     entry["args"] = args
     return entry

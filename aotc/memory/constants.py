@@ -34,6 +34,8 @@ class ConstantLayout:
                 yield memoryview(bytes(offset - position))
             yield _raw(data)
             position = offset + data.nbytes
+        if self.size_bytes > position:
+            yield memoryview(bytes(self.size_bytes - position))
 
     @functools.cached_property
     def digest(self) -> str:
@@ -47,7 +49,7 @@ class ConstantLayout:
 def lay_out_constants(program: Program) -> ConstantLayout:
     """Places the constants in order of first use, each at a multiple of 64 bytes.
 
-    VerifyError when a constant has no data or data of another size.
+    A storage that is larger than its data ends in zeros. VerifyError when it is smaller.
     """
     storages = program.storages(Role.CONST)
     sizes = [storage.size_bytes for storage in storages]
@@ -57,17 +59,17 @@ def lay_out_constants(program: Program) -> ConstantLayout:
     end = 0
     for storage in storages:
         data = storage.data
-        if data is None or data.nbytes != storage.size_bytes:
+        if data is None or data.nbytes > storage.size_bytes:
             raise VerifyError(
                 f"constant '{storage.name}' has no data of {storage.size_bytes} bytes"
             )
         # Only constants of equal size can be equal: hash no others.
-        key = (data.nbytes, b"")
-        if sizes.count(data.nbytes) > 1:
-            key = (data.nbytes, hashlib.sha256(_raw(data)).digest())
+        key = (storage.size_bytes, b"")
+        if sizes.count(storage.size_bytes) > 1:
+            key = (storage.size_bytes, hashlib.sha256(_raw(data)).digest())
         if key not in known:
             known[key] = -(-end // ALIGNMENT) * ALIGNMENT
-            end = known[key] + data.nbytes
+            end = known[key] + storage.size_bytes
             if data.nbytes:
                 parts.append((known[key], data))
         offsets[storage] = known[key]

@@ -1,30 +1,36 @@
 """Random and hand-made programs in; the arena is proven by the checker and near its bound."""
 
+import itertools
 import random
 import time
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aotc.errors import VerifyError
 from aotc.graph.types import DType
 from aotc.loop.ir import Buffer, Kernel
 from aotc.loop.program import Arg, Call, Program, Role, Storage
-from aotc.memory.arena import plan_memory
+from aotc.memory.arena import MemoryPlan, plan_memory
 from aotc.memory.check import check_plan
+from aotc.memory.liveness import find_intervals
 
 
 def make_program(lives, in_place=True):
-    """``lives``: (floats, birth, lifetime). One call per step; it reads all that ends there."""
+    """``lives``: (floats, birth, lifetime). One call per step; it reads all that ends there. Numbers
+    1 and 3 of each four are touched once more half-way, read and written in turn."""
     storages = [Storage(f"s{i}", Role.ARENA, 4 * n) for i, (n, _, _) in enumerate(lives)]
     steps = max((birth + life for _, birth, life in lives), default=0) + 1
     calls = []
     for step in range(steps):
-        out = [s for s, (_, birth, _) in zip(storages, lives, strict=True) if birth == step]
-        src = [
-            s
-            for s, (_, birth, life) in zip(storages, lives, strict=True)
-            if life and birth + life == step
-        ]
+        out, src = [], []
+        for number, (storage, (_, birth, life)) in enumerate(zip(storages, lives, strict=True)):
+            halfway = number % 2 and life > 1 and birth + life // 2 == step
+            if birth == step or (halfway and number % 4 == 3):
+                out.append(storage)
+            elif halfway or (life and birth + life == step):
+                src.append(storage)
         params = tuple(Buffer(s.name, DType.F32, s.size_bytes // 4) for s in (*out, *src))
         kernel = Kernel(f"k{step}", params, frozenset(params[: len(out)]), (), may_alias=in_place)
         pairs = [(w, len(out) + r) for w in range(len(out)) for r in range(len(src))]
@@ -48,6 +54,30 @@ def test_every_plan_passes_the_independent_check(shape, in_place):
     check_plan(program, plan)
     assert plan.arena_bytes >= plan.lower_bound_bytes
     assert plan.gap < 1.25
+
+
+@settings(max_examples=100, deadline=None)
+@given(lives, st.data())
+def test_planner_and_checker_agree_on_what_overlaps(shape, data):
+    """The checker objects to offsets exactly if two intervals overlap in time and in space."""
+    program = make_program(shape, in_place=False)
+    intervals = find_intervals(program)
+    blocks = st.integers(0, 40).map(lambda block: 64 * block)
+    offsets = {storage: data.draw(blocks) for storage in intervals}
+    plan = MemoryPlan(offsets, 1 << 20, 0, 64)
+    overlap = any(
+        offsets[a] < offsets[b] + b.size_bytes
+        and offsets[b] < offsets[a] + a.size_bytes
+        and intervals[a][0] <= intervals[b][1]
+        and intervals[b][0] <= intervals[a][1]
+        for a, b in itertools.combinations(intervals, 2)
+        if a.size_bytes and b.size_bytes
+    )
+    if overlap:
+        with pytest.raises(VerifyError):
+            check_plan(program, plan)
+    else:
+        check_plan(program, plan)
 
 
 def test_no_storage_needs_no_arena():

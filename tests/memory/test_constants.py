@@ -52,7 +52,12 @@ def test_the_blob_is_streamed_without_a_copy():
     assert np.shares_memory(np.frombuffer(chunk, np.uint8), big.data)
 
 
-@pytest.mark.parametrize("data", [None, np.zeros(3, np.float32)])
+def test_a_storage_larger_than_its_data_ends_in_zeros():
+    w = Storage("w", Role.CONST, 24, np.ones(16, np.int8))
+    assert b"".join(lay_out_constants(program(w)).chunks()) == b"\1" * 16 + bytes(8)
+
+
+@pytest.mark.parametrize("data", [None, np.zeros(5, np.float32)])
 def test_missing_or_wrong_data_is_an_internal_error(data):
     with pytest.raises(VerifyError, match="'w' has no data of 16 bytes"):
         lay_out_constants(program(Storage("w", Role.CONST, 16, data)))
