@@ -1,7 +1,9 @@
-"""The exact meaning of every scalar operation of the loop IR: numpy arrays in, numpy arrays out, elementwise.
+"""The exact meaning of every scalar operation of the loop IR: numpy arrays in, numpy arrays out,
+elementwise.
 
-Shared by the evaluator and by tests. All functions take arrays of one shape whose numpy type is that of the
-operand's DType, and return an array of the result's type; float operations round once, to nearest even.
+Shared by the evaluator and by tests. All functions take arrays of one or more dimensions that
+broadcast and whose numpy type is that of the operand's DType, and return an array of the result's
+type; float operations round once, to nearest even.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ def unary(fn: str, x: np.ndarray) -> np.ndarray:
             case "round":
                 return _keep(np.rint(x), x)
             case "not":
-                return np.logical_not(x)
+                return np.asarray(np.logical_not(x))
             case "bitnot":
                 return _keep(np.invert(x), x)
     raise ValueError(f"unknown unary function '{fn}'")
@@ -39,8 +41,8 @@ def unary(fn: str, x: np.ndarray) -> np.ndarray:
 def binary(fn: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """`ir.Bin`; ValueError for an unknown ``fn``.
 
-    Of two equal floats (also -0 and +0) min and max give the first. A shift by the width of the type or more leaves 0, or -1 for
-    shr of a negative number.
+    Of two equal floats (also -0 and +0) min and max give the first. A shift by the width of the
+    type or more leaves 0, or -1 for shr of a negative number.
     """
     is_float = a.dtype.kind == "f"
     with np.errstate(all="ignore"):
@@ -76,23 +78,23 @@ def compare(fn: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """`ir.Cmp`; ValueError for an unknown ``fn``."""
     match fn:
         case "eq":
-            return np.equal(a, b)
+            return np.asarray(np.equal(a, b))
         case "ne":
-            return np.not_equal(a, b)
+            return np.asarray(np.not_equal(a, b))
         case "lt":
-            return np.less(a, b)
+            return np.asarray(np.less(a, b))
         case "le":
-            return np.less_equal(a, b)
+            return np.asarray(np.less_equal(a, b))
         case "gt":
-            return np.greater(a, b)
+            return np.asarray(np.greater(a, b))
         case "ge":
-            return np.greater_equal(a, b)
+            return np.asarray(np.greater_equal(a, b))
     raise ValueError(f"unknown comparison '{fn}'")
 
 
 def minimum(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The float minimum in which NaN wins and the first of two equals (also -0 and +0) is the result;
-    with a literal ``b`` that is one instruction on x86."""
+    """The float minimum in which NaN wins and the first of two equals (also -0 and +0) is the
+    result; with a literal ``b`` that is one instruction on x86."""
     return np.where((b < a) | np.isnan(b), b, a)
 
 
@@ -134,7 +136,7 @@ def convert(x: np.ndarray, dtype: DType) -> np.ndarray:
     target = dtype.numpy
     with np.errstate(all="ignore"):
         if dtype is DType.BOOL:
-            return x != 0
+            return np.asarray(x != 0)
         if x.dtype.kind != "f" or dtype.is_float:
             return x.astype(target)
         wide = np.trunc(x.astype(np.float64))
@@ -171,18 +173,16 @@ def _sum_to_odd(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _fma_narrow(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """For f16 and f32: the product is exact in float64, the sum is rounded to odd and then to nearest."""
-    product = np.atleast_1d(a.astype(np.float64) * b.astype(np.float64))
-    addend = np.broadcast_to(c.astype(np.float64), product.shape)
-    exact = _sum_to_odd(product, addend)
-    return exact.astype(a.dtype).reshape(np.shape(a))
+    """For f16 and f32: the product is exact in float64, the sum is rounded to odd and then to
+    nearest."""
+    product = a.astype(np.float64) * b.astype(np.float64)
+    return _sum_to_odd(product, c.astype(np.float64)).astype(a.dtype)
 
 
 def _fma_f64(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Boldo and Melquiond's algorithm (error-free product and sums, last correction rounded to odd) where
-    nothing can overflow or underflow on the way, rational arithmetic elsewhere."""
-    shape = np.shape(a)
-    a, b, c = (np.atleast_1d(np.asarray(v)) for v in (a, b, c))
+    """Boldo and Melquiond's algorithm (error-free product and sums, last correction rounded to odd)
+    where nothing can overflow or underflow on the way, rational arithmetic elsewhere."""
+    a, b, c = np.broadcast_arrays(a, b, c)
     product = a * b
     plain = product + c
     finite = np.isfinite(a) & np.isfinite(b) & np.isfinite(c)
@@ -197,9 +197,10 @@ def _fma_f64(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
         u_high, u_low = _two_sum(c, low)
         t_high, t_low = _two_sum(product, u_high)
         result = np.where(easy, t_high + _sum_to_odd(t_low, u_low), result)
+    flat = result.reshape(-1)
     for i in np.flatnonzero(finite & ~zero & ~safe):
-        result.flat[i] = _fma_exact(float(a.flat[i]), float(b.flat[i]), float(c.flat[i]))
-    return result.reshape(shape)
+        flat[i] = _fma_exact(float(a.flat[i]), float(b.flat[i]), float(c.flat[i]))
+    return result
 
 
 def _product_error(a: np.ndarray, b: np.ndarray, product: np.ndarray) -> np.ndarray:
@@ -212,7 +213,8 @@ def _product_error(a: np.ndarray, b: np.ndarray, product: np.ndarray) -> np.ndar
 
     a_high, a_low = split(a)
     b_high, b_low = split(b)
-    return ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+    error = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+    return np.asarray(error)
 
 
 def _fma_exact(a: float, b: float, c: float) -> float:

@@ -1,7 +1,8 @@
-"""Index arithmetic: int64 loop-IR expressions in, simplified expressions, affine forms or bounds out.
+"""Index arithmetic: int64 loop-IR expressions in, simplified expressions, affine forms or bounds
+out.
 
-The constructors fold constants and apply exact identities only; the results count and compare like the
-unsimplified ones for every value of the loop variables within their extents.
+The constructors fold constants and apply exact identities only; the results count and compare like
+the unsimplified ones for every value of the loop variables within their extents.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ _NO_EXTENTS: Mapping[Var, int] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Affine:
-    """``const`` plus the sum of variable times coefficient; no coefficient is 0, no variable twice, in order
-    of first appearance."""
+    """``const`` plus the sum of variable times coefficient; no coefficient is 0, no variable twice,
+    in order of first appearance."""
 
     const: int
     terms: tuple[tuple[Var, int], ...] = ()
@@ -140,7 +141,8 @@ def mul(a: Expr, factor: int) -> Expr:
 
 
 def linear(const: int, terms: Iterable[tuple[Expr, int]]) -> Expr:
-    """const + the sum of expression times factor, collected as far as the expressions are affine."""
+    """const + the sum of expression times factor, collected as far as the expressions are
+    affine."""
     total: Expr = lit(const)
     for expr, factor in terms:
         total = add(total, mul(expr, factor))
@@ -157,7 +159,7 @@ def div(a: Expr, n: int, extents: Mapping[Var, int] = _NO_EXTENTS) -> Expr:
     if parts is not None:
         return parts[0].expr()
     limits = bounds(a, extents)
-    if 0 <= limits[0] and limits[0] // n == limits[1] // n:
+    if limits[0] >= 0 and limits[0] // n == limits[1] // n:
         return lit(limits[0] // n)
     if isinstance(a, Bin) and a.fn == "div" and isinstance(a.b, Lit):
         return div(a.a, int(a.b.value) * n, extents)
@@ -174,7 +176,7 @@ def mod(a: Expr, n: int, extents: Mapping[Var, int] = _NO_EXTENTS) -> Expr:
     if parts is not None:
         return parts[1].expr()
     limits = bounds(a, extents)
-    if 0 <= limits[0] and limits[0] // n == limits[1] // n:
+    if limits[0] >= 0 and limits[0] // n == limits[1] // n:
         return add(a, -(limits[0] // n) * n)
     if isinstance(a, Bin) and a.fn == "mod" and isinstance(a.b, Lit) and int(a.b.value) % n == 0:
         return mod(a.a, n, extents)
@@ -201,9 +203,9 @@ def _split(a: Expr, n: int, extents: Mapping[Var, int]) -> tuple[Affine, Affine]
 
 
 def bounds(expr: Expr, extents: Mapping[Var, int]) -> tuple[int, int]:
-    """Interval analysis: numbers below and above every value of the integer ``expr`` while each variable
-    stays in 0 .. extent-1. What is not known (loads, variables without extent, anything that may wrap)
-    counts as the whole range of its type."""
+    """Interval analysis: numbers below and above every value of the integer ``expr`` while each
+    variable stays in 0 .. extent-1. What is not known (loads, variables without extent, anything
+    that may wrap) counts as the whole range of its type."""
     return _bounds(expr, extents, {})
 
 
@@ -215,14 +217,15 @@ def _bounds(
         limits = form.bounds(extents) if form else None
         if limits is None:
             limits = _bounds_of_node(expr, extents, memo)
-        least, most = _range_of(expr.dtype)
+        least, most = range_of(expr.dtype)
         if limits is None or limits[0] < least or limits[1] > most:
             limits = least, most
         memo[id(expr)] = limits
     return memo[id(expr)]
 
 
-def _range_of(dtype: DType) -> tuple[int, int]:
+def range_of(dtype: DType) -> tuple[int, int]:
+    """Smallest and largest value of an integer type or bool."""
     if dtype is DType.BOOL or dtype.is_float:
         return 0, 1
     info = np.iinfo(dtype.numpy)
@@ -236,7 +239,7 @@ def _bounds_of_node(
         case Lit(value=int(value)):
             return value, value
         case Var():
-            return 0, extents[expr] - 1 if expr in extents else _range_of(DType.I64)[1]
+            return 0, extents[expr] - 1 if expr in extents else range_of(DType.I64)[1]
         case Sel(a=a, b=b):
             left, right = _bounds(a, extents, memo), _bounds(b, extents, memo)
             return min(left[0], right[0]), max(left[1], right[1])
@@ -250,9 +253,10 @@ def _bounds_of_node(
         case Bin(fn=fn, a=a, b=b) if a.dtype.is_int:
             return _bounds_of_bin(fn, _bounds(a, extents, memo), _bounds(b, extents, memo))
         case Fma(a=a, b=b, c=c) if a.dtype.is_int:
-            product = _bounds(Bin("mul", a, b), extents, memo)
+            factors = _bounds(a, extents, memo), _bounds(b, extents, memo)
+            corners = [x * y for x in factors[0] for y in factors[1]]
             addend = _bounds(c, extents, memo)
-            return product[0] + addend[0], product[1] + addend[1]
+            return min(corners) + addend[0], max(corners) + addend[1]
     return None
 
 
@@ -275,7 +279,7 @@ def _bounds_of_bin(
         case "max":
             return max(left[0], right[0]), max(left[1], right[1])
         case "mod" if right[0] >= 1:
-            inside = 0 <= left[0] and left[1] < right[0]
+            inside = left[0] >= 0 and left[1] < right[0]
             return left if inside else (0, right[1] - 1)
         case "and" if max(left[0], right[0]) >= 0:
             return 0, min(side[1] for side in (left, right) if side[0] >= 0)

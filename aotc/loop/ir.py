@@ -1,7 +1,8 @@
 """The loop IR: loop nests over flat buffers; the only thing that code generators read.
 
-A kernel says exactly what the machine does. Loop kinds carry the schedule and never the meaning: the
-evaluator (loop/eval.py) runs every loop serially in order and must give the bytes that the machine gives.
+A kernel says exactly what the machine does. Loop kinds carry the schedule and never the meaning:
+the evaluator (loop/eval.py) runs every loop serially in order and must give the bytes that the
+machine gives.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ class Space(enum.Enum):
     """Where a buffer lives."""
 
     GLOBAL = "global"  # a kernel parameter: input, output, constant or arena
-    REGISTER = "register"  # private to the kernel call; indices are constant once unrolled loops are expanded
+    REGISTER = "register"  # private to the call; indices are constant once unrolled
     STACK = "stack"  # private to the kernel call, any index
 
 
@@ -31,7 +32,8 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, eq=False)
 class Buffer:
-    """``elems`` elements of ``dtype``; addressed by a flat element index. Buffers compare by identity."""
+    """``elems`` elements of ``dtype``; addressed by a flat element index. Buffers compare by
+    identity."""
 
     name: str
     dtype: DType
@@ -40,8 +42,8 @@ class Buffer:
 
 
 class Expr:
-    """Base of scalar expressions; inside a vector loop each lane computes its own value. Expressions are
-    DAGs: a node reached twice within one statement is computed once."""
+    """Base of scalar expressions; inside a vector loop each lane computes its own value.
+    Expressions are DAGs: a node reached twice within one statement is computed once."""
 
     __slots__ = ()
     dtype: DType
@@ -57,7 +59,8 @@ class Lit(Expr):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Var(Expr):
-    """A loop variable: an int64 that counts 0, 1, ... extent-1. Identity names it; ``name`` is for print."""
+    """A loop variable: an int64 that counts 0, 1, ... extent-1. Identity names it; ``name`` is for
+    print."""
 
     name: str
     dtype: DType = DType.I64
@@ -77,7 +80,8 @@ class Load(Expr):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Un(Expr):
-    """``fn``: neg abs sqrt floor ceil round(half to even) not(bool) bitnot. IEEE correctly rounded."""
+    """``fn``: neg abs sqrt floor ceil round(half to even) not(bool) bitnot. IEEE correctly
+    rounded."""
 
     fn: str
     x: Expr
@@ -89,10 +93,10 @@ class Un(Expr):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Bin(Expr):
-    """Operands of one dtype, result of the same. ``fn``: add sub mul div; min max (if either operand is NaN the
-    result is NaN); and or xor shl shr (integers, bool for the first three); mod (integers: sign of divisor).
-    Integer arithmetic wraps. Integer div truncates; dividing by zero gives 0; index arithmetic uses div and
-    mod on values that are never negative."""
+    """Operands of one dtype, result of the same. ``fn``: add sub mul div; min max (if either
+    operand is NaN the result is NaN); and or xor shl shr (integers, bool for the first three); mod
+    (integers: sign of divisor). Integer arithmetic wraps. Integer div truncates; dividing by zero
+    gives 0; index arithmetic uses div and mod on values that are never negative."""
 
     fn: str
     a: Expr
@@ -144,7 +148,8 @@ class Sel(Expr):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Conv(Expr):
-    """Numeric conversion to ``dtype``; float to integer truncates and saturates (NaN gives 0); to bool is != 0."""
+    """Numeric conversion to ``dtype``; float to integer truncates and saturates (NaN gives 0); to
+    bool is != 0."""
 
     x: Expr
     dtype: DType
@@ -175,8 +180,9 @@ class Store(Stmt):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class For(Stmt):
-    """``for var in range(extent)``: body. A VECTOR loop computes in ``lanes`` physical lanes, of which the
-    first ``extent`` are active (``extent <= lanes``); it contains only Store statements and UNROLLED loops."""
+    """``for var in range(extent)``: body. A VECTOR loop computes in ``lanes`` physical lanes, of
+    which the first ``extent`` are active (``extent <= lanes``); it contains only Store statements
+    and UNROLLED loops."""
 
     var: Var
     extent: int
@@ -195,8 +201,8 @@ class Alloc(Stmt):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Prefetch(Stmt):
-    """A hint that ``buffer[index]`` will be read soon; ``level`` 1 to 3 is the cache to bring it to. No meaning;
-    the index may lie outside the buffer."""
+    """A hint that ``buffer[index]`` will be read soon; ``level`` 1 to 3 is the cache to bring it
+    to. No meaning; the index may lie outside the buffer."""
 
     buffer: Buffer
     index: Expr
@@ -205,11 +211,14 @@ class Prefetch(Stmt):
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """A function over GLOBAL buffers. ``writes`` are the parameters it stores to; ``may_alias`` tells that
-    two parameters may be one memory (each element is read before it is written at the same index)."""
+    """A function over GLOBAL buffers. ``writes`` are the parameters it stores to; ``may_alias``
+    tells that two parameters may be one memory (each element is read before it is written at the
+    same index). ``recipe`` is the schedule as text, for the manifest; it means nothing to the
+    machine."""
 
     name: str
     params: tuple[Buffer, ...]
     writes: frozenset[Buffer]
     body: tuple[Stmt, ...]
     may_alias: bool = False
+    recipe: str = ""

@@ -1,8 +1,10 @@
-"""Elementwise functions of the tensor IR as scalar loop-IR expressions: operand expressions in, expression out.
+"""Elementwise functions of the tensor IR as scalar loop-IR expressions: operand expressions in,
+expression out.
 
-Only Lit, Un, Bin, Fma, Cmp, Sel, Conv and Bits appear in the results: no libm, no table, no branch. Each result
-is the same on every target because every operation is correctly rounded. f16 computes in f32 and rounds once.
-`MAX_ULP` states the largest error of each function that is not correctly rounded.
+Only Lit, Un, Bin, Fma, Cmp, Sel, Conv and Bits appear in the results: no libm, no table, no branch.
+Each result is the same on every target because every operation is correctly rounded. f16 computes
+in f32 and rounds once. `MAX_ULP` states the largest error of each function that is not correctly
+rounded.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ MAX_ULP: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "exp": (2.0, 2.0),
         "log": (2.0, 2.0),
-        "tanh": (4.0, 3.0),
-        "erf": (4.0, 3.0),
+        "tanh": (5.0, 3.0),
+        "erf": (5.0, 3.0),
         "sigmoid": (3.0, 3.0),
         "sin": (1.0, 2.0),
         "cos": (1.0, 2.0),
@@ -91,7 +93,8 @@ _PERIODIC: Mapping[str, Callable[[Expr, bool], Expr]] = MappingProxyType(
 
 
 def unary(fn: str, x: Expr) -> Expr:
-    """The expression of graph `Unary` ``fn`` on x; ValueError when ``fn`` is not defined on x's type."""
+    """The expression of graph `Unary` ``fn`` on x; ValueError when ``fn`` is not defined on x's
+    type."""
     if fn == "isnan" or fn == "isinf":
         return _classify(fn, x)
     if fn == "not" or fn == "bitnot":
@@ -146,7 +149,8 @@ def _unary_int(fn: str, x: Expr) -> Expr:
 
 
 def binary(fn: str, a: Expr, b: Expr) -> Expr:
-    """The expression of graph `Binary` ``fn``; ValueError when ``fn`` is not defined on the type."""
+    """The expression of graph `Binary` ``fn``; ValueError when ``fn`` is not defined on the
+    type."""
     if a.dtype is not b.dtype:
         raise ValueError(f"operands of '{fn}' are {a.dtype.value} and {b.dtype.value}")
     match fn:

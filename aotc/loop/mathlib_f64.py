@@ -1,8 +1,10 @@
-"""Math functions in float64 arithmetic: f64 expressions in, f64 expressions out, no table, no branch.
+"""Math functions in float64 arithmetic: f64 expressions in, f64 expressions out, no table, no
+branch.
 
-f32 and f16 use them too, rounded once, for everything that is not hot (see loop/mathlib.py). Every polynomial
-is an own fit by Remez exchange in 60-digit arithmetic on the function that the polynomial multiplies (for the
-odd ones (f(x)/x-1)/x^2 in x^2), weighted so that the error is relative to the result, rounded to float64.
+f32 and f16 use them too, rounded once, for everything that is not hot (see loop/mathlib.py). Every
+polynomial is an own fit by Remez exchange in 60-digit arithmetic on the function that the
+polynomial multiplies (for the odd ones (f(x)/x-1)/x^2 in x^2), weighted so that the error is
+relative to the result, rounded to float64.
 """
 
 from __future__ import annotations
@@ -219,8 +221,8 @@ def split_exponent(x: Expr) -> tuple[Expr, Expr]:
 
 
 def _log_of_quotient(e: Expr, f: Expr, two_plus_f: Expr) -> Expr:
-    """e ln 2 + log(1+f) through log(1+f) = 2 atanh(s), s = f/(2+f), written as f - (f^2/2 - s(f^2/2 + R)) so
-    that the rounding of s hardly counts."""
+    """e ln 2 + log(1+f) through log(1+f) = 2 atanh(s), s = f/(2+f), written as f - (f^2/2 - s(f^2/2
+    + R)) so that the rounding of s hardly counts."""
     s = div(f, two_plus_f)
     square = mul(s, s)
     r = scale(mul(square, poly(square, _ATANH)), 2.0)
@@ -308,7 +310,8 @@ def atanh(x: Expr) -> Expr:
 def _reduce_quadrant(x: Expr, precise: bool) -> tuple[Expr, Expr, Expr]:
     """(quadrant as i64, high, low): x = quadrant*pi/2 + high + low by Cody and Waite, |x| < 1e6.
 
-    Without ``precise``, ``low`` is 0: enough when x came from float32 and the result goes back there.
+    Without ``precise``, ``low`` is 0: enough when x came from float32 and the result goes back
+    there.
     """
     shifted = fma(x, 0.6366197723675814, _ROUND_MAGIC)
     n = offset(shifted, -_ROUND_MAGIC)
@@ -321,8 +324,9 @@ def _reduce_quadrant(x: Expr, precise: bool) -> tuple[Expr, Expr, Expr]:
     lost = add(sub(first, sub(total, back)), sub(second, back))
     lost = fma(n, -_HALF_PI[2], lost)
     high = add(total, lost)
-    # The limit is met only far beyond the stated range, where it keeps |sin| and |cos| near 1.
-    return bits(shifted), clamp(high, -1.0, 1.0), add(sub(total, high), lost)
+    # The limits are met only far beyond the stated range, where they keep |sin| and |cos| near 1.
+    low = clamp(add(sub(total, high), lost), -1e-9, 1e-9)
+    return bits(shifted), clamp(high, -1.0, 1.0), low
 
 
 def _sin_cos(x: Expr, precise: bool) -> tuple[Expr, Expr, Expr]:

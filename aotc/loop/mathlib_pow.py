@@ -1,7 +1,7 @@
 """Powers: expressions for base and exponent in, x**y out, as C's pow has it for floats.
 
-Floats: |x|^y = exp(y log|x|) with the logarithm as an unevaluated sum of two f64, so that the product keeps
-its bits; f32 and f16 need only one f64. Integers: square and multiply, unrolled.
+Floats: |x|^y = exp(y log|x|) with the logarithm as an unevaluated sum of two f64, so that the
+product keeps its bits; f32 and f16 need only one f64. Integers: square and multiply, unrolled.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from aotc.loop.scalar import (
     sub,
 )
 
-# (atanh(s)/s - 1 - s^2/3)/s^4 for s in x^2 on |s| <= 0.1717 by Remez exchange, relative error of atanh 2^-73.5
+# (atanh(s)/s - 1 - s^2/3)/s^4 for s in x^2 on |s| <= 0.1717 by Remez exchange, relative error of
+# atanh 2^-73.5
 _ATANH_TAIL = (
     0.1999999999999999,
     0.1428571428572261,
@@ -49,8 +50,8 @@ _EXPONENT_STEPS = 6
 
 
 def pow_int(base: Expr, exponent: Expr) -> Expr:
-    """Integer power that wraps, for exponents below 64; larger ones count modulo 2 and are right for the
-    bases -1, 0 and 1. A negative exponent gives the truncated quotient 1/base^-exponent."""
+    """Integer power that wraps, for exponents below 64; larger ones count modulo 2 and are right
+    for the bases -1, 0 and 1. A negative exponent gives the truncated quotient 1/base^-exponent."""
     one, zero = const(1, base), const(0, base)
     negative = less(exponent, 0)
     size = absolute(exponent) if exponent.dtype.is_signed else exponent

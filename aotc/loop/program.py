@@ -22,8 +22,9 @@ class Role(enum.Enum):
 
 @dataclass(frozen=True, eq=False)
 class Storage:
-    """A contiguous piece of memory. Inputs, outputs and constants have fixed homes; ARENA storage gets an
-    offset from the memory planner. ``data`` is the packed values of a constant. Compares by identity."""
+    """A contiguous piece of memory. Inputs, outputs and constants have fixed homes; ARENA storage
+    gets an offset from the memory planner. ``data`` is the packed values of a constant. Compares by
+    identity."""
 
     name: str
     role: Role
@@ -41,8 +42,8 @@ class Arg:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One kernel call. ``args`` matches ``kernel.params``. ``in_place`` lists pairs (written parameter index,
-    read parameter index) that may share memory when the read storage dies here."""
+    """One kernel call. ``args`` matches ``kernel.params``. ``in_place`` lists pairs (written
+    parameter index, read parameter index) that may share memory when the read storage dies here."""
 
     kernel: Kernel
     args: tuple[Arg, ...]
@@ -51,8 +52,8 @@ class Call:
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """``inputs``/``outputs``: (name, type, storage) in the order of the C arguments. Calls run in order.
-    Two calls may share one Kernel."""
+    """``inputs``/``outputs``: (name, type, storage) in the order of the C arguments. Calls run in
+    order. Two calls may share one Kernel."""
 
     name: str
     inputs: tuple[tuple[str, TensorType, Storage], ...]

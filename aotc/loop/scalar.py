@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from aotc.graph.types import DType
 from aotc.loop.ir import Bin, Bits, Cmp, Conv, Expr, Fma, Lit, Sel, Un
 
-# The signed integer that holds the bits of a float, and the width of its mantissa field and exponent bias.
+# The signed integer that holds the bits of a float, and the width of its mantissa field and
+# exponent bias.
 BITS_OF = {DType.F16: DType.I16, DType.F32: DType.I32, DType.F64: DType.I64}
 MANTISSA_BITS = {DType.F16: 10, DType.F32: 23, DType.F64: 52}
 EXPONENT_BIAS = {DType.F16: 15, DType.F32: 127, DType.F64: 1023}
@@ -131,8 +132,9 @@ def convert(a: Expr, dtype: DType) -> Expr:
 def clamp(x: Expr, low: float, high: float) -> Expr:
     """x limited to [low, high]; a NaN stays NaN.
 
-    Written as ``low < high ? ..`` selections with x last, which is what the min and max instructions
-    of x86 compute; the NaN-propagating ``min``/``max`` of the IR cost three instructions there.
+    Written as ``low < high ? ..`` selections with x last, which is what the min and max
+    instructions of x86 compute; the NaN-propagating ``min``/``max`` of the IR cost three
+    instructions there.
     """
     high_lit, low_lit = const(high, x), const(low, x)
     x = Sel(Cmp("lt", high_lit, x), high_lit, x)
@@ -140,7 +142,8 @@ def clamp(x: Expr, low: float, high: float) -> Expr:
 
 
 def poly(x: Expr, coefficients: Sequence[float]) -> Expr:
-    """c[0] + c[1]*x + c[2]*x^2 + ... by Horner's rule, one Fma each; ``coefficients`` has 2 or more."""
+    """c[0] + c[1]*x + c[2]*x^2 + ... by Horner's rule, one Fma each; ``coefficients`` has 2 or
+    more."""
     result = fma(x, coefficients[-1], coefficients[-2])
     for c in reversed(coefficients[:-2]):
         result = fma(result, x, c)

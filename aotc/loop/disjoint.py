@@ -1,0 +1,121 @@
+"""Independence of loop iterations: a loop in, whether its iterations provably touch disjoint memory
+out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from aotc.loop.index import Affine, affine, extents_of
+from aotc.loop.ir import Alloc, Buffer, Expr, For, Load, Stmt, Store, Var
+
+
+def operands(expr: Expr) -> tuple[Expr, ...]:
+    """The direct operands of an expression, in field order."""
+    fields = (getattr(expr, name, None) for name in ("cond", "x", "a", "b", "c", "index"))
+    return tuple(field for field in fields if isinstance(field, Expr))
+
+
+def loads(exprs: Sequence[Expr]) -> Iterator[Load]:
+    """Every load reached from ``exprs``, each node once, loads inside indices included."""
+    seen: set[int] = set()
+    stack = list(exprs)
+    while stack:
+        expr = stack.pop()
+        if id(expr) in seen:
+            continue
+        seen.add(id(expr))
+        if isinstance(expr, Load):
+            yield expr
+        stack.extend(operands(expr))
+
+
+def accesses(body: Sequence[Stmt]) -> Iterator[tuple[Buffer, Expr, bool]]:
+    """(buffer, index, is a store) of every access in ``body`` to buffers that it does not
+    declare."""
+    for stmt in body:
+        match stmt:
+            case Store(buffer=buffer, index=index, value=value):
+                yield buffer, index, True
+                for load in loads((index, value)):
+                    yield load.buffer, load.index, False
+            case For(body=inner):
+                yield from accesses(inner)
+            case Alloc(buffer=local, body=inner):
+                yield from (found for found in accesses(inner) if found[0] is not local)
+
+
+def iterations_disjoint(loop: For) -> bool:
+    """Whether it is proved that different iterations touch every buffer that the body stores to at
+    different elements. Then the iterations may run in any order, or at once."""
+    return disjointness(loop) is True
+
+
+def disjointness(loop: For) -> bool | None:
+    """As `iterations_disjoint`; None when an index is not affine, so that nothing can be said,
+    False when all are affine and no proof was found."""
+    if loop.extent <= 1:
+        return True
+    inner = extents_of(loop.body)
+    found = list(accesses(loop.body))
+    stored = {id(buffer) for buffer, _, is_store in found if is_store}
+    by_buffer: dict[int, list[Affine]] = {}
+    for buffer, index, _ in found:
+        if id(buffer) in stored:
+            form = affine(index)
+            if form is None:
+                return None
+            by_buffer.setdefault(id(buffer), []).append(form)
+    return all(_separate(loop.var, loop.extent, inner, forms) for forms in by_buffer.values())
+
+
+def _separate(
+    var: Var, extent: int, inner: Mapping[Var, int], forms: Sequence[Affine]
+) -> bool:
+    """Whether each iteration stays in a window of its own, or the addresses have a unique
+    mixed-radix form in which ``var`` is one digit.
+
+    The addresses of all ``forms`` lie in {base + sum of digit_k * stride_k}; when each stride
+    exceeds what the smaller ones can add up to, equal addresses have equal digits, so equal values
+    of ``var``.
+    """
+    step = forms[0].coefficient(var)
+    outer = _outer_terms(forms[0], var, inner)
+    if step == 0 or any(
+        form.coefficient(var) != step or _outer_terms(form, var, inner) != outer for form in forms
+    ):
+        return False
+    spans = [_spans(form, inner) for form in forms]
+    lowest = min(start for start, _ in spans)
+    highest = max(start + sum(s * d for s, d in digits.items()) for start, digits in spans)
+    if highest - lowest < abs(step):
+        return True
+    strides = sorted({1, *(s for _, digits in spans for s in digits)}, reverse=True)
+    largest = dict.fromkeys(strides, 0)
+    for start, digits in spans:
+        distance = start - lowest
+        for stride in strides:
+            shift, distance = divmod(distance, stride)
+            largest[stride] = max(largest[stride], shift + digits.get(stride, 0))
+    if largest.get(abs(step)):
+        return False
+    largest[abs(step)] = extent - 1
+    reach = 0
+    for stride, digit in sorted(largest.items()):
+        if digit and stride <= reach:
+            return False
+        reach += stride * digit
+    return True
+
+
+def _outer_terms(form: Affine, var: Var, inner: Mapping[Var, int]) -> dict[Var, int]:
+    return {v: c for v, c in form.terms if v is not var and v not in inner}
+
+
+def _spans(form: Affine, inner: Mapping[Var, int]) -> tuple[int, dict[int, int]]:
+    """(smallest inner part, largest digit of each stride) of one index."""
+    start, digits = form.const, dict[int, int]()
+    for v, c in form.terms:
+        if v in inner and inner[v] > 1:
+            digits[abs(c)] = digits.get(abs(c), 0) + inner[v] - 1
+            start += min(c, 0) * (inner[v] - 1)
+    return start, digits

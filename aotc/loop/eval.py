@@ -1,0 +1,306 @@
+"""The checked evaluator: a kernel or program and numpy arrays in, the bytes that the machine must
+give out.
+
+The meaning is every loop run serially in order with the arithmetic of loop/arith.py. For speed a
+loop whose iterations provably touch disjoint memory runs all iterations at once, one lane each,
+which gives the same bytes. Every index is checked; what nobody wrote reads as NaN or as all ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from aotc.errors import UsageError, VerifyError
+from aotc.loop import arith
+from aotc.loop.disjoint import iterations_disjoint
+from aotc.loop.index import Affine, affine
+from aotc.loop.ir import (
+    Alloc,
+    Bin,
+    Bits,
+    Buffer,
+    Cmp,
+    Conv,
+    Expr,
+    Fma,
+    For,
+    Kernel,
+    Lit,
+    Load,
+    Prefetch,
+    Sel,
+    Stmt,
+    Store,
+    Un,
+    Var,
+)
+from aotc.loop.program import Arg, Program, Role, Storage
+
+_MAX_LANES = 1 << 16
+_MAX_LOCAL_BYTES = 1 << 26
+_POISON_BYTE = 0xFF
+
+
+def run_kernel(kernel: Kernel, arrays: Sequence[np.ndarray]) -> None:
+    """Run ``kernel`` on one flat array per parameter, storing in place.
+
+    Each array has the parameter's dtype and exactly its ``elems`` elements. VerifyError names the
+    buffer of an index that is out of bounds or of an array that does not fit.
+    """
+    if len(arrays) != len(kernel.params):
+        raise VerifyError(f"kernel '{kernel.name}' takes {len(kernel.params)} arrays")
+    memory = {}
+    for buffer, array in zip(kernel.params, arrays, strict=True):
+        if array.shape != (buffer.elems,) or array.dtype != buffer.dtype.numpy:
+            raise VerifyError(
+                f"kernel '{kernel.name}': '{buffer.name}' is {buffer.dtype.value}[{buffer.elems}], "
+                f"the array is {array.dtype}{list(array.shape)}"
+            )
+        memory[buffer] = _Memory(array, buffer.elems, None)
+    written = [a for b, a in zip(kernel.params, arrays, strict=True) if b in kernel.writes]
+    overlapping = any(
+        np.may_share_memory(one, other)
+        for one in written
+        for other in arrays
+        if one is not other
+    ) or len({id(array) for array in arrays}) < len(arrays)
+    _Run(kernel, memory, overlapping).block(kernel.body)
+
+
+def run_program(program: Program, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Run every call in order; the outputs by name, each of its declared dtype and shape.
+
+    UsageError when an input is missing or of another type. Every storage is memory of its own.
+    """
+    memory: dict[Storage, np.ndarray] = {}
+    for name, type_, storage in program.inputs:
+        if name not in inputs:
+            raise UsageError(f"input '{name}' is missing", remedy=f"pass an array of {type_}")
+        given = inputs[name]
+        if given.shape != type_.dims or given.dtype != type_.dtype.numpy:
+            raise UsageError(f"input '{name}' is {given.dtype}{list(given.shape)}, not {type_}")
+        memory[storage] = _storage_bytes(storage, given)
+    for call in program.calls:
+        arrays = [
+            _view(memory, arg, buffer, call.kernel)
+            for buffer, arg in zip(call.kernel.params, call.args, strict=True)
+        ]
+        run_kernel(call.kernel, arrays)
+    results = {}
+    for name, type_, storage in program.outputs:
+        raw = memory.setdefault(storage, _storage_bytes(storage, storage.data))
+        values = raw[: type_.size_bytes].view(type_.dtype.numpy)
+        results[name] = values.reshape(type_.dims).copy()
+    return results
+
+
+def _storage_bytes(storage: Storage, values: np.ndarray | None) -> np.ndarray:
+    """Fresh poisoned memory of the storage's size that starts with ``values``."""
+    raw = np.full(storage.size_bytes, _POISON_BYTE, np.uint8)
+    if values is not None:
+        data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+        if data.size > raw.size:
+            raise VerifyError(f"storage '{storage.name}' is smaller than its values")
+        raw[: data.size] = data
+    return raw
+
+
+def _view(
+    memory: dict[Storage, np.ndarray], arg: Arg, buffer: Buffer, kernel: Kernel
+) -> np.ndarray:
+    storage = arg.storage
+    if storage not in memory:
+        if storage.role is Role.CONST and storage.data is None:
+            raise VerifyError(f"constant '{storage.name}' has no data")
+        memory[storage] = _storage_bytes(storage, storage.data)
+    end = arg.offset_bytes + buffer.elems * buffer.dtype.size_bytes
+    if arg.offset_bytes < 0 or end > storage.size_bytes:
+        raise VerifyError(
+            f"kernel '{kernel.name}': '{buffer.name}' ends at byte {end} of storage "
+            f"'{storage.name}', which has {storage.size_bytes}"
+        )
+    if storage.role is Role.CONST and buffer in kernel.writes:
+        raise VerifyError(f"kernel '{kernel.name}' writes to the constant '{storage.name}'")
+    return memory[storage][arg.offset_bytes : end].view(buffer.dtype.numpy)
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """A buffer's elements; a private one has a replica per lane of its scope, and ``replica`` says
+    for each current lane which one it sees (None: there is one for all)."""
+
+    data: np.ndarray
+    elems: int
+    replica: np.ndarray | None
+
+    def repeated(self, count: int) -> _Memory:
+        """The same memory as ``count`` times as many lanes see it."""
+        assert self.replica is not None
+        return _Memory(self.data, self.elems, np.repeat(self.replica, count))
+
+
+class _Run:
+    """One kernel run: ``lanes`` iterations at once, each variable an int (the same in all lanes) or
+    one value a lane."""
+
+    def __init__(self, kernel: Kernel, memory: dict[Buffer, _Memory], serial_only: bool) -> None:
+        self._kernel = kernel
+        self._memory = memory
+        self._serial_only = serial_only
+        self._vars: dict[Var, int | np.ndarray] = {}
+        self._lanes = 1
+        self._forms: dict[int, Affine | None] = {}
+        self._literals: dict[int, np.ndarray] = {}
+        self._disjoint: dict[int, bool] = {}
+
+    def block(self, body: Sequence[Stmt]) -> None:
+        """Run the statements in order."""
+        for stmt in body:
+            match stmt:
+                case Store():
+                    self._store(stmt)
+                case For():
+                    self._loop(stmt)
+                case Alloc(buffer=buffer, body=inner):
+                    self._alloc(buffer, inner)
+                case Prefetch():
+                    pass
+                case _:
+                    raise VerifyError(f"kernel '{self._kernel.name}': {stmt!r} is no statement")
+
+    def _alloc(self, buffer: Buffer, body: Sequence[Stmt]) -> None:
+        size = self._lanes * buffer.elems
+        raw = np.full(size * buffer.dtype.size_bytes, _POISON_BYTE, np.uint8)
+        replica = np.arange(self._lanes) if self._lanes > 1 else None
+        self._memory[buffer] = _Memory(raw.view(buffer.dtype.numpy), buffer.elems, replica)
+        self.block(body)
+        del self._memory[buffer]
+
+    def _loop(self, loop: For) -> None:
+        if id(loop) not in self._disjoint:
+            self._disjoint[id(loop)] = not self._serial_only and iterations_disjoint(loop)
+        chunk = 1
+        if self._disjoint[id(loop)]:
+            room = _MAX_LOCAL_BYTES // max(_local_bytes(loop.body), 1)
+            chunk = max(min(_MAX_LANES, room) // self._lanes, 1)
+        if chunk == 1 or loop.extent == 1:
+            for value in range(loop.extent):
+                self._vars[loop.var] = value
+                self.block(loop.body)
+        else:
+            for start in range(0, loop.extent, chunk):
+                with self._expanded(loop.var, start, min(start + chunk, loop.extent)):
+                    self.block(loop.body)
+        self._vars.pop(loop.var, None)
+
+    @contextmanager
+    def _expanded(self, var: Var, start: int, stop: int) -> Iterator[None]:
+        """Every lane becomes stop-start lanes, one for each value of ``var``."""
+        count = stop - start
+        before = self._vars, self._memory, self._lanes
+        self._vars = {
+            v: value if isinstance(value, int) else np.repeat(value, count)
+            for v, value in before[0].items()
+        }
+        self._vars[var] = np.tile(np.arange(start, stop, dtype=np.int64), self._lanes)
+        self._memory = {
+            buffer: m if m.replica is None else m.repeated(count) for buffer, m in before[1].items()
+        }
+        self._lanes *= count
+        try:
+            yield
+        finally:
+            self._vars, self._memory, self._lanes = before
+
+    def _store(self, stmt: Store) -> None:
+        values: dict[int, np.ndarray] = {}
+        value = self._eval(stmt.value, values)
+        memory, where = self._locate(stmt.buffer, stmt.index, values)
+        memory.data[where] = value if isinstance(where, np.ndarray) else value[0]
+
+    def _locate(
+        self, buffer: Buffer, index: Expr, values: dict[int, np.ndarray]
+    ) -> tuple[_Memory, int | np.ndarray]:
+        """The buffer's memory and the checked position in it, one a lane or one for all."""
+        memory = self._memory.get(buffer)
+        if memory is None:
+            raise VerifyError(f"kernel '{self._kernel.name}': no buffer '{buffer.name}' in scope")
+        where = self._index(index, values)
+        low, high = (where, where) if isinstance(where, int) else (where.min(), where.max())
+        if low < 0 or high >= memory.elems:
+            bad = int(low if low < 0 else high)
+            raise VerifyError(
+                f"kernel '{self._kernel.name}': index {bad} is outside '{buffer.name}', "
+                f"which has {memory.elems} elements"
+            )
+        if memory.replica is not None:
+            where = memory.replica * memory.elems + where
+        return memory, where
+
+    def _index(self, index: Expr, values: dict[int, np.ndarray]) -> int | np.ndarray:
+        if id(index) not in self._forms:
+            self._forms[id(index)] = affine(index)
+        form = self._forms[id(index)]
+        if form is None:
+            found = self._eval(index, values)
+            return int(found[0]) if found.size == 1 else found
+        total: int | np.ndarray = form.const
+        for var, factor in form.terms:
+            total = total + self._var(var) * factor
+        return total
+
+    def _var(self, var: Var) -> int | np.ndarray:
+        if var not in self._vars:
+            raise VerifyError(f"kernel '{self._kernel.name}': variable '{var.name}' out of scope")
+        return self._vars[var]
+
+    def _eval(self, expr: Expr, values: dict[int, np.ndarray]) -> np.ndarray:
+        """The value in each lane, or one element when it is the same in all of them."""
+        known = values.get(id(expr))
+        if known is None:
+            known = values[id(expr)] = self._eval_node(expr, values)
+        return known
+
+    def _eval_node(self, expr: Expr, values: dict[int, np.ndarray]) -> np.ndarray:
+        match expr:
+            case Lit(value=value, dtype=dtype):
+                if id(expr) not in self._literals:
+                    self._literals[id(expr)] = np.array([value], dtype.numpy)
+                return self._literals[id(expr)]
+            case Var():
+                return np.atleast_1d(np.asarray(self._var(expr), np.int64))
+            case Load(buffer=buffer, index=index):
+                memory, where = self._locate(buffer, index, values)
+                return np.atleast_1d(memory.data[where])
+            case Un(fn=fn, x=x):
+                return arith.unary(fn, self._eval(x, values))
+            case Bin(fn=fn, a=a, b=b):
+                return arith.binary(fn, self._eval(a, values), self._eval(b, values))
+            case Fma(a=a, b=b, c=c):
+                factors = self._eval(a, values), self._eval(b, values)
+                return arith.fma(*factors, self._eval(c, values))
+            case Cmp(fn=fn, a=a, b=b):
+                return arith.compare(fn, self._eval(a, values), self._eval(b, values))
+            case Sel(cond=cond, a=a, b=b):
+                sides = self._eval(a, values), self._eval(b, values)
+                return np.where(self._eval(cond, values), *sides)
+            case Conv(x=x, dtype=dtype):
+                return arith.convert(self._eval(x, values), dtype)
+            case Bits(x=x, dtype=dtype):
+                return arith.reinterpret(self._eval(x, values), dtype)
+        raise VerifyError(f"kernel '{self._kernel.name}': {expr!r} is no expression")
+
+
+def _local_bytes(body: Sequence[Stmt]) -> int:
+    """Bytes of the largest set of private buffers alive at once in ``body``."""
+    most = 0
+    for stmt in body:
+        own = stmt.buffer.elems * stmt.buffer.dtype.size_bytes if isinstance(stmt, Alloc) else 0
+        most = max(most, own + _local_bytes(getattr(stmt, "body", ())))
+    return most
+
+

@@ -1,0 +1,259 @@
+"""Readable text of kernels and programs: loop IR in, C-like lines with stable numbering out.
+
+An expression that a statement reaches twice is printed once, as ``let %t0 = ...`` before the
+statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from aotc.graph.types import DType
+from aotc.loop.disjoint import operands
+from aotc.loop.index import Affine, affine
+from aotc.loop.ir import (
+    Alloc,
+    Bin,
+    Bits,
+    Buffer,
+    Cmp,
+    Conv,
+    Expr,
+    Fma,
+    For,
+    Kernel,
+    Kind,
+    Lit,
+    Load,
+    Prefetch,
+    Sel,
+    Stmt,
+    Store,
+    Un,
+    Var,
+)
+from aotc.loop.program import Arg, Call, Program
+
+_INDENT = "  "
+_SHORT = {
+    DType.BOOL: "bool",
+    DType.I8: "i8",
+    DType.I16: "i16",
+    DType.I32: "i32",
+    DType.I64: "i64",
+    DType.U8: "u8",
+    DType.U16: "u16",
+    DType.U32: "u32",
+    DType.U64: "u64",
+    DType.F16: "f16",
+    DType.F32: "f32",
+    DType.F64: "f64",
+}
+_INFIX = {
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "mod": "%",
+    "and": "&",
+    "or": "|",
+    "xor": "^",
+    "shl": "<<",
+    "shr": ">>",
+    "eq": "==",
+    "ne": "!=",
+    "lt": "<",
+    "le": "<=",
+    "gt": ">",
+    "ge": ">=",
+}
+
+
+def print_kernel(kernel: Kernel) -> str:
+    """The whole kernel, one statement a line, with a final newline."""
+    return "\n".join(_Printer().kernel(kernel)) + "\n"
+
+
+def print_stmt(stmt: Stmt) -> str:
+    """One statement with everything in it; buffers and variables from outside by their names."""
+    return "\n".join(_Printer().block((stmt,), 0))
+
+
+def print_program(program: Program) -> str:
+    """The signature, the calls in order and then the text of each kernel."""
+    lines = [f"program {program.name}"]
+    lines += [f"{_INDENT}input  {n}: {t} = {s.name}" for n, t, s in program.inputs]
+    lines += [f"{_INDENT}output {n}: {t} = {s.name}" for n, t, s in program.outputs]
+    lines += [_INDENT + _call(call) for call in program.calls]
+    texts = (print_kernel(kernel) for kernel in program.kernels())
+    return "\n".join(lines) + "\n" + "".join(f"\n{text}" for text in texts)
+
+
+def _call(call: Call) -> str:
+    args = ", ".join(_arg(arg) for arg in call.args)
+    params = call.kernel.params
+    pairs = [f"{params[w].name} over {params[r].name}" for w, r in call.in_place]
+    note = f"  // in place: {', '.join(pairs)}" if pairs else ""
+    return f"call {call.kernel.name}({args}){note}"
+
+
+def _arg(arg: Arg) -> str:
+    storage = arg.storage
+    place = f"+{arg.offset_bytes}" if arg.offset_bytes else ""
+    return f"{storage.role.value} {storage.name}{place}"
+
+
+class _Names:
+    """Distinct printed names for objects alive at once: ``i``, then ``i.1``, ``i.2`` for others so
+    named."""
+
+    def __init__(self) -> None:
+        self._names: dict[int, str] = {}
+
+    def enter(self, thing: Var | Buffer) -> str:
+        taken = set(self._names.values())
+        name, number = thing.name, 0
+        while name in taken:
+            number += 1
+            name = f"{thing.name}.{number}"
+        self._names[id(thing)] = name
+        return name
+
+    def leave(self, thing: Var | Buffer) -> None:
+        self._names.pop(id(thing), None)
+
+    def of(self, thing: Var | Buffer) -> str:
+        return self._names.get(id(thing), thing.name)
+
+
+class _Printer:
+    def __init__(self) -> None:
+        self._names = _Names()
+        self._temporaries: dict[int, str] = {}
+
+    def kernel(self, kernel: Kernel) -> Iterator[str]:
+        params = []
+        for buffer in kernel.params:
+            mode = "out " if buffer in kernel.writes else ""
+            params.append(mode + self._declare(buffer))
+        alias = " may_alias" if kernel.may_alias else ""
+        yield f"kernel {kernel.name}({', '.join(params)}){alias}:"
+        yield from self.block(kernel.body, 1)
+
+    def _declare(self, buffer: Buffer) -> str:
+        return f"{self._names.enter(buffer)}: {_SHORT[buffer.dtype]}[{buffer.elems}]"
+
+    def block(self, body: Sequence[Stmt], depth: int) -> Iterator[str]:
+        for stmt in body:
+            yield from self._statement(stmt, depth)
+
+    def _statement(self, stmt: Stmt, depth: int) -> Iterator[str]:
+        pad = _INDENT * depth
+        match stmt:
+            case Store(buffer=buffer, index=index, value=value):
+                yield from self._lets((index, value), pad)
+                place = f"{self._names.of(buffer)}[{self._index(index)}]"
+                yield f"{pad}{place} = {self._outer(value)}"
+            case Prefetch(buffer=buffer, index=index, level=level):
+                yield from self._lets((index,), pad)
+                yield f"{pad}prefetch L{level} {self._names.of(buffer)}[{self._index(index)}]"
+            case For(var=var, extent=extent, body=body, kind=kind, lanes=lanes):
+                note = {Kind.SERIAL: "", Kind.VECTOR: f" vector({lanes})"}
+                label = note.get(kind, f" {kind.value}")
+                yield f"{pad}for {self._names.enter(var)} in 0..{extent}{label}:"
+                yield from self.block(body, depth + 1)
+                self._names.leave(var)
+            case Alloc(buffer=buffer, body=body):
+                yield f"{pad}{buffer.space.value} {self._declare(buffer)}:"
+                yield from self.block(body, depth + 1)
+                self._names.leave(buffer)
+            case _:
+                yield f"{pad}{stmt!r}"
+
+    def _lets(self, roots: Sequence[Expr], pad: str) -> Iterator[str]:
+        """One line for each expression that the statement reaches more than once, operands
+        first."""
+        uses: dict[int, int] = {}
+        order: list[Expr] = []
+        for root in roots:
+            _count_uses(root, uses, order)
+        self._temporaries = {}
+        for expr in order:
+            if uses[id(expr)] > 1:
+                text = self._outer(expr)
+                name = f"%t{len(self._temporaries)}"
+                self._temporaries[id(expr)] = name
+                yield f"{pad}let {name} = {text}"
+
+    def _outer(self, expr: Expr) -> str:
+        """The text without the parentheses that only an operand needs."""
+        text = self._expr(expr)
+        bare = isinstance(expr, (Bin, Cmp)) and id(expr) not in self._temporaries
+        return text[1:-1] if bare and text.startswith("(") else text
+
+    def _index(self, index: Expr) -> str:
+        form = affine(index)
+        return self._affine(form) if form is not None else self._outer(index)
+
+    def _affine(self, form: Affine) -> str:
+        parts = []
+        for var, c in form.terms:
+            name = self._names.of(var)
+            size = name if abs(c) == 1 else f"{name}*{abs(c)}"
+            parts.append(("- " if c < 0 else "+ ") + size)
+        if form.const or not parts:
+            parts.append(f"{'-' if form.const < 0 else '+'} {abs(form.const)}")
+        text = " ".join(parts)
+        return text[2:] if text.startswith("+ ") else "-" + text[2:]
+
+    def _expr(self, expr: Expr) -> str:
+        if id(expr) in self._temporaries:
+            return self._temporaries[id(expr)]
+        match expr:
+            case Lit():
+                return _literal(expr)
+            case Var():
+                return self._names.of(expr)
+            case Load(buffer=buffer, index=index):
+                return f"{self._names.of(buffer)}[{self._index(index)}]"
+            case Bin(fn=fn, a=a, b=b) | Cmp(fn=fn, a=a, b=b):
+                left, right = self._expr(a), self._expr(b)
+                infix = _INFIX.get(fn)
+                return f"({left} {infix} {right})" if infix else f"{fn}({left}, {right})"
+            case Un(fn=fn, x=x):
+                return f"{fn}({self._outer(x)})"
+            case Fma():
+                name = "fma"
+            case Sel():
+                name = "select"
+            case Conv(dtype=dtype):
+                name = _SHORT[dtype]
+            case Bits(dtype=dtype):
+                name = f"bits<{_SHORT[dtype]}>"
+            case _:
+                return repr(expr)
+        return f"{name}({', '.join(self._outer(operand) for operand in operands(expr))})"
+
+
+def _count_uses(expr: Expr, uses: dict[int, int], order: list[Expr]) -> None:
+    """Uses of every expression but literals, variables and affine indices; ``order``: operands
+    first."""
+    if affine(expr) is not None or isinstance(expr, Lit):
+        uses.setdefault(id(expr), 0)
+        return
+    uses[id(expr)] = uses.get(id(expr), 0) + 1
+    if uses[id(expr)] == 1:
+        for operand in operands(expr):
+            _count_uses(operand, uses, order)
+        order.append(expr)
+
+
+def _literal(lit: Lit) -> str:
+    if lit.dtype is DType.BOOL:
+        return "true" if lit.value else "false"
+    if lit.dtype is DType.I64:
+        return str(int(lit.value))
+    if lit.dtype.is_float:
+        short = lit.dtype.numpy.type(lit.value)
+        return f"{short}{'' if lit.dtype is DType.F32 else ':' + _SHORT[lit.dtype]}"
+    return f"{int(lit.value)}:{_SHORT[lit.dtype]}"

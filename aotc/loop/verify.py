@@ -1,0 +1,310 @@
+"""The verifier: a kernel or program in, nothing out; VerifyError at the first broken rule of the
+loop IR.
+
+Rules: scoping, operand types, legal loop kinds, register indices, bounds of affine indices, what
+may be written, and arguments that fit their parameters. A message names the kernel and shows the
+statement.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NoReturn
+
+from aotc.errors import VerifyError
+from aotc.graph.types import DType
+from aotc.loop.disjoint import disjointness, operands
+from aotc.loop.index import affine, bounds, range_of
+from aotc.loop.ir import (
+    Alloc,
+    Bin,
+    Bits,
+    Buffer,
+    Cmp,
+    Conv,
+    Expr,
+    Fma,
+    For,
+    Kernel,
+    Kind,
+    Lit,
+    Load,
+    Prefetch,
+    Sel,
+    Space,
+    Stmt,
+    Store,
+    Un,
+    Var,
+)
+from aotc.loop.program import Call, Program, Role
+from aotc.loop.text import print_stmt
+
+_FLOAT_UN = frozenset({"sqrt", "floor", "ceil", "round"})
+_NUMBER_UN = frozenset({"neg", "abs"})
+_NUMBER_BIN = frozenset({"add", "sub", "mul", "div", "min", "max"})
+_BIT_BIN = frozenset({"and", "or", "xor"})
+_INT_BIN = frozenset({"shl", "shr", "mod"})
+_COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
+_MAX_SHOWN_LINES = 12
+
+
+def verify_kernel(kernel: Kernel) -> None:
+    """Check every rule on one kernel."""
+    names = [buffer.name for buffer in kernel.params]
+    if len(set(names)) < len(names):
+        raise VerifyError(f"kernel '{kernel.name}': two parameters have one name")
+    for buffer in kernel.params:
+        if buffer.space is not Space.GLOBAL or buffer.elems < 0:
+            raise VerifyError(f"kernel '{kernel.name}': parameter '{buffer.name}' is not global")
+    if not kernel.writes <= set(kernel.params):
+        raise VerifyError(f"kernel '{kernel.name}': writes a buffer that is no parameter")
+    _KernelCheck(kernel).block(kernel.body)
+
+
+def verify_program(program: Program) -> None:
+    """Check every kernel and every call: argument counts, sizes, alignment, roles, and that every
+    storage is written before it is read."""
+    for kernel in program.kernels():
+        verify_kernel(kernel)
+    for kind, entries in (("input", program.inputs), ("output", program.outputs)):
+        for name, type_, storage in entries:
+            if storage.size_bytes < type_.size_bytes:
+                raise VerifyError(f"program '{program.name}': {kind} '{name}' exceeds its storage")
+    filled = {storage for _, _, storage in program.inputs}
+    filled |= set(program.storages(Role.CONST))
+    for storage in program.storages(Role.CONST):
+        if storage.data is None or storage.data.nbytes > storage.size_bytes:
+            raise VerifyError(f"program '{program.name}': bad data of constant '{storage.name}'")
+    for position, call in enumerate(program.calls):
+        place = f"program '{program.name}': call {position} of '{call.kernel.name}'"
+        _check_call(call, place)
+        for buffer, arg in zip(call.kernel.params, call.args, strict=True):
+            if buffer not in call.kernel.writes and arg.storage not in filled:
+                raise VerifyError(f"{place} reads '{arg.storage.name}', which nothing has written")
+        filled |= {
+            arg.storage
+            for buffer, arg in zip(call.kernel.params, call.args, strict=True)
+            if buffer in call.kernel.writes
+        }
+    for name, type_, storage in program.outputs:
+        if storage not in filled and type_.size_bytes > 0:
+            raise VerifyError(f"program '{program.name}': nothing writes output '{name}'")
+
+
+def _check_call(call: Call, place: str) -> None:
+    params = call.kernel.params
+    if len(call.args) != len(params):
+        raise VerifyError(f"{place} passes {len(call.args)} arguments for {len(params)}")
+    for buffer, arg in zip(params, call.args, strict=True):
+        size = buffer.dtype.size_bytes
+        end = arg.offset_bytes + buffer.elems * size
+        if arg.offset_bytes < 0 or arg.offset_bytes % size or end > arg.storage.size_bytes:
+            raise VerifyError(
+                f"{place}: '{buffer.name}' does not fit storage '{arg.storage.name}' "
+                f"at byte {arg.offset_bytes}"
+            )
+        if buffer in call.kernel.writes and arg.storage.role in (Role.CONST, Role.INPUT):
+            raise VerifyError(f"{place} writes the {arg.storage.role.value} '{arg.storage.name}'")
+    for written, read in call.in_place:
+        if not (0 <= written < len(params) and 0 <= read < len(params)):
+            raise VerifyError(f"{place}: in_place pair ({written}, {read}) is out of range")
+        if params[written] not in call.kernel.writes or not call.kernel.may_alias:
+            raise VerifyError(f"{place}: parameters {written} and {read} may not share memory")
+
+
+class _KernelCheck:
+    """A walk over one kernel that knows the loops and buffers in scope."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._loops: dict[Var, For] = {}
+        self._extents: dict[Var, int] = {}
+        self._buffers: set[Buffer] = set(kernel.params)
+        self._checked: set[int] = set()
+        self._stmt: Stmt | None = None
+
+    def block(self, body: Sequence[Stmt]) -> None:
+        for stmt in body:
+            self._stmt = stmt
+            match stmt:
+                case For():
+                    self._loop(stmt)
+                case Alloc():
+                    self._alloc(stmt)
+                case Store():
+                    self._store(stmt)
+                case Prefetch(buffer=buffer, index=index, level=level):
+                    self._require(level in (1, 2, 3), f"cache level {level}")
+                    self._checked = set()
+                    self._buffer_in_scope(buffer)
+                    self._index_type(index)
+                    self._expr(index)
+                case _:
+                    self._fail("not a statement")
+
+    def _fail(self, problem: str) -> NoReturn:
+        lines = print_stmt(self._stmt).splitlines() if self._stmt is not None else []
+        if len(lines) > _MAX_SHOWN_LINES:
+            lines = [*lines[:_MAX_SHOWN_LINES], "..."]
+        shown = "\n".join(f"    {line}" for line in lines)
+        raise VerifyError(f"kernel '{self._kernel.name}': {problem} in\n{shown}")
+
+    def _require(self, holds: bool, problem: str) -> None:
+        if not holds:
+            self._fail(problem)
+
+    def _loop(self, loop: For) -> None:
+        self._require(loop.extent >= 1, f"extent {loop.extent}")
+        self._require(loop.var not in self._loops, f"variable '{loop.var.name}' is in use")
+        self._require(loop.var.dtype is DType.I64, "the loop variable is not i64")
+        if loop.kind is Kind.VECTOR:
+            self._require(loop.extent <= loop.lanes, f"{loop.extent} iterations in {loop.lanes}")
+            self._require(
+                not any(outer.kind is Kind.VECTOR for outer in self._loops.values()),
+                "a vector loop inside a vector loop",
+            )
+            self._vector_body(loop.body)
+        if loop.kind is Kind.PARALLEL:
+            self._require(
+                disjointness(loop) is not False, "two parallel iterations may touch one element"
+            )
+        self._loops[loop.var] = loop
+        self._extents[loop.var] = loop.extent
+        self.block(loop.body)
+        self._stmt = loop
+        del self._loops[loop.var], self._extents[loop.var]
+
+    def _vector_body(self, body: Sequence[Stmt]) -> None:
+        for stmt in body:
+            unrolled = isinstance(stmt, For) and stmt.kind is Kind.UNROLLED
+            self._require(
+                isinstance(stmt, Store) or unrolled,
+                "a vector loop holds only stores and unrolled loops",
+            )
+            if isinstance(stmt, For):
+                self._vector_body(stmt.body)
+
+    def _alloc(self, alloc: Alloc) -> None:
+        buffer = alloc.buffer
+        self._require(buffer not in self._buffers, f"buffer '{buffer.name}' is declared twice")
+        self._require(buffer.space is not Space.GLOBAL, f"local buffer '{buffer.name}' is global")
+        self._require(buffer.elems >= 1, f"buffer '{buffer.name}' has {buffer.elems} elements")
+        self._buffers.add(buffer)
+        self.block(alloc.body)
+        self._buffers.remove(buffer)
+
+    def _store(self, store: Store) -> None:
+        self._checked = set()
+        buffer = store.buffer
+        self._require(
+            buffer.space is not Space.GLOBAL or buffer in self._kernel.writes,
+            f"'{buffer.name}' is not in writes, but stored to",
+        )
+        self._access(buffer, store.index)
+        form = affine(store.index)
+        for var, loop in self._loops.items():
+            one_place = form is not None and form.coefficient(var) == 0 and loop.extent > 1
+            self._require(
+                loop.kind is not Kind.VECTOR or not one_place, "all lanes store to one element"
+            )
+        self._expr(store.value)
+        self._same("a stored value", store.value.dtype, buffer.dtype)
+
+    def _buffer_in_scope(self, buffer: Buffer) -> None:
+        self._require(buffer in self._buffers, f"buffer '{buffer.name}' is not in scope")
+
+    def _index_type(self, index: Expr) -> None:
+        self._require(index.dtype is DType.I64, f"an index of type {index.dtype.value}")
+
+    def _access(self, buffer: Buffer, index: Expr) -> None:
+        self._buffer_in_scope(buffer)
+        self._expr(index)
+        self._index_type(index)
+        form = affine(index)
+        if buffer.space is Space.REGISTER:
+            self._require(form is not None, f"a computed index of register '{buffer.name}'")
+            assert form is not None
+            for var, _ in form.terms:
+                self._require(
+                    self._loops[var].kind in (Kind.UNROLLED, Kind.VECTOR),
+                    f"register '{buffer.name}' is indexed by the run-time variable '{var.name}'",
+                )
+        low, high = bounds(index, self._extents)
+        # The interval of a computed index is only an outer bound, so some overlap is all it must
+        # have.
+        inside = low >= 0 and high < buffer.elems
+        possible = high >= 0 and low < buffer.elems
+        self._require(
+            inside if form is not None else possible,
+            f"index {low}..{high} outside '{buffer.name}', which has {buffer.elems} elements",
+        )
+
+    def _same(self, what: str, found: DType, wanted: DType) -> None:
+        self._require(found is wanted, f"{what} is {found.value}, not {wanted.value}")
+
+    def _expr(self, expr: Expr) -> None:
+        """Check ``expr`` and what it is made of, each node once a statement."""
+        if id(expr) in self._checked:
+            return
+        self._checked.add(id(expr))
+        if isinstance(expr, Load):
+            self._access(expr.buffer, expr.index)
+            return
+        for operand in operands(expr):
+            self._expr(operand)
+        match expr:
+            case Lit():
+                self._literal(expr)
+            case Var():
+                self._require(expr in self._loops, f"variable '{expr.name}' is not in scope")
+            case Un():
+                self._unary(expr)
+            case Bin():
+                self._binary(expr)
+            case Fma(a=a, b=b, c=c):
+                self._same("an operand of fma", b.dtype, a.dtype)
+                self._same("an operand of fma", c.dtype, a.dtype)
+                self._require(a.dtype is not DType.BOOL, "fma of bool")
+            case Cmp(fn=fn, a=a, b=b):
+                self._same(f"the right side of {fn}", b.dtype, a.dtype)
+                self._require(fn in _COMPARISONS, f"unknown comparison '{fn}'")
+            case Sel(cond=cond, a=a, b=b):
+                self._same("a condition", cond.dtype, DType.BOOL)
+                self._same("the other side of select", b.dtype, a.dtype)
+            case Bits(x=x, dtype=dtype):
+                fits = x.dtype.size_bytes == dtype.size_bytes and DType.BOOL not in (x.dtype, dtype)
+                self._require(fits, f"the bits of {x.dtype.value} as {dtype.value}")
+            case Conv():
+                pass
+            case _:
+                self._fail(f"{expr!r} is no expression")
+
+    def _literal(self, lit: Lit) -> None:
+        if lit.dtype.is_float:
+            return
+        value = lit.value
+        whole = isinstance(value, int) or (math.isfinite(value) and value == int(value))
+        least, most = range_of(lit.dtype)
+        self._require(whole and least <= value <= most, f"{value} is no {lit.dtype.value}")
+
+    def _unary(self, expr: Un) -> None:
+        dtype = expr.x.dtype
+        legal = (
+            (expr.fn in _FLOAT_UN and dtype.is_float)
+            or (expr.fn in _NUMBER_UN and dtype is not DType.BOOL)
+            or (expr.fn == "not" and dtype is DType.BOOL)
+            or (expr.fn == "bitnot" and dtype.is_int)
+        )
+        self._require(legal, f"'{expr.fn}' of {dtype.value}")
+
+    def _binary(self, expr: Bin) -> None:
+        fn, dtype = expr.fn, expr.a.dtype
+        self._same(f"the right side of {fn}", expr.b.dtype, dtype)
+        legal = (
+            (fn in _NUMBER_BIN and dtype is not DType.BOOL)
+            or (fn in _BIT_BIN and not dtype.is_float)
+            or (fn in _INT_BIN and dtype.is_int)
+        )
+        self._require(legal, f"'{fn}' of {dtype.value}")
