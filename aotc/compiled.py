@@ -15,7 +15,14 @@ import numpy as np
 
 from aotc.artifact.bundle import Bundle, save_bundle
 from aotc.artifact.weights import ObjectImage, weights_file_chunks
-from aotc.codegen.signature import Param, Signature, Status
+from aotc.codegen.entry import WEIGHTS_HEADER_BYTES
+from aotc.codegen.signature import (
+    WEIGHTS_ALIGNMENT,
+    WORKSPACE_ALIGNMENT,
+    Param,
+    Signature,
+    Status,
+)
 from aotc.errors import AotcError, UsageError
 from aotc.loop.program import Program
 from aotc.memory.arena import MemoryPlan
@@ -122,7 +129,7 @@ class CompiledModel:
     def _workspace(self) -> np.ndarray:
         found: np.ndarray | None = getattr(self._scratch, "workspace", None)
         if found is None:
-            found = _aligned_bytes(self.plan.arena_bytes, self.plan.alignment)
+            found = _aligned_bytes(self.plan.arena_bytes, WORKSPACE_ALIGNMENT)
             self._scratch.workspace = found
         return found
 
@@ -144,9 +151,8 @@ class _LoadedCode:
         address = self._engine.get_function_address(signature.run)
         self.weights: np.ndarray | None = None
         if bundle.weights is not None:
-            self.weights = _aligned_bytes(
-                sum(len(chunk) for chunk in weights_file_chunks(bundle.weights)), 64
-            )
+            size_bytes = WEIGHTS_HEADER_BYTES + bundle.weights.size_bytes
+            self.weights = _aligned_bytes(size_bytes, WEIGHTS_ALIGNMENT)
             position = 0
             for chunk in weights_file_chunks(bundle.weights):
                 self.weights[position : position + len(chunk)] = np.frombuffer(chunk, np.uint8)

@@ -1,6 +1,5 @@
 """Compiled programs in, files out: all or none, and the same bytes each time."""
 
-import json
 import os
 import subprocess
 import sys
@@ -10,7 +9,6 @@ import pytest
 from handmade import affine_program, compile_program
 
 from aotc.artifact.bundle import save_bundle
-from aotc.artifact.manifest import write_manifest
 from aotc.errors import UsageError
 
 
@@ -62,26 +60,6 @@ def test_a_full_disk_leaves_nothing_behind(model, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="No space left on device"):
         model.save(tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_manifest_tells_memory_sizes_and_kernels(model):
-    manifest = json.loads(write_manifest(model.manifest))
-    assert manifest["name"] == "net" and manifest["target"] == "x86_64/x86-64-v3"
-    assert manifest["memory"] == {
-        "arena_bytes": 128, "lower_bound_bytes": 128, "gap": 1.0, "alignment": 64,
-    }
-    assert manifest["weights"]["in"] == "object" and manifest["weights"]["bytes"] == 352
-    assert manifest["inputs"][0] == {
-        "name": "in.a", "c_name": "in_a", "dtype": "float32", "shape": [4, 6],
-    }
-    assert [row["kernel"] for row in manifest["kernels"]] == ["mul", "add", "mul", "add"]
-    first, second = manifest["kernels"][:2]
-    assert first["recipe"] == "serial" and "recipe" not in second
-    assert first["args"][2] == {
-        "storage": "w", "in": "const", "offset": 0, "bytes": 96, "written": False,
-    }
-    assert second["args"][0]["written"] and second["args"][0]["offset"] == 0
-    assert 200 < manifest["code_bytes"] < 4000
 
 
 SCRIPT = """

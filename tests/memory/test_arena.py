@@ -18,8 +18,8 @@ from aotc.memory.liveness import find_intervals
 
 
 def make_program(lives, in_place=True):
-    """``lives``: (floats, birth, lifetime). One call per step; it reads all that ends there. Numbers
-    1 and 3 of each four are touched once more half-way, read and written in turn."""
+    """``lives``: (floats, birth, lifetime). One call per step; it reads all that ends there.
+    Numbers 1 and 3 of each four are touched once more half-way, read and written in turn."""
     storages = [Storage(f"s{i}", Role.ARENA, 4 * n) for i, (n, _, _) in enumerate(lives)]
     steps = max((birth + life for _, birth, life in lives), default=0) + 1
     calls = []
