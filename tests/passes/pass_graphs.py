@@ -45,7 +45,7 @@ def count(graph, kind, of_constants=False):
 
 
 def _steps():
-    """The random choices that each step of a graph makes, resolved against the values made so far."""
+    """The random choices of each step, resolved against the values made so far."""
     return st.lists(
         st.tuples(st.integers(0, 19), st.integers(0, 11), st.integers(0, 2**16)),
         min_size=1, max_size=12,
@@ -54,7 +54,7 @@ def _steps():
 
 @st.composite
 def graphs(draw):
-    """A graph over one input [N, C, H, W] (one spatial axis fewer or more at times) with a few outputs."""
+    """A graph over one input [N, C, *spatial] with one or two outputs."""
     builder = Builder()
     batch = draw(st.sampled_from([1, 1, 2]))
     spatial = draw(st.sampled_from([(4, 3), (5, 5), (6,), (1, 1), (3, 2, 2)]))
@@ -82,7 +82,8 @@ def _step(b, values, kind, pick, rng):
         if fn == "div" and number == 0:
             number = 4.0
         constant = b.scalar_like(number, x)
-        return b.binary(fn, *((constant, x) if rng.random() < 0.2 and fn != "div" else (x, constant)))
+        swapped = rng.random() < 0.2 and fn != "div"
+        return b.binary(fn, *((constant, x) if swapped else (x, constant)))
     if kind in (3, 4) and rank >= 2:
         along = 1 if rng.random() < 0.7 else axis
         vector = rng.uniform(0.5, 1.5, shape[along]).astype(np.float32)
@@ -169,7 +170,7 @@ def _reshape(b, x, rng):
 
 
 def show(node):
-    """The expression of a node on one line: splat constants as their number, other attributes as they are."""
+    """The expression of a node on one line, constants of one value as their number."""
     if node.data is not None:
         same = node.data.size and (node.data == node.data.reshape(-1)[0]).all()
         return f"{node.data.reshape(-1)[0]:g}" if same else f"const{list(node.shape)}"

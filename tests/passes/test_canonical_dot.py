@@ -30,7 +30,8 @@ def test_a_shared_right_operand_joins_batch_and_rows():
         w = b.constant(np.arange(8, dtype=np.float32).reshape(1, 4, 2))
         return b.apply(ops.Dot(), x, b.broadcast(w, (5, 4, 2)))
 
-    assert canonical(dot, (5, 3, 4)) == "reshape[5, 3, 2](dot(reshape[15, 4](x), reshape[4, 2](const[1, 4, 2])))"
+    want = "reshape[5, 3, 2](dot(reshape[15, 4](x), reshape[4, 2](const[1, 4, 2])))"
+    assert canonical(dot, (5, 3, 4)) == want
 
 
 def test_real_batches_stay():

@@ -1,4 +1,4 @@
-"""Constant folding: known values are computed, scalars stay scalars, large results stay computed."""
+"""Constant folding: known values are computed, scalars stay scalars, blow-ups stay."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -21,7 +21,10 @@ def folded(make):
 
 
 def test_arithmetic_on_constants():
-    node = folded(lambda b, x: b.binary("add", b.constant([1, 2], DType.I64), b.constant([3, 4], DType.I64)))
+    def make(b, x):
+        return b.binary("add", b.constant([1, 2], DType.I64), b.constant([3, 4], DType.I64))
+
+    node = folded(make)
     assert node.data.tolist() == [4, 6]
 
 
@@ -37,7 +40,7 @@ def test_shape_arithmetic_through_a_small_broadcast():
 def test_a_stretched_scalar_is_computed_before_stretching():
     def make(b, x):
         wide = b.broadcast(b.constant(3.0, DType.F32), (1000, 1000))
-        return b.binary("add", b.unary("neg", wide), b.broadcast(b.constant(1.0, DType.F32), (1000, 1000)))
+        return b.binary("add", b.unary("neg", wide), b.constant(1.0, DType.F32))
 
     node = folded(make)
     assert isinstance(node.op, ops.Broadcast) and node.inputs[0].data.tolist() == [[-2]]
@@ -81,7 +84,7 @@ def test_what_reads_an_input_stays():
 
 
 def test_invalid_arithmetic_is_silent():
-    node = folded(lambda b, x: b.binary("div", b.constant(1.0, DType.F32), b.constant(0.0, DType.F32)))
+    node = folded(lambda b, x: b.unary("reciprocal", b.constant(0.0, DType.F32)))
     assert np.isinf(node.data)
 
 

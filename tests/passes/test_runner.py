@@ -1,4 +1,4 @@
-"""The pass runner: order, early stop, callbacks, and that every pass keeps what the graph computes."""
+"""The pass runner: order, early stop, callbacks, and that every pass keeps the values."""
 
 import pytest
 from hypothesis import given, settings

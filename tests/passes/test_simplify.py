@@ -14,7 +14,8 @@ from aotc.passes.simplify import simplify
 def simplified(make, *types):
     """The expression that ``make(builder, *inputs)`` simplifies to, values compared on the way."""
     b = Builder()
-    xs = [b.parameter(name, type_) for name, type_ in zip("xyz", types or (f32(2, 3),), strict=False)]
+    named = zip("xyz", types or (f32(2, 3),), strict=False)
+    xs = [b.parameter(name, type_) for name, type_ in named]
     graph = b.finish("g", [("out", make(b, *xs))])
     after = simplify(graph)
     assert_same_values(graph, after)
@@ -46,8 +47,12 @@ ARITHMETIC = {
     "neg(neg)": (lambda b, x: b.unary("neg", b.unary("neg", x)), "x"),
     "exp(exp) stays": (lambda b, x: b.unary("exp", b.unary("exp", x)), "exp(exp(x))"),
     "x*-1": (lambda b, x: b.binary("mul", x, scalar(b, -1)), "neg(x)"),
-    "x+(-y)": (lambda b, x: b.binary("add", x, b.unary("neg", b.unary("tanh", x))), "sub(x, tanh(x))"),
-    "x-(-y)": (lambda b, x: b.binary("sub", x, b.unary("neg", b.unary("tanh", x))), "add(x, tanh(x))"),
+    "x+(-y)": (
+        lambda b, x: b.binary("add", x, b.unary("neg", b.unary("tanh", x))), "sub(x, tanh(x))",
+    ),
+    "x-(-y)": (
+        lambda b, x: b.binary("sub", x, b.unary("neg", b.unary("tanh", x))), "add(x, tanh(x))",
+    ),
     "x**2": (lambda b, x: b.binary("pow", x, scalar(b, 2)), "mul(x, x)"),
     "x**3": (lambda b, x: b.binary("pow", x, scalar(b, 3)), "mul(mul(x, x), x)"),
     "x**1": (lambda b, x: b.binary("pow", x, scalar(b, 1)), "x"),
@@ -76,7 +81,9 @@ ARITHMETIC = {
         "sigmoid(x)",
     ),
     "1/(1+exp(x)) stays": (
-        lambda b, x: b.binary("div", scalar(b, 1), b.binary("add", b.unary("exp", x), scalar(b, 1))),
+        lambda b, x: b.binary(
+            "div", scalar(b, 1), b.binary("add", b.unary("exp", x), scalar(b, 1))
+        ),
         "div(1, add(exp(x), 1))",
     ),
     "select(true)": (
