@@ -16,9 +16,9 @@ def evaluate(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.nda
     """Run ``graph`` node by node with each primitive's numpy meaning.
 
     ``inputs`` has one array of the declared type for each graph input. The results are fresh,
-    contiguous arrays in the order of the outputs. UsageError when an input is missing, unknown or of
-    the wrong type; VerifyError when a primitive computes something other than its type. Values that
-    nobody reads any more are freed, and no recursion depends on the depth of the graph.
+    contiguous arrays in the order of the outputs. UsageError when an input is missing, unknown or
+    of the wrong type; VerifyError when a primitive computes something other than its type. Values
+    that nobody reads any more are freed, and no recursion depends on the depth of the graph.
     """
     _check_inputs(graph, inputs)
     nodes = list(graph.nodes())

@@ -80,20 +80,19 @@ def _op_text(node: Node, operands: list[str]) -> str:
             return f"constant #{op.digest}"
         return f"constant [{', '.join(map(_element_text, node.data.reshape(-1)))}]"
     attributes = [
-        f"{field.name}={_attribute_text(getattr(op, field.name))}"
+        f"{field.name}={_attribute_text(str(field.type), getattr(op, field.name))}"
         for field in dataclasses.fields(op)
     ]
     return f"{op.mnemonic}({', '.join(operands + attributes)})"
 
 
-def _attribute_text(value: object) -> str:
+def _attribute_text(declared: str, value: object) -> str:
     if isinstance(value, DType):
         return value.value
     if isinstance(value, tuple):
-        return f"({', '.join(str(int(entry)) for entry in value)})"
-    if isinstance(value, float):
-        return _element_text(np.float64(value))
-    return json.dumps(value)
+        return f"({', '.join(map(str, value))})"
+    # by the declaration, because callers may give a float attribute as a Python integer
+    return _element_text(np.float64(value)) if declared == "float" else json.dumps(value)
 
 
 def _element_text(element: np.generic) -> str:
@@ -120,15 +119,21 @@ def _dim_text(dim: Dim) -> str:
     return json.dumps(dim.name) + bound
 
 
-def _fitting(value: int, dtype: np.dtype) -> np.generic:
+def _scalar(array: np.ndarray) -> np.generic:
+    element: np.generic = array[()]
+    return element
+
+
+def _fitting(value: int, dtype: np.dtype) -> np.ndarray:
+    """A rank-0 array; ValueError when an integer type cannot hold ``value``."""
     info = np.iinfo(dtype)
     if not info.min <= value <= info.max:
         raise ValueError(f"{value} does not fit {dtype.name}")
-    return np.asarray(value, dtype)[()]
+    return np.asarray(value, dtype)
 
 
 class _Scanner:
-    """Reads one line from left to right; each reader raises ValueError on finding something else."""
+    """Reads one line from left to right; a reader raises ValueError on finding anything else."""
 
     def __init__(self, line: str) -> None:
         self._line = line
@@ -178,16 +183,17 @@ class _Scanner:
         return tuple(self.items(")", self.integer))
 
     def element(self, dtype: DType) -> np.generic:
+        """One element in the form of ``_element_text``."""
         if dtype is DType.BOOL:
             return np.bool_(self.boolean())
         if dtype.is_float and self.take("bits:"):
             bits = int(self.expect("0x[0-9a-f]+", "the bits in hexadecimal"), 16)
             unsigned = np.dtype(f"u{dtype.size_bytes}")
-            return _fitting(bits, unsigned).view(dtype.numpy)
+            return _scalar(_fitting(bits, unsigned).view(dtype.numpy))
         word = self.expect(r"-?(?:inf|nan|[0-9][0-9.]*(?:e[-+]?\d+)?)", "a number")
         if dtype.is_float:
-            return dtype.numpy.type(word)
-        return _fitting(int(word), dtype.numpy)
+            return _scalar(np.asarray(dtype.numpy.type(word)))
+        return _scalar(_fitting(int(word), dtype.numpy))
 
     def type(self) -> TensorType:
         dtype = self.dtype()

@@ -43,7 +43,7 @@ def _check_names(graph: Graph) -> None:
 
 
 def _check_node(node: Node, inputs: set[Node], seen: set[Node]) -> None:
-    """ValueError when ``node`` breaks an invariant; ``seen`` holds the nodes that came before it."""
+    """ValueError when ``node`` breaks an invariant; ``seen`` holds the nodes before it."""
     for operand in node.inputs:
         if operand not in seen:  # nodes() yields operands first, except around a cycle
             raise ValueError(f"it takes part in a cycle through its operand {operand.op.mnemonic}")
