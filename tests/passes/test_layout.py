@@ -127,9 +127,9 @@ def test_vision_transformer_patches_are_a_plain_reshape():
         tokens = net.transpose(net.reshape(patches, (1, 6, 4)), (0, 2, 1))
         return net.apply(ops.Concat(1), net.weights(1, 1, 6), tokens)
 
-    assert shown(laid_out(make, 1, 3, 8, 8)) == [
-        "concat(const[1, 1, 6], reshape[1, 4, 6](conv(transpose[0, 2, 3, 1](x), const[6, 3, 4, 4])))"
-    ]
+    conv = "conv(transpose[0, 2, 3, 1](x), const[6, 3, 4, 4])"
+    want = f"concat(const[1, 1, 6], reshape[1, 4, 6]({conv}))"
+    assert shown(laid_out(make, 1, 3, 8, 8)) == [want]
 
 
 def test_tokens_between_convolutions():
@@ -145,7 +145,7 @@ def test_tokens_between_convolutions():
 
 
 def test_transposed_convolution_as_a_product():
-    """[N,C,H,W] -> rows times [C, O*2*2] -> [N,O,2H,2W]: interleaving moves elements once, no more."""
+    """[N,C,H,W] -> rows times [C, O*2*2] -> [N,O,2H,2W]: interleaving moves elements once."""
 
     def deconv(net, x, out):
         n, c, h, w = x.shape
