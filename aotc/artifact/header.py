@@ -141,5 +141,5 @@ def _describe(param: Param) -> str:
 
 def _comment_safe(text: str) -> str:
     """``text`` in printable ASCII that cannot end the comment it stands in."""
-    plain = "".join(c if " " <= c <= "~" else "?" for c in text)
-    return plain.replace("*/", "* /").replace("/*", "/ *").replace("\\", "/")
+    plain = "".join(c if " " <= c <= "~" and c != "\\" else "?" for c in text)
+    return plain.replace("*/", "* /").replace("/*", "/ *")

@@ -49,7 +49,7 @@ def test_weights_in_a_file_are_an_argument_with_size_and_digest():
 
 
 def test_names_cannot_break_out_of_the_comment():
-    text = header(["x*/ int y; /*", "line\nbreak", "\\"])
+    text = header(["x*/ int y; /*", "line\nbreak", "*\\", "/*/*"])
     assert text.count("*/") == text.count("/*")
     assert "line?break" in text
 
