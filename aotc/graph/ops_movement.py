@@ -106,7 +106,7 @@ class Slice(Op):
             end = start + count * step
             # an end of -1 would count from the back, so a slice down to element 0 ends at None
             index.append(slice(start, None if end < 0 else end, step) if count else slice(0, 0))
-        return operands[0][tuple(index)]
+        return np.asarray(operands[0][tuple(index)])
 
 
 @dataclass(frozen=True)
@@ -185,9 +185,10 @@ def _expect_reachable(data: TensorType, axis: int, indices: TensorType) -> None:
 
 def _clamped(indices: np.ndarray, size: int) -> np.ndarray:
     """int64 indices within ``size``: negative ones count from the end, others are clamped."""
-    # uint64 above 2**63 would turn negative, so clamp before the conversion
-    wide = np.minimum(indices, np.iinfo(np.int64).max).astype(np.int64)
-    return np.asarray(np.clip(np.where(wide < 0, wide + size, wide), 0, max(size - 1, 0)))
+    if indices.dtype == np.uint64:  # those from 2**63 on would turn negative in int64
+        indices = np.minimum(indices, np.uint64(size))
+    wide = indices.astype(np.int64)
+    return np.asarray(np.clip(wide + np.where(wide < 0, size, 0), 0, max(size - 1, 0)))
 
 
 @dataclass(frozen=True)

@@ -120,10 +120,12 @@ class CumSum(Op):
 def _windows(
     x: np.ndarray, window: tuple[int, ...], strides: tuple[int, ...], dilation: tuple[int, ...]
 ) -> np.ndarray:
-    """Every window of ``x``, as a view [*positions, *window]; one entry per axis everywhere."""
+    """Every window over the last axes of ``x``, as a view [*leading, *positions, *window]."""
     reach = tuple((size - 1) * gap + 1 for size, gap in zip(window, dilation, strict=True))
-    steps = tuple(slice(None, None, step) for step in (*strides, *dilation))
-    return np.asarray(sliding_window_view(x, reach)[steps])
+    leading = x.ndim - len(window)
+    steps = [slice(None, None, step) for step in (*[1] * leading, *strides, *dilation)]
+    views: np.ndarray = sliding_window_view(x, reach, axis=tuple(range(leading, x.ndim)))
+    return views[tuple(steps)]
 
 
 @dataclass(frozen=True)
@@ -236,12 +238,11 @@ class Conv(Op):
         data = np.moveaxis(data, -1, 1) if self.channels_last else data
         sides = [(0, 0), (0, 0), *zip(self.low, self.high, strict=True)]
         padded = np.pad(data, sides) if any(map(any, sides)) else data
-        window, one = weights.shape[2:], (1, 1)
-        views = _windows(padded, one + window, one + self.strides, one + self.dilation)
-        rank = len(window)
+        window, rank = weights.shape[2:], len(self.strides)
+        views = _windows(padded, window, self.strides, self.dilation)
         extents = views.shape[2 : 2 + rank]
-        # [N, C, *extents, 1, 1, *window] -> [N, groups, C/groups * window, positions] (im2col)
-        order = (0, 1, *range(4 + rank, 4 + 2 * rank), *range(2, 2 + rank), 2 + rank, 3 + rank)
+        # [N, C, *extents, *window] -> [N, groups, C/groups * window, positions] (im2col)
+        order = (0, 1, *range(2 + rank, 2 + 2 * rank), *range(2, 2 + rank))
         taps = weights.shape[1] * math.prod(window)
         columns = views.transpose(order).reshape(
             data.shape[0], self.groups, taps, math.prod(extents)

@@ -92,7 +92,9 @@ def _attribute_text(declared: str, value: object) -> str:
     if isinstance(value, tuple):
         return f"({', '.join(map(str, value))})"
     # by the declaration, because callers may give a float attribute as a Python integer
-    return _element_text(np.float64(value)) if declared == "float" else json.dumps(value)
+    if declared == "float" and isinstance(value, (int, float)):
+        return _element_text(np.float64(value))
+    return json.dumps(value)
 
 
 def _element_text(element: np.generic) -> str:
@@ -117,11 +119,6 @@ def _dim_text(dim: Dim) -> str:
         return str(dim)
     bound = "" if dim.bound is None else f"<={dim.bound}"
     return json.dumps(dim.name) + bound
-
-
-def _scalar(array: np.ndarray) -> np.generic:
-    element: np.generic = array[()]
-    return element
 
 
 def _fitting(value: int, dtype: np.dtype) -> np.ndarray:
@@ -182,18 +179,18 @@ class _Scanner:
         self.expect(r"\(", "'('")
         return tuple(self.items(")", self.integer))
 
-    def element(self, dtype: DType) -> np.generic:
-        """One element in the form of ``_element_text``."""
+    def element(self, dtype: DType) -> np.ndarray:
+        """One element in the form of ``_element_text``, as a rank-0 array."""
         if dtype is DType.BOOL:
-            return np.bool_(self.boolean())
+            return np.asarray(self.boolean())
         if dtype.is_float and self.take("bits:"):
             bits = int(self.expect("0x[0-9a-f]+", "the bits in hexadecimal"), 16)
             unsigned = np.dtype(f"u{dtype.size_bytes}")
-            return _scalar(_fitting(bits, unsigned).view(dtype.numpy))
+            return _fitting(bits, unsigned).view(dtype.numpy)
         word = self.expect(r"-?(?:inf|nan|[0-9][0-9.]*(?:e[-+]?\d+)?)", "a number")
         if dtype.is_float:
-            return _scalar(np.asarray(dtype.numpy.type(word)))
-        return _scalar(_fitting(int(word), dtype.numpy))
+            return np.asarray(word).astype(dtype.numpy)
+        return _fitting(int(word), dtype.numpy)
 
     def type(self) -> TensorType:
         dtype = self.dtype()
