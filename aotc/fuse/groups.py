@@ -1,7 +1,8 @@
 """Fusion: a Graph becomes Groups; each group is computed by one kernel and yields one tensor.
 
-Reshape, Transpose, Slice and Broadcast join no group (except inside row groups): the lowering reads through
-them as strided views. Everything else is in exactly one group, and the groups are in execution order.
+Reshape, Transpose, Slice and Broadcast join no group (except inside row groups): the lowering
+reads through them as strided views. Everything else is in exactly one group, and the groups are in
+execution order.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class GroupKind(enum.Enum):
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """``nodes`` in execution order. ``anchor`` is the node that gives the group its kind, ``result`` the only
-    node that anything outside the group reads."""
+    """``nodes`` in execution order. ``anchor`` is the node that gives the group its kind,
+    ``result`` the only node that anything outside the group reads."""
 
     kind: GroupKind
     nodes: tuple[Node, ...]
@@ -77,7 +78,8 @@ def fuse(graph: Graph) -> Groups:
 
 
 def is_depthwise(node: Node) -> bool:
-    """Whether a Conv has one input and one output channel per group and lanes can run along channels."""
+    """Whether a Conv has one input and one output channel per group and lanes can run along
+    channels."""
     op = node.op
     if not isinstance(op, ops.Conv) or not op.channels_last or op.groups == 1:
         return False
@@ -149,7 +151,8 @@ class _Fuser:
     def _absorb_users(
         self, members: set[Node], anchor: Node, fits: Callable[[Node], bool]
     ) -> tuple[set[Node], Node]:
-        """Adds users of the group for which ``fits`` holds, as long as it ends in a single result."""
+        """Adds users of the group for which ``fits`` holds, as long as it ends in a single
+        result."""
         members = set(members)
         best, result = set(members), anchor
         while len(members) < len(best) + LOOKAHEAD:
@@ -217,7 +220,8 @@ def _same_shape_rule(anchor: Node) -> Callable[[Node], bool]:
 
 
 def _row_rule(anchor: Node) -> Callable[[Node], bool]:
-    """Accepts what a row kernel can compute: full rows, one value per row, and the way between both."""
+    """Accepts what a row kernel can compute: full rows, one value per row, and the way between
+    both."""
     op = anchor.op
     assert isinstance(op, ops.Reduce)
     full = anchor.inputs[0].shape

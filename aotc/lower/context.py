@@ -37,7 +37,8 @@ class Context:
         return self.target.vector_bits // 32
 
     def lanes_for(self, *dtypes: DType) -> int:
-        """Lanes per vector when the widest of ``dtypes`` fills one; bool and bytes count as 32 bits."""
+        """Lanes per vector when the widest of ``dtypes`` fills one; bool and bytes count
+        as 32 bits."""
         widest = max(4, *(dtype.size_bytes for dtype in dtypes))
         return self.target.vector_bits // (8 * widest)
 
@@ -85,8 +86,8 @@ class Context:
         return View.packed(storage, dtype, shape)
 
     def constant(self, values: np.ndarray, name: str) -> View:
-        """Read-only storage holding ``values`` in row-major order; equal constant arrays are shared by the
-        artifact, not here."""
+        """Read-only storage holding ``values`` in row-major order; equal constant arrays
+        are shared by the artifact, not here."""
         dtype = DType.of(values)
         storage = Storage(name, Role.CONST, values.nbytes, values)
         return View.packed(storage, dtype, values.shape)
@@ -101,7 +102,8 @@ class Context:
         lower_copy(self, source, target)
 
     def operands(self, nodes: Iterable[Node], members: Sequence[Node]) -> list[Node]:
-        """The nodes outside ``members`` that ``nodes`` read, in first-use order, scalars constants left out."""
+        """The nodes outside ``members`` that ``nodes`` read, in first-use order, scalars
+        constants left out."""
         inside = set(members)
         found: dict[Node, None] = {}
         for node in nodes:
@@ -112,7 +114,8 @@ class Context:
 
 
 def scalar_value(node: Node) -> float | int | None:
-    """The value of a constant that is the same everywhere (through broadcasts and reshapes), or None."""
+    """The value of a constant that is the same everywhere (through broadcasts and reshapes),
+    or None."""
     while isinstance(node.op, (ops.Broadcast, ops.Reshape)):
         node = node.inputs[0]
     if node.data is None or isinstance(node.op, Parameter) or node.data.size != 1:

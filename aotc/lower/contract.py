@@ -1,9 +1,11 @@
-"""CONTRACT groups: Dot and Conv as one register-tiled kernel, with the pointwise ops that follow in its epilogue.
+"""CONTRACT groups: Dot and Conv as one register-tiled kernel, with the pointwise ops that follow
+in its epilogue.
 
-Every contraction is seen as result[*batch, row, column, channel] = sum over depth of lhs[*batch, row, column,
-*depth] * rhs[*batch, *depth, channel]. A convolution gets there without copying: its lhs is a strided view in which
-windows overlap. Lanes run along channels and each result adds its terms in depth order with one fused
-multiply-add each, so the bytes do not depend on vector width or tile sizes.
+Every contraction is seen as result[*batch, row, column, channel] = sum over depth of lhs[*batch,
+row, column, *depth] * rhs[*batch, *depth, channel]. A convolution gets there without copying: its
+lhs is a strided view in which windows overlap. Lanes run along channels and each result adds its
+terms in depth order with one fused multiply-add each, so the bytes do not depend on vector width
+or tile sizes.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ def lower_contract(context: Context, group: Group) -> None:
     operands = _simplified(operands)
     batch, depth = operands.lhs.shape[: operands.batch], operands.lhs.shape[operands.batch + 2 :]
     rows, columns, channels = operands.result.shape[-3:]
+    column_stride = operands.lhs.strides[operands.batch + 1]
+    inner_stride = operands.lhs.strides[-1]
     sizes = ContractSizes(
         batch=math.prod(batch),
         rows=rows,
@@ -47,6 +51,11 @@ def lower_contract(context: Context, group: Group) -> None:
         inner_depth=depth[-1],
         lanes=context.lanes_for(operands.lhs.dtype, operands.result.dtype),
         elem_bytes=operands.lhs.dtype.size_bytes,
+        overlapping=columns > 1
+        and abs(column_stride) < depth[-1] * abs(inner_stride) <= 16 * depth[-1]
+        and column_stride != 0
+        and math.prod(depth[:-1]) > 1
+        and depth[-1] <= 8,
         lhs_bytes=(operands.lhs.high - operands.lhs.low + 1) * operands.lhs.dtype.size_bytes,
     )
     recipe = choose_contract(sizes, context.target)
@@ -57,9 +66,7 @@ def lower_contract(context: Context, group: Group) -> None:
     context.emit(writer.call())
 
 
-def _dot_operands(
-    context: Context, anchor: Node, result: View, leaves: Sequence[View]
-) -> Operands:
+def _dot_operands(context: Context, anchor: Node, result: View, leaves: Sequence[View]) -> Operands:
     lhs, rhs = (context.view(operand) for operand in anchor.inputs)
     if rhs.storage.role is not Role.CONST and rhs.strides[-1] not in (0, 1):
         packed = context.temporary(rhs.dtype, rhs.shape, "packed")
@@ -144,13 +151,12 @@ def _conv_operands(
         rhs = _insert_axis(rhs, 0)
     outer = lhs.shape[: batch - 1]
     rhs = replace(rhs, shape=(*outer, *rhs.shape[batch - 1 :]))
-    return Operands(
-        batch, lhs, rhs, canonical(result), tuple(canonical(leaf) for leaf in leaves)
-    )
+    return Operands(batch, lhs, rhs, canonical(result), tuple(canonical(leaf) for leaf in leaves))
 
 
 def _simplified(operands: Operands) -> Operands:
-    """Fewer axes with the same meaning: batch axes of size 1 dropped, pixel and depth axes merged."""
+    """Fewer axes with the same meaning: batch axes of size 1 dropped, pixel and depth axes
+    merged."""
     batch, lhs, rhs = operands.batch, operands.lhs, operands.rhs
     pixels = [operands.result, *operands.leaves]
     for axis in reversed(range(batch)):
@@ -187,7 +193,8 @@ def _drop_axis(view: View, axis: int) -> View:
 
 
 def _merge_axes(view: View, axis: int) -> View | None:
-    """Axes ``axis`` and ``axis + 1`` as one; None when the view does not step through them evenly."""
+    """Axes ``axis`` and ``axis + 1`` as one; None when the view does not step through them
+    evenly."""
     (outer, inner), (outer_stride, inner_stride) = (
         view.shape[axis : axis + 2],
         view.strides[axis : axis + 2],
@@ -224,7 +231,9 @@ def _pack(operands: Operands, recipe: ContractRecipe) -> np.ndarray:
     Batch axes along which the weights repeat stay of size 1.
     """
     rhs = operands.rhs
-    repeated = tuple(1 if stride == 0 else dim for dim, stride in zip(rhs.shape, rhs.strides, strict=True))
+    repeated = tuple(
+        1 if stride == 0 else dim for dim, stride in zip(rhs.shape, rhs.strides, strict=True)
+    )
     kept = repeated[: operands.batch] + rhs.shape[operands.batch :]
     values = constant_array(replace(rhs, shape=kept))
     channels = rhs.shape[-1]

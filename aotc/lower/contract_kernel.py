@@ -1,7 +1,9 @@
-"""The loop nest of one contraction: canonical operands and a recipe go in, a kernel call comes out."""
+"""The loop nest of one contraction: canonical operands and a recipe go in, a kernel call comes
+out."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -20,14 +22,19 @@ from aotc.schedule.recipe import ContractRecipe, Segment
 
 @dataclass(frozen=True)
 class Operands:
-    """A contraction in canonical form. ``lhs`` [*batch, row, column, *depth]; ``rhs`` [*batch, *depth, channel];
-    ``result`` and every view of ``leaves`` [*batch, row, column, channel]."""
+    """A contraction in canonical form. ``lhs`` [*batch, row, column, *depth]; ``rhs`` [*batch,
+    *depth, channel]; ``result`` and every view of ``leaves`` [*batch, row, column,
+    channel]."""
 
     batch: int  # number of batch axes
     lhs: View
     rhs: View
     result: View
     leaves: tuple[View, ...]
+
+
+PixelBody = Callable[[Segment, Segment, Expr, Expr], list[Stmt]]
+PanelBody = Callable[[Segment, Expr], list[Stmt]]
 
 
 @dataclass(frozen=True)
@@ -51,12 +58,18 @@ def multiply_add(a: Expr, b: Expr, c: Expr) -> Expr:
     return Fma(a, b, c) if a.dtype.is_float else Bin("add", Bin("mul", a, b), c)
 
 
+def _first(segment: Segment, tile: Expr) -> Expr:
+    """The first element of tile number ``tile`` of ``segment``."""
+    return index.add(index.mul(tile, segment.size), index.lit(segment.start))
+
+
 class ContractWriter:
     """Writes the kernel of one contraction.
 
-    ``epilogue`` are the pointwise nodes after the anchor, ``leaf_nodes`` what they read besides it, in the order of
-    ``operands.leaves``. ``packed`` is the constant storage of packed weights, or None when the rhs is
-    computed at run time and read through its own strides.
+    ``epilogue`` are the pointwise nodes after the anchor, ``leaf_nodes`` what they read
+    besides it, in the order of ``operands.leaves``. ``packed`` is the constant storage of
+    packed weights, or None when the rhs is computed at run time and read through its own
+    strides.
     """
 
     def __init__(
@@ -84,17 +97,19 @@ class ContractWriter:
         self.rhs = self.scope.access(rhs)
         self.leaves = [self.scope.access(leaf) for leaf in operands.leaves]
         self.result = self.scope.access(operands.result, write=True)
-        # Expensive epilogues run in a loop over the stored tile: unrolled over the accumulators they
+        # Expensive epilogues run in a loop over the stored tile: unrolled over the
+        # accumulators they
         # would bloat the code and spill.
         self.two_phase = weight_of(epilogue) > 0 and operands.result.dtype is self.dtype
 
     def call(self) -> Call:
         """The kernel and its call."""
         body = self._batches((), self.operands.lhs.shape[: self.operands.batch])
-        return self.scope.call(self.group.label, body, self._reusable())
+        return self.scope.call(self.group.label, body, self._reusable(), str(self.recipe))
 
     def _reusable(self) -> list[View]:
-        """Leaves that the result may overwrite: the same view, each element read before it is written."""
+        """Leaves that the result may overwrite: the same view, each element read before it
+        is written."""
         result = self.operands.result
         if self.two_phase:
             return []
@@ -110,57 +125,60 @@ class ContractWriter:
     def _batches(self, at: tuple[Expr, ...], dims: Sequence[int]) -> list[Stmt]:
         if dims:
             return loop(f"b{len(at)}", dims[0], lambda i: self._batches((*at, i), dims[1:]))
-        recipe = self.recipe
-        stmts: list[Stmt] = []
-        if recipe.panel_outer:
-            for panel in recipe.panels:
-                stmts += loop(
-                    "p", panel.count, lambda p, panel=panel: self._pixels(at, [panel], p)
-                )
-            return stmts
-        return self._pixels(at, recipe.panels, None)
-
-    def _pixels(
-        self, at: tuple[Expr, ...], panels: Sequence[Segment], p: Expr | None
-    ) -> list[Stmt]:
-        """All pixel tiles; inside each, the given panel ``p``, or all of ``panels``."""
-        stmts: list[Stmt] = []
-        for row, column in itertools.product(self.recipe.rows, self.recipe.columns):
-
-            def tiles(r: Expr, c: Expr, row: Segment = row, column: Segment = column) -> list[Stmt]:
-                r0 = index.add(index.mul(r, row.size), index.lit(row.start))
-                c0 = index.add(index.mul(c, column.size), index.lit(column.start))
-                if p is not None:
-                    return self._tile(at, _Tile(row, column, panels[0], r0, c0, p))
-                inner: list[Stmt] = []
-                for panel in panels:
-                    inner += loop(
-                        "p",
-                        panel.count,
-                        lambda q, panel=panel: self._tile(
-                            at, _Tile(row, column, panel, r0, c0, q)
-                        ),
-                    )
-                return inner
-
-            stmts += loop(
-                "r",
-                row.count,
-                lambda r, column=column, tiles=tiles: loop(
-                    "c", column.count, lambda c: tiles(r, c)
-                ),
+        panels = self.recipe.panels
+        if not self.recipe.panel_outer:
+            return self._pixels(
+                lambda *pixels: self._over_panels(panels, self._tile_at(at, *pixels))
             )
+        return self._over_panels(
+            panels,
+            lambda panel, p: self._pixels(
+                lambda *pixels: self._tile_at(at, *pixels)(panel, p),
+            ),
+        )
+
+    def _over_panels(self, panels: Sequence[Segment], body: PanelBody) -> list[Stmt]:
+        stmts: list[Stmt] = []
+        for panel in panels:
+            stmts += loop("p", panel.count, functools.partial(body, panel))
         return stmts
 
+    def _pixels(self, body: PixelBody) -> list[Stmt]:
+        """``body(row segment, column segment, first row, first column)`` for all pixel tiles."""
+
+        def over(row: Segment, column: Segment) -> list[Stmt]:
+            return loop(
+                "r",
+                row.count,
+                lambda r: loop(
+                    "c",
+                    column.count,
+                    lambda c: body(row, column, _first(row, r), _first(column, c)),
+                ),
+            )
+
+        stmts: list[Stmt] = []
+        for row, column in itertools.product(self.recipe.rows, self.recipe.columns):
+            stmts += over(row, column)
+        return stmts
+
+    def _tile_at(
+        self, at: tuple[Expr, ...], row: Segment, column: Segment, r0: Expr, c0: Expr
+    ) -> PanelBody:
+        return lambda panel, p: self._tile(at, _Tile(row, column, panel, r0, c0, p))
+
     def _tile(self, at: tuple[Expr, ...], tile: _Tile) -> list[Stmt]:
-        """One register tile: clear the accumulators, run the depth loops, store through the epilogue."""
+        """One register tile: clear the accumulators, run the depth loops, store through
+        the epilogue."""
         lanes = self.recipe.lanes
         acc = Buffer("acc", self.dtype, tile.pixels * tile.panel.size * lanes, Space.REGISTER)
         zero = Lit(0, self.dtype)
 
         def clear(i: Expr, j: Expr, w: int) -> list[Stmt]:
             return [
-                vector("v", lanes, lanes, lambda v: [Store(acc, self._cell(tile, i, j, w, v), zero)])
+                vector(
+                    "v", lanes, lanes, lambda v: [Store(acc, self._cell(tile, i, j, w, v), zero)]
+                )
             ]
 
         def step(k: tuple[Expr, ...]) -> list[Stmt]:
@@ -200,7 +218,9 @@ class ContractWriter:
     def _cell(self, tile: _Tile, i: Expr, j: Expr, w: int, v: Expr) -> Expr:
         """The accumulator of pixel (i, j), vector w, lane v of the tile."""
         pixel = index.add(index.mul(i, tile.column.size), j)
-        start = index.mul(index.add(index.mul(pixel, tile.panel.size), index.lit(w)), self.recipe.lanes)
+        start = index.mul(
+            index.add(index.mul(pixel, tile.panel.size), index.lit(w)), self.recipe.lanes
+        )
         return index.add(start, v)
 
     def _depth(
@@ -213,9 +233,7 @@ class ContractWriter:
         if len(dims) > 1:
             unrolled = math.prod(dims) <= self.recipe.depth_unroll
             kind = Kind.UNROLLED if unrolled else Kind.SERIAL
-            return loop(
-                f"k{len(k)}", dims[0], lambda i: self._depth((*k, i), dims[1:], step), kind
-            )
+            return loop(f"k{len(k)}", dims[0], lambda i: self._depth((*k, i), dims[1:], step), kind)
         extent, unroll = dims[0], min(self.recipe.depth_unroll, dims[0])
         chunks = extent // unroll
 
@@ -273,8 +291,8 @@ class ContractWriter:
     def _finish(
         self, at: tuple[Expr, ...], tile: _Tile, acc: Buffer | None, epilogue: Sequence[Node]
     ) -> list[Stmt]:
-        """Stores the tile through ``epilogue``, from the accumulators or, when ``acc`` is None, from the
-        result itself, where an earlier phase has put them."""
+        """Stores the tile through ``epilogue``, from the accumulators or, when ``acc`` is
+        None, from the result itself, where an earlier phase has put them."""
         anchor = self.group.anchor
 
         def put(i: Expr, j: Expr, w: int) -> list[Stmt]:

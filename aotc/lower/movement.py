@@ -1,4 +1,5 @@
-"""Pad and Concat: their operands are written straight into place where possible; only the rest is copied."""
+"""Pad and Concat: their operands are written straight into place where possible; only the rest is
+copied."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from aotc.lower.views import View
 
 
 def parts(node: Node, whole: View) -> list[tuple[Node, View]]:
-    """For each operand of a Pad or Concat laid out in ``whole``, the part of it that the operand fills."""
+    """For each operand of a Pad or Concat laid out in ``whole``, the part of it that the
+    operand fills."""
     match node.op:
         case ops.Pad(low=low):
             operand = node.inputs[0]
@@ -30,8 +32,9 @@ def parts(node: Node, whole: View) -> list[tuple[Node, View]]:
 def assign_homes(context: Context) -> None:
     """Lets the producers of Pad and Concat operands write into the result's storage directly.
 
-    Walks users before producers, so that a Concat inside a Pad ends up inside the Pad's storage. An operand
-    that is an input, a constant, a view of something else, or at home elsewhere already, is copied later.
+    Walks users before producers, so that a Concat inside a Pad ends up inside the Pad's
+    storage. An operand that is an input, a constant, a view of something else, or at home
+    elsewhere already, is copied later.
     """
     for node in reversed(list(context.graph.nodes())):
         if not isinstance(node.op, (ops.Pad, ops.Concat)):

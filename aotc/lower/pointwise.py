@@ -10,14 +10,35 @@ from aotc.graph.ir import Node
 from aotc.loop import index, mathlib
 from aotc.loop.ir import Conv, Expr, Lit, Sel, Stmt
 from aotc.lower.context import Context, scalar_value
-from aotc.lower.scope import KernelScope, loop, vector_sweep
+from aotc.lower.scope import KernelScope, loop, rest_lanes, vector, vector_sweep
 from aotc.lower.views import View, collapse
 
 #: Vectors per unrolled chunk of a sweep: enough to overlap loads with arithmetic latency.
 UNROLL = 4
+#: Elements of the contiguous axis of a transposed operand that are handled together: one cache
+#: line.
+BLOCK = 16
 #: Functions that expand to many instructions.
 HEAVY = frozenset(
-    "exp log tanh erf sigmoid sin cos tan asin acos atan sinh cosh asinh acosh atanh pow".split()
+    [
+        "exp",
+        "log",
+        "tanh",
+        "erf",
+        "sigmoid",
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "sinh",
+        "cosh",
+        "asinh",
+        "acosh",
+        "atanh",
+        "pow",
+    ]
 )
 
 
@@ -92,7 +113,8 @@ def sweep(
     compute: Callable[[Sequence[Expr]], Expr],
     unroll: int,
 ) -> None:
-    """Emits ``target[i] = compute(source[i] for each source)`` for every index of their common shape."""
+    """Emits ``target[i] = compute(source[i] for each source)`` for every index of their common
+    shape."""
     scope = KernelScope()
     scope.reserve(target, *sources)
     body = sweep_body(context, scope, target, sources, compute, unroll)
@@ -121,19 +143,83 @@ def sweep_body(
     output = scope.access(out_view, write=True)
     *outer, inner = out_view.shape
 
-    def nest(at: tuple[Expr, ...], dims: Sequence[int]) -> list[Stmt]:
-        if dims:
-            name = f"d{len(at)}"
-            return loop(name, dims[0], lambda i: nest((*at, i), dims[1:]))
+    blocked = _transposed_axis(out_view, in_views)
 
-        def element(i: Expr) -> list[Stmt]:
-            position = (*at, i)
-            value = compute([access.load(position) for access in inputs])
-            return [output.store(position, value)]
+    def element(at: tuple[Expr, ...]) -> list[Stmt]:
+        value = compute([access.load(at) for access in inputs])
+        return [output.store(at, value)]
 
-        return vector_sweep(inner, lanes, unroll, element)
+    def nest(at: tuple[Expr, ...]) -> list[Stmt]:
+        if len(at) == len(outer):
+            return vector_sweep(inner, lanes, unroll, lambda i: element((*at, i)))
+        if len(at) == blocked:
+            return _blocks(out_view.shape, at, nest_blocked)
+        return loop(f"d{len(at)}", outer[len(at)], lambda i: nest((*at, i)))
 
-    return nest((), outer)
+    def nest_blocked(at: tuple[Expr, ...], first: Expr, count: int) -> list[Stmt]:
+        """``count`` neighbours on the blocked axis, inside the loop over vectors of the
+        innermost axis."""
+        if len(at) == len(outer) - 1:
+            return _vectors_outside(inner, lanes, at, first, count, blocked, element)
+        return loop(
+            f"d{len(at) + 1}", outer[len(at) + 1], lambda i: nest_blocked((*at, i), first, count)
+        )
+
+    return nest(())
+
+
+def _transposed_axis(output: View, inputs: Sequence[View]) -> int:
+    """The axis along which an input is contiguous that the vectors step across; -1 when there
+    is none."""
+    for view in inputs:
+        if view.strides[-1] not in (0, 1) and 1 in view.strides[:-1]:
+            axis = view.strides.index(1)
+            if output.shape[axis] > 1:
+                return axis
+    return -1
+
+
+def _blocks(
+    shape: tuple[int, ...],
+    at: tuple[Expr, ...],
+    body: Callable[[tuple[Expr, ...], Expr, int], list[Stmt]],
+) -> list[Stmt]:
+    """The axis after ``at`` in blocks of BLOCK: a transposition then uses whole cache lines on
+    both sides."""
+    full, rest = divmod(shape[len(at)], BLOCK)
+    stmts: list[Stmt] = []
+    if full:
+        stmts += loop(f"t{len(at)}", full, lambda t: body(at, index.mul(t, BLOCK), BLOCK))
+    if rest:
+        stmts += body(at, index.lit(full * BLOCK), rest)
+    return stmts
+
+
+def _vectors_outside(
+    extent: int,
+    lanes: int,
+    at: tuple[Expr, ...],
+    first: Expr,
+    count: int,
+    axis: int,
+    element: Callable[[tuple[Expr, ...]], list[Stmt]],
+) -> list[Stmt]:
+    """For each vector of the innermost axis, the ``count`` positions of a block of ``axis``."""
+
+    def block(start: Expr, active: int, width: int) -> list[Stmt]:
+        def one(t: Expr) -> list[Stmt]:
+            head = (*at[:axis], index.add(first, t), *at[axis:])
+            return [vector("v", active, width, lambda v: element((*head, index.add(start, v))))]
+
+        return loop("t", count, one)
+
+    full, rest = divmod(extent, lanes)
+    stmts: list[Stmt] = []
+    if full:
+        stmts += loop("i", full, lambda i: block(index.mul(i, lanes), lanes, lanes))
+    if rest:
+        stmts += block(index.lit(full * lanes), rest, rest_lanes(rest, lanes))
+    return stmts
 
 
 def innermost_last(views: list[View]) -> list[View]:
@@ -145,8 +231,3 @@ def innermost_last(views: list[View]) -> list[View]:
         return views
     perm = tuple(axis for axis in range(rank) if axis != candidates[0]) + (candidates[0],)
     return [view.transpose(perm) for view in views]
-
-
-def position_zero(rank: int) -> tuple[Expr, ...]:
-    """The first index of a tensor of ``rank`` axes."""
-    return tuple(index.lit(0) for _ in range(rank))

@@ -1,4 +1,5 @@
-"""Lowering: Groups become a Program, one kernel call or a few for each group, equal kernels shared."""
+"""Lowering: Groups become a Program, one kernel call or a few for each group, equal kernels
+shared."""
 
 from __future__ import annotations
 
@@ -72,7 +73,8 @@ def lower(groups: Groups, target: Target, name: str) -> Program:
 def _bind_outputs(
     context: Context, graph: Graph, outputs: tuple[tuple[str, TensorType, Storage], ...]
 ) -> list[tuple[Node, View]]:
-    """Lets each output be written in place; returns those that must be copied: (node, output view)."""
+    """Lets each output be written in place; returns those that must be copied: (node, output
+    view)."""
     computed = {group.result for group in context.groups.groups}
     copied = []
     for (_, node), (_, type_, storage) in zip(graph.outputs, outputs, strict=True):

@@ -1,8 +1,9 @@
-"""REDUCE and ROWS groups: reductions with the pointwise ops before, between and after them in one kernel.
+"""REDUCE and ROWS groups: reductions with the pointwise ops before, between and after them in one
+kernel.
 
-A REDUCE keeps the innermost axis: lanes run along it and every result adds its terms in order. ROWS reduces
-the innermost axes: a row is added up in a fixed number of virtual lanes, which a fixed tree then joins, so the
-bytes do not depend on the target's vectors.
+A REDUCE keeps the innermost axis: lanes run along it and every result adds its terms in order.
+ROWS reduces the innermost axes: a row is added up in a fixed number of virtual lanes, which a
+fixed tree then joins, so the bytes do not depend on the target's vectors.
 """
 
 from __future__ import annotations
@@ -91,14 +92,11 @@ def lower_reduce(context: Context, group: Group) -> None:
         acc = Buffer("acc", dtype, -(-active // width) * width, Space.REGISTER)
 
         def each(body: Callable[[Expr], Stmt]) -> list[Stmt]:
-            stmts: list[Stmt] = []
-            for begin in range(0, active, width):
-                first_lane = index.lit(begin)
+            def part(begin: int) -> Stmt:
                 live = min(width, active - begin)
-                stmts.append(
-                    vector("v", live, width, lambda v, b=first_lane: [body(index.add(b, v))])
-                )
-            return stmts
+                return vector("v", live, width, lambda v: [body(index.add(index.lit(begin), v))])
+
+            return [part(begin) for begin in range(0, active, width)]
 
         def step(r: tuple[Expr, ...]) -> list[Stmt]:
             def term(v: Expr) -> Stmt:
@@ -148,7 +146,8 @@ def lower_rows(context: Context, group: Group) -> None:
 
 
 class _RowWriter:
-    """Writes a row kernel: one pass over the row for each Reduce, and one for a result that is a full row."""
+    """Writes a row kernel: one pass over the row for each Reduce, and one for a result that is
+    a full row."""
 
     def __init__(self, context: Context, group: Group) -> None:
         op = group.anchor.op
@@ -298,7 +297,8 @@ class _RowWriter:
         return self.leaves[node].load((*at, index.lit(0)))
 
     def _element(self, at: tuple[Expr, ...], root: Node, i: Expr) -> tuple[list[Stmt], Expr]:
-        """The value of ``root`` at element ``i`` of the row, and stores of what later passes reuse."""
+        """The value of ``root`` at element ``i`` of the row, and stores of what later
+        passes reuse."""
         inside = set(self.group.nodes)
         values: dict[Node, Expr] = {}
         stores: list[Stmt] = []
@@ -332,7 +332,8 @@ class _RowWriter:
         return stores, found
 
     def _reduction(self, at: tuple[Expr, ...], node: Node) -> list[Stmt]:
-        """One pass: the row of the operand in virtual lanes, then the tree, into the node's register."""
+        """One pass: the row of the operand in virtual lanes, then the tree, into the
+        node's register."""
         op = node.op
         assert isinstance(op, ops.Reduce)
         dtype = node.type.dtype
@@ -351,19 +352,28 @@ class _RowWriter:
 
             return body
 
-        stmts: list[Stmt] = [
-            vector("v", lanes, lanes, lambda v, u=u: [Store(acc, index.add(index.lit(u), v), first)])
-            for u in range(0, width, lanes)
-        ]
+        def clear(begin: int) -> Stmt:
+            return vector(
+                "v", lanes, lanes, lambda v: [Store(acc, index.add(index.lit(begin), v), first)]
+            )
+
+        def join(half: int, begin: int, step: int) -> Stmt:
+            return vector("v", step, step, lambda v: [self._join(acc, combine, half, begin, v)])
+
+        stmts = [clear(begin) for begin in range(0, width, lanes)]
         chunks = self.length // width
-        stmts += loop(
-            "i",
-            chunks,
-            lambda i: [
-                vector("v", lanes, lanes, add(index.add(index.mul(i, width), index.lit(u)), u))
-                for u in range(0, width, lanes)
-            ],
-        ) if chunks else []
+        stmts += (
+            loop(
+                "i",
+                chunks,
+                lambda i: [
+                    vector("v", lanes, lanes, add(index.add(index.mul(i, width), index.lit(u)), u))
+                    for u in range(0, width, lanes)
+                ],
+            )
+            if chunks
+            else []
+        )
         for begin in range(chunks * width, self.length, lanes):
             live = min(lanes, self.length - begin)
             cell = begin - chunks * width
@@ -371,10 +381,7 @@ class _RowWriter:
         half = width // 2
         while half:
             step = min(half, lanes)
-            stmts += [
-                vector("v", step, step, lambda v, h=half, b=b: [self._join(acc, combine, h, b, v)])
-                for b in range(0, half, step)
-            ]
+            stmts += [join(half, begin, step) for begin in range(0, half, step)]
             half //= 2
         total = Load(acc, index.lit(0))
         stmts.append(Store(self.scalars[node], index.lit(0), total))
@@ -398,4 +405,3 @@ class _RowWriter:
             self.group.result.type.dtype, *(a.buffer.dtype for a in self.leaves.values())
         )
         return vector_sweep(self.length, lanes, 2, body)
-

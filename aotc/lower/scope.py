@@ -1,4 +1,5 @@
-"""Writing one kernel: parameters are collected as views are accessed; loops come from small helpers."""
+"""Writing one kernel: parameters are collected as views are accessed; loops come from small
+helpers."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ Body = Callable[[Expr], Sequence[Stmt]]
 
 @dataclass(frozen=True)
 class Access:
-    """A view as the kernel sees it: a parameter buffer, strides in elements, and a constant base index."""
+    """A view as the kernel sees it: a parameter buffer, strides in elements, and a constant
+    base index."""
 
     buffer: Buffer
     strides: tuple[int, ...]
@@ -37,7 +39,8 @@ class Access:
 
 
 class KernelScope:
-    """The parameters of a kernel under construction, one per distinct piece of storage it touches."""
+    """The parameters of a kernel under construction, one per distinct piece of storage it
+    touches."""
 
     def __init__(self) -> None:
         self._params: dict[tuple[Storage, int, DType], tuple[Buffer, int]] = {}
@@ -67,9 +70,11 @@ class KernelScope:
             self._written.add(position)
         return Access(buffer, view.strides, view.offset - view.low)
 
-    def call(self, name: str, body: Sequence[Stmt], in_place: Sequence[View] = ()) -> Call:
-        """The finished kernel and its call. ``in_place`` are read views whose storage the first written
-        parameter may take over."""
+    def call(
+        self, name: str, body: Sequence[Stmt], in_place: Sequence[View] = (), recipe: str = ""
+    ) -> Call:
+        """The finished kernel and its call. ``in_place`` are read views whose storage the
+        first written parameter may take over."""
         params = [buffer for buffer, _ in self._params.values()]
         writes = frozenset(params[i] for i in self._written)
         (target, *_) = sorted(self._written)
@@ -78,7 +83,7 @@ class KernelScope:
             _, position = self._params[(view.storage, view.low, view.dtype)]
             if position not in self._written:
                 pairs.append((target, position))
-        kernel = Kernel(name, tuple(params), writes, tuple(body), may_alias=bool(pairs))
+        kernel = Kernel(name, tuple(params), writes, tuple(body), bool(pairs), recipe)
         return Call(kernel, tuple(self._args), tuple(pairs))
 
 
@@ -97,7 +102,8 @@ def vector(name: str, active: int, lanes: int, body: Body) -> For:
 
 
 def vector_sweep(extent: int, lanes: int, unroll: int, body: Body) -> list[Stmt]:
-    """``body`` for every index below ``extent``: chunks of ``unroll`` vectors, single vectors, a masked rest."""
+    """``body`` for every index below ``extent``: chunks of ``unroll`` vectors, single vectors,
+    a masked rest."""
     stmts: list[Stmt] = []
     step = lanes * unroll
     chunks = extent // step

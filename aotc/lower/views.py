@@ -1,4 +1,5 @@
-"""Strided views: how a tensor lies in a storage. Pure arithmetic on shapes and strides, no kernels."""
+"""Strided views: how a tensor lies in a storage. Pure arithmetic on shapes and strides, no
+kernels."""
 
 from __future__ import annotations
 
@@ -11,10 +12,11 @@ from aotc.loop.program import Storage
 
 @dataclass(frozen=True)
 class View:
-    """Element ``i`` of the tensor is element ``offset + sum(i[a] * strides[a])`` of the storage.
+    """Element ``i`` of the tensor is element ``offset + sum(i[a] * strides[a])`` of the
+    storage.
 
-    ``offset`` and ``strides`` count elements of ``dtype``. A stride of 0 repeats an element, negative strides
-    are allowed. Axes of size 1 have stride 0.
+    ``offset`` and ``strides`` count elements of ``dtype``. A stride of 0 repeats an element,
+    negative strides are allowed. Axes of size 1 have stride 0.
     """
 
     storage: Storage
@@ -79,8 +81,7 @@ class View:
     def broadcast(self, shape: tuple[int, ...]) -> View:
         """Stretch axes of size 1."""
         strides = tuple(
-            0 if dim == 1 else stride
-            for dim, stride in zip(self.shape, self.strides, strict=True)
+            0 if dim == 1 else stride for dim, stride in zip(self.shape, self.strides, strict=True)
         )
         return replace(self, shape=shape, strides=strides)
 
@@ -139,7 +140,8 @@ def _merge(dims: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def collapse(views: list[View]) -> list[View]:
-    """The same views of one shared shape with as few axes as all of them allow together (at least one).
+    """The same views of one shared shape with as few axes as all of them allow together (at
+    least one).
 
     Axes of size 1 vanish; neighbouring axes merge where every view steps through both evenly.
     """

@@ -1,4 +1,5 @@
-"""WINDOW and DEPTHWISE groups: sliding windows over each channel by itself, lanes along the innermost axis."""
+"""WINDOW and DEPTHWISE groups: sliding windows over each channel by itself, lanes along the
+innermost axis."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ Term = Callable[[tuple[Expr, ...], tuple[Expr, ...], Expr], Expr]
 
 
 def lower_window(context: Context, group: Group) -> None:
-    """Emits the kernel of a WINDOW group: result[i] = fn over taps t of data[i * stride + t * dilation]."""
+    """Emits the kernel of a WINDOW group: result[i] = fn over taps t of data[i * stride + t *
+    dilation]."""
     op = group.anchor.op
     assert isinstance(op, ops.ReduceWindow) and not any(op.low) and not any(op.high)
     data = context.view(group.anchor.inputs[0])
@@ -86,8 +88,8 @@ def sliding(
 
 
 class _Sweep:
-    """Writes one sliding-window kernel: tiles of several positions along the last sliding axis, one vector of
-    the innermost axis at a time, all taps unrolled when they are few."""
+    """Writes one sliding-window kernel: tiles of several positions along the last sliding
+    axis, one vector of the innermost axis at a time, all taps unrolled when they are few."""
 
     def __init__(
         self,
@@ -165,7 +167,8 @@ class _Sweep:
         active: int,
         lanes: int,
     ) -> list[Stmt]:
-        """``size`` positions at ``(*at, *column(t), start + v)``: clear, accumulate all taps, finish."""
+        """``size`` positions at ``(*at, *column(t), start + v)``: clear, accumulate all
+        taps, finish."""
         acc = Buffer("acc", self.dtype, size * lanes, Space.REGISTER)
 
         def each(body: Callable[[Expr, Expr], Stmt]) -> list[Stmt]:

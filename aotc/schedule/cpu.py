@@ -1,7 +1,8 @@
 """The CPU cost model: the sizes of a contraction and a target go in, a ContractRecipe comes out.
 
-The model counts cycles of the inner loop on a core that issues two vector FMAs and two loads a cycle with a
-latency of four: a tile of m pixels by n vectors costs, per depth step, max(m*n/2, (m+n)/2, 4) cycles.
+The model counts cycles of the inner loop on a core that issues two vector FMAs and two loads a
+cycle with a latency of four: a tile of m pixels by n vectors costs, per depth step, max(m*n/2,
+(m+n)/2, 4) cycles.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ from aotc.target import Target
 FMAS_PER_CYCLE = 2
 LOADS_PER_CYCLE = 2
 FMA_LATENCY = 4
+#: Cycles that a vector of weights costs beyond its load slot, from the second- and the first-
+#: level cache.
+FAR_LOAD, NEAR_LOAD = 0.75, 0.25
+#: What a broadcast of one element of the lhs costs beyond its load slot.
+BROADCAST = 0.1
 #: Cycles to start and drain one tile, and cycles per vector of its result.
 TILE_OVERHEAD = 16
 STORE_CYCLES = 2.0
 #: A second copy of the tile code (another tile size) must save at least this share of the cycles.
-VARIANT_PENALTY = 0.01
+VARIANT_PENALTY = 0.005
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class ContractSizes:
     lanes: int
     elem_bytes: int
     lhs_bytes: int
+    overlapping: bool  # neighbouring pixels read the same elements within the innermost depth loop
 
 
 def choose_contract(sizes: ContractSizes, target: Target) -> ContractRecipe:
@@ -48,7 +55,7 @@ def choose_contract(sizes: ContractSizes, target: Target) -> ContractRecipe:
         for columns in range(1, min(sizes.columns, pixels) + 1):
             most_rows = min(sizes.rows, pixels // columns) if columns == sizes.columns else 1
             for rows in range(1, most_rows + 1):
-                cost = _cost(sizes, vectors, rows, columns, width)
+                cost = _cost(sizes, target.l1_bytes, vectors, rows, columns, width)
                 if best is None or cost < best[0]:
                     best = (cost, (rows, columns, width))
     assert best is not None
@@ -69,7 +76,9 @@ def _widest(target: Target) -> int:
     return max(4, target.vector_registers // 2)
 
 
-def _cost(sizes: ContractSizes, vectors: int, rows: int, columns: int, width: int) -> float:
+def _cost(
+    sizes: ContractSizes, l1_bytes: int, vectors: int, rows: int, columns: int, width: int
+) -> float:
     """Cycles for the whole contraction with tiles of rows*columns pixels by ``width`` vectors."""
     total = 0.0
     variants = 0
@@ -78,8 +87,10 @@ def _cost(sizes: ContractSizes, vectors: int, rows: int, columns: int, width: in
             for panel in split_evenly(vectors, width):
                 pixels = row.size * column.size
                 results = pixels * panel.size
+                far = panel.size * sizes.lanes * sizes.elem_bytes * sizes.depth > l1_bytes // 2
                 loads = (pixels + panel.size) / LOADS_PER_CYCLE
                 step = max(results / FMAS_PER_CYCLE, loads, FMA_LATENCY)
+                step += panel.size * (FAR_LOAD if far else NEAR_LOAD) + pixels * BROADCAST
                 tile = sizes.depth * step + TILE_OVERHEAD + STORE_CYCLES * results
                 total += tile * row.count * column.count * panel.count
                 variants += 1
@@ -99,6 +110,9 @@ def _panels(channels: int, lanes: int, width: int) -> tuple[Segment, ...]:
 
 def _depth_unroll(sizes: ContractSizes, accumulators: int) -> int:
     """Enough steps in line to amortise the loop counter without bloating the code."""
+    if sizes.overlapping:
+        # Unrolled, the shared elements would be kept in registers from step to step, and spill.
+        return 1
     if sizes.inner_depth <= 8:
         return sizes.inner_depth
     return 8 if accumulators <= 4 else 4 if accumulators <= 16 else 2

@@ -1,4 +1,5 @@
-"""Recipes: the schedule of one kernel as a value: tile sizes, vector width, loop order, unrolling."""
+"""Recipes: the schedule of one kernel as a value: tile sizes, vector width, loop order,
+unrolling."""
 
 from __future__ import annotations
 
@@ -25,9 +26,10 @@ class Segment:
 class ContractRecipe:
     """How a contraction [rows, columns, channels] += sum over depth is tiled.
 
-    ``rows`` and ``columns`` tile the two pixel axes, ``panels`` tiles the channel axis in vectors of ``lanes``.
-    ``panel_outer`` keeps one panel of weights in cache while all pixels pass; otherwise the pixels of a tile
-    stay while all panels pass. ``depth_unroll`` steps of the innermost depth loop are laid out in line.
+    ``rows`` and ``columns`` tile the two pixel axes, ``panels`` tiles the channel axis in
+    vectors of ``lanes``. ``panel_outer`` keeps one panel of weights in cache while all pixels
+    pass; otherwise the pixels of a tile stay while all panels pass. ``depth_unroll`` steps of
+    the innermost depth loop are laid out in line.
     """
 
     lanes: int
@@ -49,7 +51,8 @@ class ContractRecipe:
 
 
 def split_evenly(extent: int, largest: int) -> tuple[Segment, ...]:
-    """Covers ``extent`` with as few tiles as ``largest`` allows, their sizes differing by at most one."""
+    """Covers ``extent`` with as few tiles as ``largest`` allows, their sizes differing by at
+    most one."""
     tiles = -(-extent // largest)
     size, longer = divmod(extent, tiles)
     segments = []
