@@ -1,6 +1,7 @@
 """CumSum, ArgReduce and TopK: one MOVE group in, one kernel out that walks lines along an axis.
 
-Lanes run across lines where both tensors are contiguous that way; otherwise a line is walked element by element.
+Lanes run across lines where both tensors are contiguous that way; otherwise a line is walked
+element by element.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from aotc.lower.views import View, collapse
 
 @dataclass(frozen=True)
 class _Cell:
-    """One line as a lane sees it: its position beside the axis, and its place in the register buffers."""
+    """One line as a lane sees it: its position beside the axis, and its place in the registers."""
 
     at: tuple[Expr, ...]
     lane: Expr
@@ -36,7 +37,8 @@ _OnLanes = Callable[[_OnCell], list[Stmt]]
 
 @dataclass(frozen=True)
 class _Lines:
-    """Lines of two tensors along one axis. The accesses take (*position beside the axis, place on the line)."""
+    """Lines of two tensors along one axis. The accesses take the position beside the axis, then the
+    place on the line."""
 
     source: Access
     target: Access
@@ -44,8 +46,8 @@ class _Lines:
     lanes: int  # lines taken at once
 
     def nest(self, block: Callable[[int, _OnLanes], list[Stmt]]) -> list[Stmt]:
-        """Loops over all lines. ``block(width, on_lanes)`` writes what happens to up to ``width`` lines;
-        ``on_lanes(body)`` repeats ``body`` for each of them."""
+        """Loops over all lines. ``block(width, on_lanes)`` writes what happens to up to ``width``
+        lines; ``on_lanes(body)`` repeats ``body`` for each of them."""
 
         def blocks(at: tuple[Expr, ...]) -> list[Stmt]:
             full = self.shape[-1] // self.lanes
@@ -80,7 +82,8 @@ class _Lines:
 def _lines(
     context: Context, scope: KernelScope, source: View, target: View, axis: int, reduced: bool
 ) -> _Lines:
-    """The lines of ``source`` and ``target`` along ``axis``, which ``target`` lacks when ``reduced``."""
+    """The lines of ``source`` and ``target`` along ``axis``, which ``target`` lacks when
+    ``reduced``."""
     scope.reserve(source, target)
     whole_source, whole_target = scope.access(source), scope.access(target, write=True)
     beside_source = _without(source, axis)
@@ -237,7 +240,8 @@ def _foremost(largest: bool, dtype: DType) -> Lit:
 
 
 def lower_top_k(context: Context, group: Group) -> None:
-    """Emits k searches along every line; each finds the element that ranks next after the one found before.
+    """Emits k searches along every line; each finds the element that ranks next after the one found
+    before.
 
     That order (value, then index) is total, so no marks on the elements taken are needed.
     """
