@@ -1,0 +1,67 @@
+"""The importer's builder: primitives go in, and whatever small result is already known comes out as a constant.
+
+Shape arithmetic in a model (Shape, Gather, Concat, ... feeding Reshape) thus becomes constants while the
+model is read, and every tensor gets a static shape.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aotc.errors import ModelError
+from aotc.graph import ops
+from aotc.graph.build import Builder
+from aotc.graph.ir import Node, Op
+
+EXACT_ELEMS = 4096
+"""Integers and bools up to this many elements are computed at once: they may become shapes."""
+
+FLOAT_ELEMS = 256
+"""Floats up to this many: scales and sizes, not weights, which the folding pass looks after."""
+
+
+def known_value(node: Node) -> np.ndarray | None:
+    """The values of a constant, or of a constant stretched by `Broadcast`, or of an `Iota`, if small."""
+    if node.data is not None:
+        return node.data
+    if isinstance(node.op, ops.Iota) and node.type.elems <= EXACT_ELEMS:
+        return node.op.evaluate()
+    if isinstance(node.op, ops.Broadcast) and node.inputs[0].data is not None:
+        # a view, so even a huge result costs nothing here
+        return np.broadcast_to(node.inputs[0].data, node.shape)
+    return None
+
+
+def is_small(node_or_size: int, is_float: bool) -> bool:
+    """Whether a tensor of so many elements is computed while reading."""
+    return node_or_size <= (FLOAT_ELEMS if is_float else EXACT_ELEMS)
+
+
+class FoldingBuilder(Builder):
+    """A `Builder` that evaluates small primitives of known operands at once.
+
+    `Broadcast` and `Iota` are kept as they are (a stretched scalar is better than a dense array) but count
+    as known; a `Reshape` of any constant shares its bytes.
+    """
+
+    def apply(self, op: Op, *operands: Node, origin: str = "") -> Node:
+        """The node ``op(operands)``, or its value; ModelError names ``origin`` when the type rule refuses."""
+        if isinstance(op, ops.Broadcast | ops.Iota):
+            return super().apply(op, *operands, origin=origin)
+        if not all(isinstance(x.op, ops.Constant | ops.Broadcast | ops.Iota) for x in operands):
+            return super().apply(op, *operands, origin=origin)
+        try:
+            type_ = op.infer(*(operand.type for operand in operands))
+        except ValueError as error:
+            raise ModelError(str(error), where=f"node '{origin}' ({op.mnemonic})") from None
+        if isinstance(op, ops.Reshape) and operands[0].data is not None:
+            return self.reuse_constant(operands[0], type_.dims)
+        sizes = [(type_.elems, type_.dtype.is_float)]
+        sizes += [(x.type.elems, x.type.dtype.is_float) for x in operands]
+        if not all(is_small(elems, is_float) for elems, is_float in sizes):
+            return super().apply(op, *operands, origin=origin)
+        values = [known_value(operand) for operand in operands]
+        known = [value for value in values if value is not None]
+        if len(known) < len(operands):
+            return super().apply(op, *operands, origin=origin)
+        return self.constant(np.asarray(op.evaluate(*known), dtype=type_.dtype.numpy))

@@ -1,0 +1,49 @@
+"""Operators that ONNX defines by other operators: a node and its operand types go in, a function body comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+
+from aotc.errors import UnsupportedError
+from aotc.frontend.tensors import ONNX_TYPES
+from aotc.graph.ir import Node
+
+
+def schema_function(
+    node: onnx.NodeProto,
+    schema: onnx.defs.OpSchema,
+    operands: Sequence[Node | None],
+    opset: int,
+) -> onnx.FunctionProto:
+    """ONNX's own definition of ``node`` at ``opset``; some definitions depend on the types of its operands."""
+    body = b""
+    if schema.has_context_dependent_function:
+        versions = [v for v in schema.context_dependent_function_opset_versions if v <= opset]
+        types = [_type_bytes(operand) for operand in operands]
+        if versions:
+            body = schema.get_context_dependent_function_with_opset_version(
+                max(versions), node.SerializeToString(), types
+            )
+    if not body and schema.has_function:
+        versions = [v for v in schema.function_opset_versions if v <= opset]
+        body = schema.get_function_with_opset_version(max(versions)) if versions else b""
+    if not body:
+        raise UnsupportedError(
+            f"operator {node.op_type} is not supported with these operands",
+            remedy="rewrite this part of the model with other operators",
+        )
+    function = onnx.FunctionProto()
+    function.ParseFromString(body)
+    for name, attribute in schema.attributes.items():
+        if attribute.default_value.name and name not in [e.name for e in function.attribute_proto]:
+            function.attribute_proto.append(attribute.default_value)
+    return function
+
+
+def _type_bytes(operand: Node | None) -> bytes:
+    if operand is None:
+        return onnx.TypeProto().SerializeToString()
+    number = ONNX_TYPES[operand.type.dtype]
+    return onnx.helper.make_tensor_type_proto(number, operand.shape).SerializeToString()

@@ -1,0 +1,354 @@
+"""The walk over an ONNX graph: nodes go in one by one, with their operands known, and become graph nodes."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnx
+
+from aotc.errors import AotcError, ModelError, UnsupportedError
+from aotc.frontend.attributes import Attributes
+from aotc.frontend.folding import FoldingBuilder
+from aotc.frontend.functions import schema_function
+from aotc.frontend.onnx_ops.call import Call
+from aotc.frontend.onnx_ops.table import RULES
+from aotc.frontend.order import MAX_DEPTH, Order, import_order
+from aotc.frontend.problems import Reporter
+from aotc.frontend.tensors import sparse_values, tensor_values
+from aotc.graph.ir import Node
+
+OLDEST_OPSET = 7
+
+MALFORMED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What Python raises on nonsense that no check foresaw; it becomes a ModelError naming the node."""
+
+
+class Missing(enum.Enum):
+    """Why a name has no node: an optional operand left out, or a node whose import failed."""
+
+    ABSENT = enum.auto()
+    FAILED = enum.auto()
+
+
+class _Incomplete(Exception):
+    """A node cannot be imported because of a failure that is already reported."""
+
+
+@dataclass
+class Scope:
+    """The names visible in one graph, branch or function body, and how to read its nodes."""
+
+    opsets: Mapping[str, int]
+    values: dict[str, Node | Missing] = field(default_factory=dict)
+    stored: dict[str, onnx.TensorProto | onnx.SparseTensorProto] = field(default_factory=dict)
+    parent: Scope | None = None
+    references: Mapping[str, onnx.AttributeProto] = field(default_factory=dict)
+    prefix: str = ""
+    depth: int = 0
+
+
+def normal_domain(domain: str) -> str:
+    """ONNX's own domain has two spellings."""
+    return "" if domain == "ai.onnx" else domain
+
+
+class Importer:
+    """Imports the nodes of one model into one builder."""
+
+    def __init__(
+        self,
+        functions: Iterable[onnx.FunctionProto],
+        folder: Path | None,
+        builder: FoldingBuilder,
+        reporter: Reporter,
+    ) -> None:
+        self._functions = {
+            (normal_domain(fn.domain), fn.name, fn.overload): fn for fn in functions
+        }
+        self._folder = folder
+        self._builder = builder
+        self._reporter = reporter
+
+    def store(self, scope: Scope, graph: onnx.GraphProto) -> None:
+        """Make the initialisers of ``graph`` visible in ``scope``; they are read when first used."""
+        named = [(tensor.name, tensor) for tensor in graph.initializer]
+        named += [(sparse.values.name, sparse) for sparse in graph.sparse_initializer]
+        for name, tensor in named:
+            if name in scope.stored:
+                raise ModelError(
+                    f"initialiser '{name}' is defined twice", remedy="export the model again"
+                )
+            scope.stored[name] = tensor
+
+    def lookup(self, scope: Scope, name: str) -> Node | Missing:
+        """The tensor called ``name``; ModelError when nothing defines it."""
+        at: Scope | None = scope
+        while at is not None:
+            if name in at.values:
+                return at.values[name]
+            if name in at.stored:
+                proto = at.stored[name]
+                dense = isinstance(proto, onnx.TensorProto)
+                read = tensor_values if dense else sparse_values
+                try:
+                    node: Node | Missing = self._builder.constant(read(proto, self._folder))
+                except AotcError as error:
+                    self._reporter.report(error, name)
+                    node = Missing.FAILED
+                at.values[name] = node
+                return node
+            at = at.parent
+        raise ModelError(
+            f"'{name}' is read, but no input, initialiser or node defines it",
+            remedy="the model is incomplete: export it again",
+        )
+
+    def run(self, nodes: Sequence[onnx.NodeProto], wanted: Sequence[str], scope: Scope) -> Order:
+        """Import what ``wanted`` needs of ``nodes``; the results stand in ``scope.values``."""
+        order = import_order(nodes, wanted)
+        for node in order.nodes:
+            for name in node.output:
+                if name in scope.values or name in scope.stored:
+                    error = ModelError(
+                        f"'{name}' is the name of an input or initialiser as well as an output",
+                        remedy="every tensor needs its own name: export the model again",
+                    )
+                    self._report(error, node, scope)
+        for node in order.cyclic:
+            error = ModelError(
+                "needs its own result: the graph has a cycle",
+                remedy="the file is damaged: export the model again",
+            )
+            self._report(error, node, scope)
+            scope.values.update(dict.fromkeys(filter(None, node.output), Missing.FAILED))
+        cyclic = {id(node) for node in order.cyclic}
+        for node in order.nodes:
+            if id(node) not in cyclic:
+                self._import(node, scope, order.used)
+        return order
+
+    def _report(self, error: AotcError, node: onnx.NodeProto, scope: Scope) -> None:
+        opset = scope.opsets.get(normal_domain(node.domain), 0)
+        domain = normal_domain(node.domain)
+        operator = f"{domain}.{node.op_type}" if domain else node.op_type
+        self._reporter.report(error, origin_of(node, scope), operator, opset)
+
+    def _import(self, node: onnx.NodeProto, scope: Scope, used: frozenset[str]) -> None:
+        results: Sequence[Node] | None = None
+        try:
+            results = self._results(node, scope, used)
+        except _Incomplete:
+            pass
+        except AotcError as error:
+            self._report(error, node, scope)
+        except MALFORMED as error:
+            text = f"cannot be read: {type(error).__name__}: {error}"
+            remedy = "the node is malformed: export the model again"
+            self._report(ModelError(text, remedy=remedy), node, scope)
+        for place, name in enumerate(node.output):
+            if not name:
+                continue
+            if results is not None and place < len(results):
+                scope.values[name] = results[place]
+            else:
+                scope.values[name] = Missing.FAILED
+                if results is not None and name in used:
+                    error = UnsupportedError(
+                        f"its output {place} ('{name}') is not supported",
+                        remedy="rewrite this part of the model",
+                    )
+                    self._report(error, node, scope)
+
+    def _results(
+        self, node: onnx.NodeProto, scope: Scope, used: frozenset[str]
+    ) -> Sequence[Node]:
+        domain = normal_domain(node.domain)
+        function = self._functions.get((domain, node.op_type, node.overload))
+        if function is not None:
+            return self._call_function(node, function, scope, self._operands(node, scope))
+        schema = checked_schema(node, domain, scope.opsets)
+        rule = RULES.get(node.op_type) if domain == "" else None
+        if rule is None and not (schema.has_function or schema.has_context_dependent_function):
+            raise UnsupportedError(
+                f"operator {node.op_type} is not supported",
+                remedy="rewrite this part of the model with other operators",
+            )
+        operands = self._operands(node, scope)
+        if rule is None:
+            body = schema_function(node, schema, operands, scope.opsets[domain])
+            return self._call_function(node, body, scope, operands)
+        origin = origin_of(node, scope)
+        call = Call(
+            operator=node.op_type,
+            version=schema.since_version,
+            origin=origin,
+            inputs=tuple(operands),
+            output_used=tuple(bool(name) and name in used for name in node.output),
+            attrs=Attributes(resolved_attributes(node, scope.references), self._folder),
+            builder=self._builder,
+            subgraph=lambda graph: self._branch(graph, scope, origin),
+        )
+        result = rule(call)
+        return [result] if isinstance(result, Node) else result
+
+    def _operands(self, node: onnx.NodeProto, scope: Scope) -> list[Node | None]:
+        operands: list[Node | None] = []
+        for name in node.input:
+            value = self.lookup(scope, name) if name else Missing.ABSENT
+            if value is Missing.FAILED:
+                raise _Incomplete
+            operands.append(value if isinstance(value, Node) else None)
+        return operands
+
+    def _branch(self, graph: onnx.GraphProto, outer: Scope, origin: str) -> list[Node]:
+        """The outputs of a subgraph without inputs, which sees the names of ``outer``."""
+        _expect_depth(outer)
+        scope = Scope(
+            opsets=outer.opsets,
+            parent=outer,
+            references=outer.references,
+            prefix=f"{origin}/",
+            depth=outer.depth + 1,
+        )
+        self.store(scope, graph)
+        names = [info.name for info in graph.output]
+        self.run(graph.node, names, scope)
+        return self._collect(names, scope)
+
+    def _collect(self, names: Iterable[str], scope: Scope) -> list[Node]:
+        values = [self.lookup(scope, name) for name in names]
+        nodes = [value for value in values if isinstance(value, Node)]
+        if len(nodes) < len(values):
+            raise _Incomplete
+        return nodes
+
+    def _call_function(
+        self,
+        node: onnx.NodeProto,
+        function: onnx.FunctionProto,
+        outer: Scope,
+        operands: Sequence[Node | None],
+    ) -> list[Node]:
+        """The body of ``function`` with the operands in place of its inputs."""
+        _expect_depth(outer)
+        if len(operands) > len(function.input):
+            raise ModelError(
+                f"function {function.name} takes {len(function.input)} inputs, gets {len(operands)}"
+            )
+        references = {entry.name: entry for entry in function.attribute_proto}
+        references.update(resolved_attributes(node, outer.references))
+        scope = Scope(
+            opsets=opset_versions(function.opset_import) or outer.opsets,
+            references=references,
+            prefix=f"{origin_of(node, outer)}/",
+            depth=outer.depth + 1,
+        )
+        given = [*operands, *[None] * (len(function.input) - len(operands))]
+        for name, operand in zip(function.input, given, strict=True):
+            scope.values[name] = Missing.ABSENT if operand is None else operand
+        # an output that the node does not name is not computed at all
+        names = [
+            inner for inner, outside in zip(function.output, node.output, strict=False) if outside
+        ]
+        self.run(function.node, names, scope)
+        results = iter(self._collect(names, scope))
+        filler = next(iter(scope.values.values()))
+        assert filler is not None
+        nodes = []
+        for outside in node.output:
+            nodes.append(next(results) if outside else None)
+        return [entry for entry in nodes if entry is not None]
+
+
+def _expect_depth(outer: Scope) -> None:
+    if outer.depth >= MAX_DEPTH:
+        raise ModelError(
+            f"functions or branches are nested more than {MAX_DEPTH} deep",
+            remedy="a function may not call itself; flatten the model",
+        )
+
+
+def origin_of(node: onnx.NodeProto, scope: Scope) -> str:
+    """What the user knows the node by: its name, or its operator and first output."""
+    if node.name:
+        return scope.prefix + node.name
+    first = next((name for name in node.output if name), "")
+    return f"{scope.prefix}{node.op_type}_{first}"
+
+
+def opset_versions(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
+    """The version of each domain."""
+    return {normal_domain(entry.domain): int(entry.version) for entry in imports}
+
+
+def resolved_attributes(
+    node: onnx.NodeProto, references: Mapping[str, onnx.AttributeProto]
+) -> dict[str, onnx.AttributeProto]:
+    """The node's attributes; those that refer to an attribute of the surrounding function get its value."""
+    result = {}
+    for entry in node.attribute:
+        if entry.ref_attr_name:
+            value = references.get(entry.ref_attr_name)
+            if value is not None:
+                result[entry.name] = value
+        else:
+            result[entry.name] = entry
+    return result
+
+
+def checked_schema(
+    node: onnx.NodeProto, domain: str, opsets: Mapping[str, int]
+) -> onnx.defs.OpSchema:
+    """ONNX's definition of the operator at the model's opset, once the node has been held against it."""
+    if domain not in opsets:
+        raise ModelError(
+            f"the model does not import the operator domain '{domain or 'ai.onnx'}'",
+            remedy="export the model again",
+        )
+    opset = opsets[domain]
+    newest = onnx.defs.onnx_opset_version()
+    if domain == "" and not OLDEST_OPSET <= opset <= newest:
+        raise UnsupportedError(
+            f"opset {opset} is not supported, {OLDEST_OPSET} to {newest} are",
+            remedy="convert the model with onnx.version_converter",
+        )
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, domain)
+    except onnx.defs.SchemaError:
+        known = onnx.defs.has(node.op_type, domain)
+        reason = f"does not exist in opset {opset}" if known else "is not an ONNX operator"
+        shown = f"{domain}.{node.op_type}" if domain else node.op_type
+        raise UnsupportedError(
+            f"operator {shown} {reason}", remedy="check the model's opset; export it again"
+        ) from None
+    if not schema.min_input <= len(node.input) <= schema.max_input:
+        raise ModelError(
+            f"has {len(node.input)} inputs; {node.op_type} takes "
+            f"{schema.min_input} to {schema.max_input}",
+            remedy="export the model again",
+        )
+    if not schema.min_output <= len(node.output) <= schema.max_output:
+        raise ModelError(
+            f"has {len(node.output)} outputs; {node.op_type} gives "
+            f"{schema.min_output} to {schema.max_output}",
+            remedy="export the model again",
+        )
+    strange = [entry.name for entry in node.attribute if entry.name not in schema.attributes]
+    if strange:
+        raise ModelError(
+            f"has the attribute '{strange[0]}', which {node.op_type} of opset {opset} does not know",
+            remedy="check the model's opset; export it again",
+        )
+    return schema

@@ -1,0 +1,153 @@
+"""ONNX pooling: a `Call` goes in, `ReduceWindow` or `Reduce` comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+
+from aotc.errors import ModelError
+from aotc.frontend.onnx_ops.call import Call, Rule
+from aotc.frontend.onnx_ops.window import Window, window_of
+from aotc.graph import ops
+from aotc.graph.ir import Node
+
+
+def _spatial_axes(x: Node) -> tuple[int, ...]:
+    if x.type.rank < 3:
+        raise ModelError(f"needs data [N, C, ...] with at least one spatial axis, got {x.type}")
+    return tuple(range(2, x.type.rank))
+
+
+def _window(call: Call) -> Window:
+    _spatial_axes(call[0])
+    return window_of(call, call[0].shape[2:], call.attrs.required_ints("kernel_shape"))
+
+
+def _slide(call: Call, x: Node, fn: str, window: Window) -> Node:
+    one, zero = (1, 1), (0, 0)
+    op = ops.ReduceWindow(
+        fn,
+        one + window.size,
+        one + window.strides,
+        zero + window.low,
+        zero + window.high,
+        one + window.dilation,
+    )
+    return call.apply(op, x)
+
+
+def max_pool(call: Call) -> Sequence[Node]:
+    """The largest element of each window; the indices of the elements are not supported."""
+    if any(call.output_used[1:]):
+        raise call.unsupported("the second output (Indices) is not supported")
+    return [_slide(call, call[0], "max", _window(call))]
+
+
+def average_pool(call: Call) -> Node:
+    """The mean of each window, with or without the padding."""
+    x, window = call[0], _window(call)
+    counts = _element_counts(x.shape[2:], window, call.attrs.flag("count_include_pad"))
+    total = _slide(call, x, "sum", window)
+    if counts.size and (counts == counts.flat[0]).all():
+        return call.binary("mul", total, 1.0 / float(counts.flat[0]))
+    inverse = np.divide(1.0, counts).astype(x.type.dtype.numpy)
+    return call.binary("mul", total, call.constant(inverse))
+
+
+def _element_counts(spatial: tuple[int, ...], window: Window, with_pads: bool) -> np.ndarray:
+    """How many elements each window position has, [*positions]; what ceil_mode adds never counts."""
+    counts = np.ones((), dtype=np.int64)
+    for axis, size in enumerate(spatial):
+        low = window.low[axis]
+        first = np.arange(window.extent[axis]) * window.strides[axis] - low
+        taps = first[:, None] + np.arange(window.size[axis]) * window.dilation[axis]
+        start, end = (-low, size + window.declared_high[axis]) if with_pads else (0, size)
+        counts = counts[..., None] * ((taps >= start) & (taps < end)).sum(axis=1)
+    return counts
+
+
+def lp_pool(call: Call) -> Node:
+    """``(sum |x|^p)^(1/p)`` of each window."""
+    p = call.attrs.int("p", 2)
+    powers = _power_of_magnitude(call, call[0], p)
+    return _root(call, _slide(call, powers, "sum", _window(call)), p)
+
+
+def _power_of_magnitude(call: Call, x: Node, p: int) -> Node:
+    if p < 1:
+        raise ModelError(f"attribute 'p' must be 1 or more, is {p}")
+    if p == 2:
+        return call.binary("mul", x, x)
+    magnitude = call.unary("abs", x)
+    return magnitude if p == 1 else call.binary("pow", magnitude, float(p))
+
+
+def _root(call: Call, x: Node, p: int) -> Node:
+    if p == 2:
+        return call.unary("sqrt", x)
+    return x if p == 1 else call.binary("pow", x, 1.0 / p)
+
+
+def global_average_pool(call: Call) -> Node:
+    """The mean over all spatial axes."""
+    return call.mean(call[0], _spatial_axes(call[0]))
+
+
+def global_max_pool(call: Call) -> Node:
+    """The largest element over all spatial axes."""
+    return call.reduce("max", call[0], _spatial_axes(call[0]))
+
+
+def global_lp_pool(call: Call) -> Node:
+    """``(sum |x|^p)^(1/p)`` over all spatial axes."""
+    p = call.attrs.int("p", 2)
+    powers = _power_of_magnitude(call, call[0], p)
+    return _root(call, call.reduce("sum", powers, _spatial_axes(call[0])), p)
+
+
+def lp_normalization(call: Call) -> Node:
+    """``x`` over its p-norm along ``axis``."""
+    x, p = call[0], call.attrs.int("p", 2)
+    axis = call.axis(call.attrs.int("axis", -1), x.type.rank)
+    norm = _root(call, call.reduce("sum", _power_of_magnitude(call, x, p), [axis]), p)
+    # a slice of zeros stays zero
+    safe = call.select(call.compare("eq", norm, 0.0), call.scalar(1.0, norm), norm)
+    return call.binary("div", x, safe)
+
+
+def lrn(call: Call) -> Node:
+    """``x / (bias + alpha/size * sum of squares over size neighbouring channels) ^ beta``."""
+    x, size = call[0], call.attrs.int("size")
+    if size < 1 or x.type.rank < 2:
+        raise ModelError(f"size {size} does not fit {x.type}")
+    low = (size - 1) // 2
+    rest = x.type.rank - 2
+    one, zero = (1,) * rest, (0,) * rest
+    op = ops.ReduceWindow(
+        "sum",
+        (1, size, *one),
+        (1, 1, *one),
+        (0, low, *zero),
+        (0, size - 1 - low, *zero),
+        (1, 1, *one),
+    )
+    total = call.apply(op, call.binary("mul", x, x))
+    scaled = call.binary("mul", total, call.attrs.float("alpha", 0.0001) / size)
+    base = call.binary("add", scaled, call.attrs.float("bias", 1.0))
+    return call.binary("div", x, call.binary("pow", base, call.attrs.float("beta", 0.75)))
+
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        "AveragePool": average_pool,
+        "GlobalAveragePool": global_average_pool,
+        "GlobalLpPool": global_lp_pool,
+        "GlobalMaxPool": global_max_pool,
+        "LRN": lrn,
+        "LpNormalization": lp_normalization,
+        "LpPool": lp_pool,
+        "MaxPool": max_pool,
+    }
+)

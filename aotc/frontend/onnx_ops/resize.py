@@ -1,0 +1,240 @@
+"""ONNX Resize and Upsample: a `Call` goes in; gathers weighted by constants come out, one axis after another.
+
+Coordinate formulas are those of ONNX Resize (github.com/onnx/onnx, docs/Operators.md#Resize).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from aotc.errors import ModelError
+from aotc.frontend.onnx_ops.call import Call, Rule
+from aotc.graph import ops
+from aotc.graph.ir import Node
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How output positions map to input positions; the attributes of Resize."""
+
+    mode: str
+    coordinates: str
+    nearest: str
+    cubic_a: float
+    exclude_outside: bool
+    antialias: bool
+    extrapolation: float
+
+
+@dataclass(frozen=True)
+class AxisPlan:
+    """One axis to resize: sizes, the scale from input to output, and the region of interest."""
+
+    axis: int
+    size: int
+    result: int
+    scale: float
+    roi: tuple[float, float]
+
+
+def source_positions(plan: AxisPlan, coordinates: str) -> np.ndarray:
+    """For each output position, the (fractional) position in the input."""
+    x = np.arange(plan.result, dtype=np.float64)
+    scale, size, result = plan.scale, plan.size, plan.result
+    if coordinates == "asymmetric":
+        return x / scale
+    if coordinates == "half_pixel":
+        return (x + 0.5) / scale - 0.5
+    if coordinates == "pytorch_half_pixel":
+        return (x + 0.5) / scale - 0.5 if result > 1 else np.zeros_like(x)
+    if coordinates == "tf_half_pixel_for_nn":
+        return (x + 0.5) / scale
+    if coordinates == "align_corners":
+        return x * (size - 1) / (result - 1) if result > 1 else np.zeros_like(x)
+    if coordinates == "half_pixel_symmetric":
+        adjustment = result / (scale * size)
+        centre = size / 2
+        return centre * (1 - adjustment) + (x + 0.5) / scale - 0.5
+    if coordinates == "tf_crop_and_resize":
+        start, end = plan.roi
+        if result > 1:
+            return start * (size - 1) + x * (end - start) * (size - 1) / (result - 1)
+        return np.full_like(x, 0.5 * (start + end) * (size - 1))
+    raise ModelError(f"attribute 'coordinate_transformation_mode' cannot be '{coordinates}'")
+
+
+def nearest_places(positions: np.ndarray, rounding: str) -> np.ndarray:
+    """Fractional positions to whole ones."""
+    if rounding == "round_prefer_floor":
+        return np.ceil(positions - 0.5).astype(np.int64)
+    if rounding == "round_prefer_ceil":
+        return np.floor(positions + 0.5).astype(np.int64)
+    if rounding == "floor":
+        return np.floor(positions).astype(np.int64)
+    if rounding == "ceil":
+        return np.ceil(positions).astype(np.int64)
+    raise ModelError(f"attribute 'nearest_mode' cannot be '{rounding}'")
+
+
+def _linear(distance: np.ndarray) -> np.ndarray:
+    return np.maximum(0.0, 1.0 - np.abs(distance))
+
+
+def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
+    """Keys, Cubic convolution interpolation for digital image processing (1981), with parameter a."""
+    d = np.abs(distance)
+    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
+    far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
+    return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
+
+
+def taps(plan: AxisPlan, how: Sampling) -> tuple[np.ndarray, np.ndarray]:
+    """Which input elements make each output element: places [taps, result] and weights [taps, result]."""
+    positions = source_positions(plan, how.coordinates)
+    stretch = min(plan.scale, 1.0) if how.antialias else 1.0
+    reach = math.ceil((2 if how.mode == "cubic" else 1) / stretch)
+    base = np.floor(positions).astype(np.int64)
+    places = base + np.arange(1 - reach, reach + 1)[:, None]
+    distance = (places - positions) * stretch
+    weights = _cubic(distance, how.cubic_a) if how.mode == "cubic" else _linear(distance)
+    if how.exclude_outside:
+        weights = np.where((places >= 0) & (places < plan.size), weights, 0.0)
+    if how.exclude_outside or how.antialias:
+        weights = weights / weights.sum(axis=0)
+    return np.clip(places, 0, plan.size - 1), weights
+
+
+def _nearest_axis(call: Call, x: Node, plan: AxisPlan, how: Sampling) -> Node:
+    positions = source_positions(plan, how.coordinates)
+    places = np.clip(nearest_places(positions, how.nearest), 0, plan.size - 1)
+    factor = plan.result // plan.size
+    if np.array_equal(places, np.arange(plan.result) // max(factor, 1)):
+        # [a, b] -> [a, 1, b] -> [a, factor, b]: repeating needs no index
+        dims = x.shape
+        apart = call.reshape(x, (*dims[: plan.axis + 1], 1, *dims[plan.axis + 1 :]))
+        wide = call.broadcast(apart, (*dims[: plan.axis + 1], factor, *dims[plan.axis + 1 :]))
+        return call.reshape(wide, (*dims[: plan.axis], plan.result, *dims[plan.axis + 1 :]))
+    return call.apply(ops.Gather(plan.axis), x, call.constant(places))
+
+
+def _weighted_axis(call: Call, x: Node, plan: AxisPlan, how: Sampling) -> Node:
+    places, weights = taps(plan, how)
+    column = (plan.result, *(1,) * (x.type.rank - plan.axis - 1))
+    total: Node | None = None
+    for place, weight in zip(places, weights, strict=True):
+        if not weight.any():
+            continue
+        part = call.apply(ops.Gather(plan.axis), x, call.constant(place))
+        factor = call.constant(weight.astype(x.type.dtype.numpy).reshape(column))
+        part = call.binary("mul", part, factor)
+        total = part if total is None else call.binary("add", total, part)
+    assert total is not None
+    return total
+
+
+def _resize_axis(call: Call, x: Node, plan: AxisPlan, how: Sampling) -> Node:
+    if how.mode == "nearest":
+        return _nearest_axis(call, x, plan, how)
+    return _weighted_axis(call, x, plan, how)
+
+
+def _fill_outside(call: Call, y: Node, plan: AxisPlan, how: Sampling) -> Node:
+    """Under tf_crop_and_resize, positions beyond the input get the extrapolation value."""
+    positions = source_positions(plan, how.coordinates)
+    outside = (positions < 0) | (positions > plan.size - 1)
+    if not outside.any():
+        return y
+    column = (plan.result, *(1,) * (y.type.rank - plan.axis - 1))
+    mask = call.constant(outside.reshape(column))
+    return call.select(mask, call.scalar(how.extrapolation, y), y)
+
+
+def resize(call: Call) -> Node:
+    """The data resampled along some axes, to given sizes or by given scales."""
+    x = call[0]
+    how = _sampling(call)
+    y = x
+    # all coordinates first: a later axis must not see the sizes of an earlier one
+    plans = _plans(call, x, how)
+    for plan in plans:
+        whole = how.coordinates == "tf_crop_and_resize"
+        if plan.size == plan.result and plan.scale == 1.0 and not whole:
+            continue
+        if plan.size == 0 or plan.result == 0:
+            raise ModelError(f"axis {plan.axis} is empty: {plan.size} to {plan.result} elements")
+        y = _resize_axis(call, y, plan, how)
+    if how.coordinates == "tf_crop_and_resize":
+        for plan in plans:
+            y = _fill_outside(call, y, plan, how)
+    return y
+
+
+def _sampling(call: Call) -> Sampling:
+    attrs = call.attrs
+    mode = attrs.string("mode", "nearest")
+    if mode not in ("nearest", "linear", "cubic"):
+        raise ModelError(f"attribute 'mode' cannot be '{mode}'")
+    if call.version < 11:
+        # opset 10 and Upsample: no choice of coordinates
+        return Sampling(mode, "asymmetric", "floor", -0.75, False, False, 0.0)
+    return Sampling(
+        mode,
+        attrs.string("coordinate_transformation_mode", "half_pixel"),
+        attrs.string("nearest_mode", "round_prefer_floor"),
+        attrs.float("cubic_coeff_a", -0.75),
+        attrs.flag("exclude_outside"),
+        attrs.flag("antialias") and mode != "nearest",
+        attrs.float("extrapolation_value", 0.0),
+    )
+
+
+def _plans(call: Call, x: Node, how: Sampling) -> list[AxisPlan]:
+    rank = x.type.rank
+    axes = call.axes(call.attrs.ints("axes") or range(rank), rank)
+    scales_at = 1 if call.version < 11 else 2
+    sizes = None
+    if call.version >= 11 and call.optional(3) is not None and call[3].type.elems:
+        sizes = call.known_ints(3, "sizes")
+    roi = [0.0] * len(axes) + [1.0] * len(axes)
+    if how.coordinates == "tf_crop_and_resize":
+        roi = [float(v) for v in call.known(1, "region of interest").reshape(-1)]
+    if sizes is not None:
+        scales, results = _from_sizes(call, [x.shape[axis] for axis in axes], sizes)
+    else:
+        if call.operator == "Upsample" and call.version < 9:
+            scales = list(call.attrs.floats("scales"))
+        else:
+            scales = [float(v) for v in call.known(scales_at, "scales").reshape(-1)]
+        if len(scales) != len(axes) or not all(0 < s < math.inf for s in scales):
+            raise ModelError(f"scales {scales} do not fit {len(axes)} axes")
+        results = [math.floor(x.shape[a] * s) for a, s in zip(axes, scales, strict=True)]
+    if len(roi) != 2 * len(axes):
+        raise ModelError(f"the region of interest has {len(roi)} numbers for {len(axes)} axes")
+    return [
+        AxisPlan(axis, x.shape[axis], results[i], scales[i], (roi[i], roi[i + len(axes)]))
+        for i, axis in enumerate(axes)
+    ]
+
+
+def _from_sizes(
+    call: Call, dims: list[int], sizes: tuple[int, ...]
+) -> tuple[list[float], list[int]]:
+    """Scales and result sizes for asked-for sizes, under keep_aspect_ratio_policy."""
+    if len(sizes) != len(dims) or min(sizes, default=0) < 0 or 0 in dims:
+        raise ModelError(f"sizes {sizes} do not fit axes of {dims}")
+    scales = [size / dim for size, dim in zip(sizes, dims, strict=True)]
+    policy = call.attrs.string("keep_aspect_ratio_policy", "stretch")
+    if policy == "stretch":
+        return scales, list(sizes)
+    if policy not in ("not_larger", "not_smaller"):
+        raise ModelError(f"attribute 'keep_aspect_ratio_policy' cannot be '{policy}'")
+    scale = min(scales) if policy == "not_larger" else max(scales)
+    return [scale] * len(dims), [math.floor(scale * dim + 0.5) for dim in dims]
+
+
+RULES: Mapping[str, Rule] = MappingProxyType({"Resize": resize, "Upsample": resize})

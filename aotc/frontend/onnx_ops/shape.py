@@ -1,0 +1,154 @@
+"""ONNX operators that make tensors out of shapes and numbers: a `Call` goes in, constants mostly come out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+
+from aotc.errors import ModelError
+from aotc.frontend.onnx_ops.call import Call, Rule
+from aotc.frontend.tensors import dtype_of
+from aotc.graph import ops
+from aotc.graph.ir import Node
+from aotc.graph.types import DType
+
+RANGE_ELEMS = 1 << 24
+"""A float range longer than this is refused instead of stored."""
+
+
+def constant(call: Call) -> Node:
+    """The tensor in the one attribute that is given."""
+    attrs = call.attrs
+    if "value" in attrs:
+        return call.constant(attrs.tensor("value"))
+    if "sparse_value" in attrs:
+        return call.constant(attrs.sparse_tensor("sparse_value"))
+    if "value_int" in attrs:
+        return call.constant(np.asarray(attrs.int("value_int"), dtype=np.int64))
+    if "value_ints" in attrs:
+        return call.constant(np.asarray(attrs.required_ints("value_ints"), dtype=np.int64))
+    if "value_float" in attrs:
+        return call.constant(np.asarray(attrs.float("value_float"), dtype=np.float32))
+    if "value_floats" in attrs:
+        return call.constant(np.asarray(attrs.floats("value_floats"), dtype=np.float32))
+    if "value_string" in attrs or "value_strings" in attrs:
+        raise call.unsupported("strings are not supported")
+    raise ModelError("has no value attribute", remedy="export the model again")
+
+
+def constant_of_shape(call: Call) -> Node:
+    """One value (float 0 by default) in the shape that input 0 gives."""
+    shape = call.known_ints(0, "shape")
+    value = call.attrs.tensor("value") if "value" in call.attrs else np.zeros(1, np.float32)
+    if value.size != 1:
+        raise ModelError(f"attribute 'value' must hold one element, has {value.size}")
+    return call.broadcast(call.constant(value.reshape(())), shape)
+
+
+def shape(call: Call) -> Node:
+    """The sizes of input 0, or those from ``start`` to ``end``."""
+    dims = call[0].shape
+    start = call.attrs.int("start", 0)
+    end = call.attrs.int("end", len(dims))
+    return call.constant(np.asarray(dims[start:end], dtype=np.int64))
+
+
+def size(call: Call) -> Node:
+    """The number of elements of input 0."""
+    return call.constant(np.asarray(call[0].type.elems, dtype=np.int64))
+
+
+def range_(call: Call) -> Node:
+    """``start, start + delta, ...`` below ``limit``."""
+    values = [call.known(index, what) for index, what in enumerate(("start", "limit", "delta"))]
+    if any(value.size != 1 for value in values):
+        raise ModelError("start, limit and delta must be one number each")
+    start, limit, delta = (value.reshape(-1)[0].item() for value in values)
+    if delta == 0 or not all(map(math.isfinite, (start, limit, delta))):
+        raise ModelError(f"no range from {start} to {limit} in steps of {delta}")
+    exact = isinstance(start, int)
+    count = max(0, -((start - limit) // delta) if exact else math.ceil((limit - start) / delta))
+    dtype = call[0].type.dtype
+    if count <= RANGE_ELEMS:
+        steps = np.arange(count, dtype=np.int64 if exact else np.float64)
+        return call.constant((steps * delta + start).astype(dtype.numpy))
+    if not exact:
+        raise call.unsupported(f"a range of {count} floats is too long")
+    place = call.apply(ops.Iota((count,), 0, dtype))
+    return call.binary("add", call.binary("mul", place, delta), start)
+
+
+def eye_like(call: Call) -> Node:
+    """Ones on diagonal ``k`` of a matrix of the shape of input 0."""
+    x = call[0]
+    if x.type.rank != 2:
+        raise ModelError(f"needs two axes, got {x.type}")
+    dtype = dtype_of(call.attrs.int("dtype")) if "dtype" in call.attrs else x.type.dtype
+    row = call.apply(ops.Iota(x.shape, 0, DType.I64))
+    column = call.apply(ops.Iota(x.shape, 1, DType.I64))
+    on = call.compare("eq", call.binary("sub", column, row), call.attrs.int("k", 0))
+    return call.cast(on, dtype)
+
+
+def one_hot(call: Call) -> Node:
+    """``on`` where a new axis of ``depth`` elements meets the index, ``off`` elsewhere."""
+    depth = int(call.known(1, "depth").reshape(-1)[0])
+    if depth < 1 or call[2].shape != (2,):
+        raise ModelError(f"depth {depth} and values {call[2].type}: needs 1 or more, and a pair")
+    index = call.cast(call[0], DType.I64)
+    axis = call.axis(call.attrs.int("axis", -1), index.type.rank + 1)
+    index = call.select(call.compare("lt", index, 0), call.binary("add", index, depth), index)
+    shape = (*index.shape[:axis], depth, *index.shape[axis:])
+    index = call.reshape(index, (*index.shape[:axis], 1, *index.shape[axis:]))
+    hit = call.compare("eq", call.apply(ops.Iota(shape, axis, DType.I64)), index)
+    off, on = (call.reshape(call.slice_axis(call[2], 0, at, 1), ()) for at in (0, 1))
+    return call.select(hit, on, off)
+
+
+def non_zero(call: Call) -> Node:
+    """The places of the non-zero elements of a constant."""
+    found = np.nonzero(np.atleast_1d(call.known(0, "data")))
+    rank = call[0].type.rank
+    return call.constant(np.asarray(found[:rank] or np.zeros((0, len(found[0]))), dtype=np.int64))
+
+
+def compress(call: Call) -> Node:
+    """The slices along ``axis`` (or the flattened elements) where a constant condition holds."""
+    x = call[0]
+    if "axis" in call.attrs:
+        axis = call.axis(call.attrs.int("axis"), x.type.rank)
+    else:
+        x, axis = call.reshape(x, (x.type.elems,)), 0
+    chosen = np.flatnonzero(call.known(1, "condition"))
+    if chosen.size and chosen[-1] >= x.shape[axis]:
+        raise ModelError(f"the condition is longer than axis {axis} of {x.type}")
+    return call.apply(ops.Gather(axis), x, call.constant(chosen.astype(np.int64)))
+
+
+def dropout(call: Call) -> Sequence[Node]:
+    """Inference: the input itself, and a mask of true."""
+    x = call[0]
+    if call.version >= 12 and call.optional(2) is not None and call.known(2, "mode").any():
+        raise call.unsupported("dropout in training mode is random", "export for inference")
+    dtype = DType.BOOL if call.version >= 10 else x.type.dtype
+    one = call.constant(np.ones((), dtype.numpy))
+    return [x, call.broadcast(one, x.shape)]
+
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        "Compress": compress,
+        "Constant": constant,
+        "ConstantOfShape": constant_of_shape,
+        "Dropout": dropout,
+        "EyeLike": eye_like,
+        "NonZero": non_zero,
+        "OneHot": one_hot,
+        "Range": range_,
+        "Shape": shape,
+        "Size": size,
+    }
+)

@@ -1,0 +1,39 @@
+"""The table of all import rules: an operator name of ONNX's own domain goes in, its rule comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from aotc.frontend.onnx_ops import (
+    activation,
+    control,
+    conv,
+    elementwise,
+    index,
+    linalg,
+    movement,
+    norm,
+    pool,
+    reduce,
+    resize,
+    shape,
+)
+from aotc.frontend.onnx_ops.call import Rule
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        **activation.RULES,
+        **control.RULES,
+        **conv.RULES,
+        **elementwise.RULES,
+        **index.RULES,
+        **linalg.RULES,
+        **movement.RULES,
+        **norm.RULES,
+        **pool.RULES,
+        **reduce.RULES,
+        **resize.RULES,
+        **shape.RULES,
+    }
+)

@@ -1,0 +1,207 @@
+"""The reader: an ONNX file goes in, a Graph of primitives with static shapes comes out, or what stops that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import google.protobuf.message
+import onnx
+
+from aotc.errors import AotcError, ModelError, UsageError
+from aotc.frontend.folding import FoldingBuilder
+from aotc.frontend.importer import MALFORMED, Importer, Missing, Scope, opset_versions
+from aotc.frontend.order import import_order
+from aotc.frontend.problems import Problem, Reporter
+from aotc.frontend.specialize import bind_inputs, declared_shape
+from aotc.frontend.tensors import dtype_of
+from aotc.graph.ir import Graph, Node
+
+__all__ = ["Problem", "check_onnx", "load_onnx"]
+
+
+def load_onnx(
+    path: str | Path,
+    *,
+    dims: Mapping[str, int] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    outputs: Sequence[str] | None = None,
+    name: str | None = None,
+) -> Graph:
+    """The model in ``path`` as a Graph.
+
+    ``dims`` binds symbolic dimensions by name, ``input_shapes`` gives whole input shapes, ``outputs``
+    prunes to the named tensors (and to the inputs they need), ``name`` replaces the file's stem. Raises
+    ModelError, UnsupportedError or UsageError with the first problem.
+    """
+    graph = _read(Path(path), dims or {}, input_shapes or {}, outputs, name, collect=False)[0]
+    assert graph is not None
+    return graph
+
+
+def check_onnx(
+    path: str | Path,
+    *,
+    dims: Mapping[str, int] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    outputs: Sequence[str] | None = None,
+    name: str | None = None,
+) -> list[Problem]:
+    """Everything that stops `load_onnx` with the same arguments, at once; empty when it succeeds.
+
+    Raises ModelError when the file cannot be read as ONNX at all.
+    """
+    return _read(Path(path), dims or {}, input_shapes or {}, outputs, name, collect=True)[1]
+
+
+def parse_model(path: Path) -> onnx.ModelProto:
+    """The protobuf in ``path``; ModelError when it is none or holds no graph."""
+    model = onnx.ModelProto()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"cannot read the file: {error.strerror}", where=str(path), remedy="check the path"
+        ) from None
+    remedy = "check that the file is a complete ONNX model; download or export it again"
+    try:
+        model.ParseFromString(data)
+    except google.protobuf.message.DecodeError:
+        reason = "the file is empty" if not data else "the file is truncated or not ONNX"
+        raise ModelError(reason, where=str(path), remedy=remedy) from None
+    if not model.HasField("graph") or not (model.graph.node or model.graph.output):
+        reason = "the file is empty" if not data else "the file holds no ONNX graph"
+        raise ModelError(reason, where=str(path), remedy=remedy)
+    return model
+
+
+def _read(
+    path: Path,
+    dims: Mapping[str, int],
+    input_shapes: Mapping[str, Sequence[int]],
+    outputs: Sequence[str] | None,
+    name: str | None,
+    collect: bool,
+) -> tuple[Graph | None, list[Problem]]:
+    model = parse_model(path)
+    reporter = Reporter(str(path), collect)
+    graph = None
+    try:
+        graph = _import_graph(
+            model, path, dims, input_shapes, outputs, name or path.stem, reporter
+        )
+    except AotcError as error:
+        if error.where.startswith(str(path)):
+            raise
+        reporter.report(error)
+    except MALFORMED as error:
+        text = f"the model cannot be read: {type(error).__name__}: {error}"
+        reporter.report(ModelError(text, remedy="the file is damaged: export the model again"))
+    return graph, reporter.problems
+
+
+def _import_graph(
+    model: onnx.ModelProto,
+    path: Path,
+    dims: Mapping[str, int],
+    input_shapes: Mapping[str, Sequence[int]],
+    outputs: Sequence[str] | None,
+    name: str,
+    reporter: Reporter,
+) -> Graph | None:
+    proto = model.graph
+    builder = FoldingBuilder()
+    importer = Importer(model.functions, path.parent, builder, reporter)
+    scope = Scope(opsets=opset_versions(model.opset_import))
+    importer.store(scope, proto)
+    wanted = _wanted(proto, outputs, scope)
+    _bind(proto, builder, scope, dims, input_shapes, outputs, wanted, reporter)
+    importer.run(proto.node, wanted, scope)
+    results = []
+    for output in wanted:
+        value = importer.lookup(scope, output)
+        if isinstance(value, Node):
+            results.append((output, value))
+    _check_outputs(proto, results, reporter)
+    return None if reporter.problems else builder.finish(name, results)
+
+
+def _wanted(
+    proto: onnx.GraphProto, outputs: Sequence[str] | None, scope: Scope
+) -> list[str]:
+    """The names of the graph's outputs, or those asked for."""
+    own = [info.name for info in proto.output]
+    if outputs is None:
+        if not own:
+            raise ModelError("the graph has no outputs", remedy="name some: --outputs NAME")
+        return own
+    if not outputs:
+        raise UsageError("no outputs are asked for", remedy=f"the model has: {', '.join(own)}")
+    known = {name for node in proto.node for name in node.output if name}
+    known |= set(own) | set(scope.stored) | {info.name for info in proto.input}
+    for output in outputs:
+        if output not in known:
+            raise UsageError(
+                f"the model has no output '{output}'", remedy=f"it has: {', '.join(own)}"
+            )
+    return list(dict.fromkeys(outputs))
+
+
+def _bind(
+    proto: onnx.GraphProto,
+    builder: FoldingBuilder,
+    scope: Scope,
+    dims: Mapping[str, int],
+    input_shapes: Mapping[str, Sequence[int]],
+    outputs: Sequence[str] | None,
+    wanted: Sequence[str],
+    reporter: Reporter,
+) -> None:
+    """Make a parameter of every input; an initialiser of the same name makes it a constant instead."""
+    infos = [info for info in proto.input if info.name not in scope.stored]
+    names = [info.name for info in infos]
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise ModelError(f"two inputs are called '{name}'", remedy="export the model again")
+    symbols = [d for info in infos for d in declared_shape(info) or () if isinstance(d, str)]
+    needed = infos
+    if outputs is not None:
+        used = import_order(proto.node, wanted).used
+        needed = [info for info in infos if info.name in used]
+    types = bind_inputs(
+        needed, dims, input_shapes, list(dict.fromkeys(symbols)), names, reporter.report
+    )
+    for info in infos:
+        if info.name in types:
+            scope.values[info.name] = builder.parameter(info.name, types[info.name])
+        else:
+            scope.values[info.name] = Missing.FAILED
+
+
+def _check_outputs(
+    proto: onnx.GraphProto, results: Sequence[tuple[str, Node]], reporter: Reporter
+) -> None:
+    """Hold what was computed against what the model declares of its outputs."""
+    declared = {info.name: info for info in proto.output}
+    for name, node in results:
+        info = declared.get(name)
+        if info is None or info.type.WhichOneof("value") != "tensor_type":
+            continue
+        number = info.type.tensor_type.elem_type
+        shape = declared_shape(info)
+        same_type = number == 0 or dtype_of(number) is node.type.dtype
+        same_shape = shape is None or (
+            len(shape) == node.type.rank
+            and all(
+                not isinstance(dim, int) or dim == size
+                for dim, size in zip(shape, node.shape, strict=True)
+            )
+        )
+        if not (same_type and same_shape):
+            dims = ",".join("?" if dim is None else str(dim) for dim in shape or ())
+            error = ModelError(
+                f"output '{name}' is declared as [{dims}] of type "
+                f"{onnx.TensorProto.DataType.Name(number)}, but comes out as {node.type}",
+                remedy="the model contradicts itself: export it again, or check the input shapes",
+            )
+            reporter.report(error, name)

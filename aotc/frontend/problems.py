@@ -1,0 +1,42 @@
+"""Problems met while importing: an error about a node goes in; it is raised at once, or listed with the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aotc.errors import AotcError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that stops a compile. ``node`` names the node (or input), ``operator`` and ``opset`` are
+    empty and 0 where there is none."""
+
+    node: str
+    operator: str
+    opset: int
+    reason: str
+    remedy: str = ""
+
+
+class Reporter:
+    """Raises the first error with its place filled in, or, with ``collect``, lists all of them."""
+
+    def __init__(self, file: str, collect: bool) -> None:
+        self._file = file
+        self._collect = collect
+        self.problems: list[Problem] = []
+
+    def report(self, error: AotcError, node: str = "", operator: str = "", opset: int = 0) -> None:
+        """Raise or list ``error``, which concerns ``node``."""
+        if self._collect:
+            problem = Problem(node, operator, opset, error.message, error.remedy)
+            if problem not in self.problems:
+                self.problems.append(problem)
+            return
+        where = self._file
+        if operator:
+            where += f": node '{node}' ({operator}, opset {opset})"
+        elif node:
+            where += f": '{node}'"
+        raise type(error)(error.message, where=where, remedy=error.remedy) from error

@@ -1,0 +1,174 @@
+"""Specialisation: the model's declared inputs and the user's flags go in, static input types come out.
+
+Shapes are bound before anything is imported, so no later stage meets a symbolic dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import onnx
+
+from aotc.errors import AotcError, ModelError, UnsupportedError, UsageError
+from aotc.frontend.tensors import dtype_of
+from aotc.graph.types import TensorType
+
+Declared = tuple[int | str | None, ...]
+"""A declared shape: a size, a symbol's name, or None where the model says nothing."""
+
+
+def declared_shape(info: onnx.ValueInfoProto) -> Declared | None:
+    """The shape that the model declares for a tensor; None when not even the rank is known."""
+    tensor = info.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    dims: list[int | str | None] = []
+    for dim in tensor.shape.dim:
+        if dim.HasField("dim_value"):
+            dims.append(int(dim.dim_value) if dim.dim_value >= 0 else None)
+        else:
+            name = dim.dim_param
+            anonymous = name in ("", "?") or name.lstrip("-").isdigit()
+            dims.append(None if anonymous else name)
+    return tuple(dims)
+
+
+def bind_inputs(
+    infos: Sequence[onnx.ValueInfoProto],
+    dims: Mapping[str, int],
+    input_shapes: Mapping[str, Sequence[int]],
+    known_dims: Sequence[str],
+    known_inputs: Sequence[str],
+    report: Callable[[AotcError, str], None],
+) -> dict[str, TensorType]:
+    """The static type of every input in ``infos``; what stands in the way goes to ``report`` with the input's name.
+
+    ``known_dims`` and ``known_inputs`` are the names that flags may use. A shape given for one input binds
+    the symbols in it for all inputs.
+    """
+    bound = _check_flags(dims, input_shapes, known_dims, known_inputs, report)
+    for info in infos:
+        given = input_shapes.get(info.name)
+        declared = declared_shape(info)
+        if given is not None and declared is not None:
+            _bind_symbols(info.name, declared, tuple(given), bound, report)
+    types = {}
+    for info in infos:
+        try:
+            types[info.name] = _input_type(info, bound, input_shapes.get(info.name))
+        except AotcError as error:
+            report(error, info.name)
+    return types
+
+
+def _check_flags(
+    dims: Mapping[str, int],
+    input_shapes: Mapping[str, Sequence[int]],
+    known_dims: Sequence[str],
+    known_inputs: Sequence[str],
+    report: Callable[[AotcError, str], None],
+) -> dict[str, int]:
+    bound: dict[str, int] = {}
+    for name, size in dims.items():
+        if name not in known_dims:
+            report(_unknown("dimension", name, known_dims), name)
+        elif size < 1:
+            report(UsageError(f"dimension '{name}' cannot be {size}", remedy="give 1 or more"), name)
+        else:
+            bound[name] = size
+    for name, shape in input_shapes.items():
+        if name not in known_inputs:
+            report(_unknown("input", name, known_inputs), name)
+        elif min(shape, default=1) < 1:
+            text = ",".join(map(str, shape))
+            remedy = "give sizes of 1 or more"
+            report(UsageError(f"input '{name}' cannot have the shape {text}", remedy=remedy), name)
+    return bound
+
+
+def _unknown(what: str, name: str, known: Sequence[str]) -> UsageError:
+    listed = ", ".join(known)
+    if known:
+        return UsageError(f"the model has no {what} '{name}'", remedy=f"it has: {listed}")
+    none = "it has none" if what == "input" else "every dimension of its inputs is fixed or unnamed"
+    return UsageError(f"the model has no {what} '{name}'", remedy=none)
+
+
+def _bind_symbols(
+    name: str,
+    declared: Declared,
+    given: tuple[int, ...],
+    bound: dict[str, int],
+    report: Callable[[AotcError, str], None],
+) -> None:
+    if len(declared) != len(given):
+        return  # `_input_type` reports it
+    for symbol, size in zip(declared, given, strict=True):
+        if not isinstance(symbol, str):
+            continue
+        if bound.setdefault(symbol, size) != size:
+            message = f"dimension '{symbol}' is both {bound[symbol]} and {size} (input '{name}')"
+            report(UsageError(message, remedy="give one size for it"), name)
+
+
+def _input_type(
+    info: onnx.ValueInfoProto, bound: Mapping[str, int], given: Sequence[int] | None
+) -> TensorType:
+    name = info.name
+    kind = info.type.WhichOneof("value")
+    if kind is None:
+        raise ModelError(f"input '{name}' has no type", remedy="export the model again")
+    if kind != "tensor_type":
+        raise UnsupportedError(
+            f"input '{name}' is a {kind.removesuffix('_type')}, not a tensor",
+            remedy="export the model with tensors as inputs",
+        )
+    dtype = dtype_of(info.type.tensor_type.elem_type)
+    declared = declared_shape(info)
+    if given is not None:
+        if declared is not None:
+            _expect_fit(name, declared, tuple(given))
+        return TensorType(dtype, tuple(given))
+    if declared is None:
+        raise UsageError(
+            f"input '{name}' has no declared shape", remedy=f"give it: --input-shape {name}=1,..."
+        )
+    sizes = tuple(bound.get(dim) if isinstance(dim, str) else dim for dim in declared)
+    static = tuple(size for size in sizes if size is not None)
+    if len(static) != len(sizes):
+        raise _unbound(name, declared, sizes)
+    return TensorType(dtype, static)
+
+
+def _expect_fit(name: str, declared: Declared, given: tuple[int, ...]) -> None:
+    model = ",".join("?" if dim is None else str(dim) for dim in declared)
+    fits = len(declared) == len(given) and all(
+        not isinstance(dim, int) or dim == size for dim, size in zip(declared, given, strict=True)
+    )
+    if not fits:
+        raise UsageError(
+            f"input '{name}' cannot have the shape {','.join(map(str, given))}: "
+            f"the model declares {model}",
+            remedy=f"give --input-shape {name}=... with the same rank and the same fixed sizes",
+        )
+
+
+def _unbound(name: str, declared: Declared, sizes: tuple[int | None, ...]) -> UsageError:
+    model = ",".join("?" if dim is None else str(dim) for dim in declared)
+    example = ",".join("1" if size is None else str(size) for size in sizes)
+    missing = [dim for dim, size in zip(declared, sizes, strict=True) if size is None]
+    symbols = list(dict.fromkeys(dim for dim in missing if isinstance(dim, str)))
+    shape_flag = f"--input-shape {name}={example}"
+    if len(symbols) < len(set(missing)):
+        return UsageError(
+            f"input '{name}' has the shape {model}, and a dimension without a name is not bound",
+            remedy=f"give the whole shape, for example {shape_flag}",
+        )
+    names = " and ".join(f"'{symbol}'" for symbol in symbols)
+    flags = " ".join(f"--dim {symbol}=1" for symbol in symbols)
+    plural = "dimensions" if len(symbols) > 1 else "dimension"
+    verb = "are" if len(symbols) > 1 else "is"
+    return UsageError(
+        f"{plural} {names} of input '{name}' ({model}) {verb} not bound",
+        remedy=f"give a size, for example {flags} or {shape_flag}",
+    )
