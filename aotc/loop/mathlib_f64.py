@@ -236,9 +236,9 @@ def tanh(x: Expr) -> Expr:
     x = clamp(x, -20.0, 20.0)
     size = absolute(x)
     square = mul(x, x)
-    small = fma(mul(square, x), poly(square, _TANH), x)
+    small = fma(mul(square, size), poly(square, _TANH), size)
     large = sub(const(1.0, x), div(const(2.0, x), offset(exp(scale(size, 2.0)), 1.0)))
-    return select(less(size, 0.547), small, select(equal(x, x), copy_sign(large, x), x))
+    return _signed(select(less(size, 0.547), small, large), x)
 
 
 def erf(x: Expr) -> Expr:
