@@ -1,0 +1,100 @@
+"""Command-line arguments in, exit status out: the subcommands, and what happens when one fails.
+
+0 success; 1 a comparison or check found something; 2 a wrong argument, model or machine, in one
+message without a traceback; 70 a defect in aotc itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from aotc.commands import bench, check, compile, run, targets, verify
+from aotc.config import VERSION
+from aotc.errors import AotcError, VerifyError
+
+COMMANDS: tuple[ModuleType, ...] = (compile, verify, bench, run, check, targets)
+
+EXIT_USAGE = 2
+EXIT_DEFECT = 70  # EX_SOFTWARE of sysexits.h
+EXIT_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line and returns the exit status; SystemExit only from argparse itself."""
+    args = _build_parser().parse_args(argv)
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+        return status
+    except VerifyError as error:
+        return _report_defect(error, args.debug)
+    except AotcError as error:
+        return _fail(_in_file(error, args), args.debug)
+    except BrokenPipeError:
+        # The reader of our output went away; the flush at exit must not fail on it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except MemoryError:
+        return _fail("out of memory\n  remedy: give smaller shapes, or more memory", args.debug)
+    except Exception as error:
+        return _report_defect(error, args.debug)
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="aotc",
+        description="Compiles an ONNX model to one object file and one C header.",
+        epilog="`aotc COMMAND --help` shows the arguments of a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"aotc {VERSION}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        subparser = commands.add_parser(
+            command.NAME,
+            help=command.HELP,
+            description=command.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(subparser)
+        subparser.add_argument(
+            "--debug", action="store_true", help="show the traceback when something fails"
+        )
+        subparser.set_defaults(run=command.run)
+    return parser
+
+
+def _in_file(error: AotcError, args: argparse.Namespace) -> str:
+    """The message, with the model file in front unless it is named already."""
+    text, model = str(error), getattr(args, "model", None)
+    return text if model is None or str(model) in text else f"{model}: {text}"
+
+
+def _fail(message: str, debug: bool) -> int:
+    if debug:
+        raise
+    print(f"aotc: {message}", file=sys.stderr)
+    return EXIT_USAGE
+
+
+def _report_defect(error: Exception, debug: bool) -> int:
+    if debug:
+        raise error
+    summary = str(error).splitlines()[0] if str(error) else "no message"
+    print(
+        f"aotc: internal error ({type(error).__name__}): {summary}\n"
+        "  remedy: this is a defect in aotc; please report it with the model and the output of the "
+        "same command with --debug",
+        file=sys.stderr,
+    )
+    return EXIT_DEFECT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""Arguments that several subcommands share: flags in, an Options value (or checked numbers) out."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from aotc.config import WEIGHTS_PLACES, Options
+from aotc.errors import UsageError
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, default_cpu: str | None = None) -> None:
+    """The model file and what specialises it; ``default_cpu`` is what --cpu is when left out."""
+    parser.add_argument("model", type=Path, help="the ONNX file")
+    parser.add_argument(
+        "--target",
+        default="x86_64",
+        help="the architecture; x86_64 (the default) means x86-64-v3: AVX2 and FMA",
+    )
+    parser.add_argument(
+        "--cpu",
+        default=default_cpu,
+        help="a processor by LLVM's name, an x86-64-vN level, or native"
+        + (f" (default: {default_cpu})" if default_cpu else ""),
+    )
+    parser.add_argument(
+        "--dim",
+        action="append",
+        default=[],
+        metavar="NAME=N",
+        help="bind a symbolic dimension, e.g. batch=1; may be repeated",
+    )
+    parser.add_argument(
+        "--input-shape",
+        action="append",
+        default=[],
+        metavar="INPUT=D,D,...",
+        help="fix the shape of an input, e.g. x=1,3,224,224; may be repeated",
+    )
+    parser.add_argument(
+        "--outputs",
+        metavar="A,B",
+        help="compute only these outputs, in this order",
+    )
+    parser.add_argument("--name", help="what the C symbols start with (default: from the file)")
+
+
+def add_weights_argument(parser: argparse.ArgumentParser) -> None:
+    """--weights object|file."""
+    parser.add_argument(
+        "--weights",
+        choices=WEIGHTS_PLACES,
+        default="object",
+        help="put the weights into the object, or into a file beside it",
+    )
+
+
+def read_options(args: argparse.Namespace) -> Options:
+    """The Options that the flags ask for; UsageError names the flag that does not parse."""
+    return Options(
+        target=args.target,
+        cpu=args.cpu,
+        dims={
+            name: _read_size(value, f"--dim {name}") for name, value in _pairs(args.dim, "--dim")
+        },
+        input_shapes={
+            name: tuple(
+                _read_size(size, f"--input-shape {name}") for size in value.split(",") if value
+            )
+            for name, value in _pairs(args.input_shape, "--input-shape")
+        },
+        outputs=None if args.outputs is None else tuple(filter(None, args.outputs.split(","))),
+        name=args.name,
+        weights=getattr(args, "weights", "object"),
+    )
+
+
+def read_files(texts: Iterable[str], flag: str) -> dict[str, Path]:
+    """NAME=FILE pairs of a repeatable flag."""
+    return {name: Path(value) for name, value in _pairs(texts, flag)}
+
+
+def load_arrays(files: dict[str, Path]) -> dict[str, np.ndarray]:
+    """The arrays of .npy files by name; UsageError for what cannot be read or would need
+    unpickling."""
+    arrays = {}
+    for name, path in files.items():
+        try:
+            loaded = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            raise UsageError(
+                f"cannot read input '{name}': {reason}",
+                where=str(path),
+                remedy="give a file that numpy.save wrote, as in --input x=x.npy",
+            ) from None
+        if not isinstance(loaded, np.ndarray):
+            raise UsageError(
+                f"input '{name}' is an archive of arrays, not one array",
+                where=str(path),
+                remedy="give a file that numpy.save wrote",
+            )
+        arrays[name] = loaded
+    return arrays
+
+
+def _pairs(texts: Iterable[str], flag: str) -> list[tuple[str, str]]:
+    found: dict[str, str] = {}
+    for text in texts:
+        # Names in a model may hold anything, '=' too; values never do, except in paths of files.
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise UsageError(f"cannot read '{flag} {text}'", remedy=f"write {flag} NAME=VALUE")
+        if name in found:
+            raise UsageError(f"{flag} gives '{name}' twice", remedy="give it once")
+        found[name] = value
+    return list(found.items())
+
+
+def _read_size(text: str, flag: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(
+            f"'{text}' is not a number", where=flag, remedy=f"write {flag}= and whole numbers"
+        ) from None

@@ -1,0 +1,135 @@
+"""Compiles a model: writes NAME.o, NAME.h and NAME.json, or any stage on the way there."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from aotc.codegen.signature import make_c_identifier
+from aotc.commands.arguments import add_model_arguments, add_weights_argument, read_options
+from aotc.commands.console import StageProgress, format_bytes, print_table, progress_line
+from aotc.commands.files import write_file
+from aotc.compiled import CompiledModel
+from aotc.debug.dump import graph_text, program_text
+from aotc.driver import STOPS, Build, Stopped, run_stages
+from aotc.errors import UsageError
+
+NAME = "compile"
+HELP = "compile a model to an object file and a C header"
+
+#: What --emit takes, and the end of the file that it writes.
+EMITTED = {"graph": ".graph.txt", "loops": ".loops.txt", "llvm": ".ll", "asm": ".s"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``aotc compile``."""
+    add_model_arguments(parser)
+    add_weights_argument(parser)
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="the folder to write to (default: here)"
+    )
+    parser.add_argument(
+        "--emit",
+        action="append",
+        default=[],
+        metavar="STAGE",
+        help=f"also write a stage as text: {', '.join(EMITTED)}; repeat, or separate with commas",
+    )
+    parser.add_argument(
+        "--stop-after",
+        metavar="PASS",
+        help="stop after a pass and show what it left (in -o DIR, or on the terminal without it): "
+        + ", ".join(STOPS),
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compiles and reports; the exit status is 0, whatever goes wrong is raised."""
+    options = read_options(args)
+    emitted = _read_emit(args.emit)
+    if args.stop_after is not None and args.stop_after not in STOPS:
+        raise UsageError(
+            f"there is no pass called '{args.stop_after}'", remedy=f"use one of: {', '.join(STOPS)}"
+        )
+    dumps: list[tuple[str, str]] = []
+    builds: list[Build] = []
+
+    def observe(stage: str, build: Build) -> None:
+        builds[:] = [build]
+        if stage == args.stop_after:
+            stem = make_c_identifier(args.name or args.model.stem)
+            dumps.append((f"{stem}.{stage}.txt", _dump(build)))
+            raise Stopped
+
+    try:
+        with progress_line(args.model.name) as progress:
+            model = run_stages(
+                args.model,
+                options,
+                on_progress=StageProgress(progress, args.model.name),
+                on_stage=observe,
+            )
+    except Stopped:
+        _show(dumps, args.output)
+        return 0
+    folder = args.output or Path(".")
+    texts = [(f"{model.signature.name}{EMITTED[stage]}", model.as_text(stage)) for stage in emitted]
+    paths = model.save(folder)
+    paths += _write_texts(texts, folder)
+    _report(model, paths, builds[0].stopwatch.total_seconds)
+    return 0
+
+
+def _read_emit(flags: Sequence[str]) -> list[str]:
+    stages = list(dict.fromkeys(stage for flag in flags for stage in flag.split(",") if stage))
+    for stage in stages:
+        if stage not in EMITTED:
+            raise UsageError(
+                f"there is no stage called '{stage}'", remedy=f"use --emit {','.join(EMITTED)}"
+            )
+    return stages
+
+
+def _dump(build: Build) -> str:
+    """The furthest form that the compilation has reached."""
+    if build.program is not None:
+        return program_text(build.program, build.plan)
+    if build.groups is not None:
+        return build.groups.as_text()
+    assert build.graph is not None
+    return graph_text(build.graph)
+
+
+def _show(dumps: Sequence[tuple[str, str]], folder: Path | None) -> None:
+    if folder is None:
+        sys.stdout.write("".join(text for _, text in dumps))
+    else:
+        for path in _write_texts(dumps, folder):
+            print(path)
+
+
+def _write_texts(texts: Sequence[tuple[str, str]], folder: Path) -> list[Path]:
+    for name, text in texts:
+        write_file(folder / name, text.encode(), "-o")
+    return [folder / name for name, _ in texts]
+
+
+def _report(model: CompiledModel, paths: Sequence[Path], seconds: float) -> None:
+    manifest = model.manifest
+    memory = manifest["memory"]
+    arena, bound, gap = memory["arena_bytes"], memory["lower_bound_bytes"], memory["gap"]
+    calls = len(manifest["kernels"])
+    target = str(model.target)
+    if (model.target.name, model.target.cpu) == ("x86_64", "x86-64-v3"):
+        target += "; x86_64 means x86-64-v3 (AVX2 and FMA)"
+    rows = [
+        ("files", " ".join(map(str, paths))),
+        ("code", f"{format_bytes(manifest['code_bytes'])} bytes, {calls} kernel calls"),
+        ("weights", f"{format_bytes(manifest['weights']['bytes'])} bytes"),
+        ("workspace", f"{format_bytes(arena)} bytes, {gap:.3f} times the lower bound of {bound}"),
+        ("target", target),
+        ("time", f"{seconds:.1f} s"),
+    ]
+    print_table(("", ""), rows)

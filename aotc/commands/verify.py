@@ -1,0 +1,111 @@
+"""Compiles a model, runs it on random inputs and compares its outputs with ONNX Runtime's.
+
+Exit status 1 when an output is further away than the tolerance. With --stages, also evaluates the
+graph after every pass and the loops, and names the first stage whose result differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from aotc.commands.arguments import (
+    add_model_arguments,
+    add_weights_argument,
+    load_arrays,
+    read_files,
+    read_options,
+)
+from aotc.commands.console import StageProgress, print_table, progress_line
+from aotc.driver import run_stages
+from aotc.errors import UsageError
+from aotc.reference.against import Reference, run_reference
+from aotc.reference.compare import Difference, compare_outputs
+from aotc.reference.stages import StageResult, verify_stages
+
+NAME = "verify"
+HELP = "compare a compiled model with ONNX Runtime"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``aotc verify``."""
+    add_model_arguments(parser)
+    add_weights_argument(parser)
+    parser.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="a .npy file for an input, instead of random values; may be repeated",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random inputs (default: 0)")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-4,
+        help="largest error over the output's largest magnitude (default: 1e-4)",
+    )
+    parser.add_argument("--stages", action="store_true", help="also check every stage on the way")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when every output agrees, else 1."""
+    if not args.tolerance >= 0:
+        raise UsageError(f"a tolerance of {args.tolerance} is not a distance", remedy="give 1e-4")
+    options = read_options(args)
+    given = load_arrays(read_files(args.input, "--input"))
+    with progress_line(args.model.name) as progress:
+        show = StageProgress(progress, args.model.name)
+        model = run_stages(args.model, options, on_progress=show)
+        show("onnxruntime", 1, 1)
+        reference = run_reference(args.model, model.signature, seed=args.seed, given=given)
+        found = model.run_dict(reference.inputs)
+    differences = compare_outputs(found, reference.outputs, args.tolerance)
+    print_table(
+        ("output", "type", "error", "tolerance", ""),
+        [_row(difference) for difference in differences],
+        right=2,
+    )
+    passed = all(difference.passed for difference in differences)
+    if args.stages:
+        passed = _run_stages(args, reference) and passed
+    print(
+        f"{'agrees' if passed else 'DIFFERS'}: aotc on {model.target} "
+        f"and onnxruntime {reference.engine.version}"
+    )
+    return 0 if passed else 1
+
+
+def _row(difference: Difference) -> tuple[str, str, str, str, str]:
+    return (
+        difference.name,
+        difference.type,
+        f"{difference.error:.2e}",
+        f"{difference.tolerance:.0e}" if difference.tolerance else "equal",
+        _verdict(difference.passed),
+    )
+
+
+def _verdict(passed: bool) -> str:
+    return "ok" if passed else "DIFFERS"
+
+
+def _run_stages(args: argparse.Namespace, reference: Reference) -> bool:
+    def show(result: StageResult) -> None:
+        worst = result.worst
+        if worst is None:
+            verdict = result.note
+        else:
+            verdict = f"{_verdict(result.passed)}  error {worst.error:.2e} in {worst.name}"
+        print(f"{result.stage:<16} {verdict}", flush=True)
+
+    results = verify_stages(
+        args.model,
+        read_options(args),
+        reference.inputs,
+        reference.outputs,
+        args.tolerance,
+        on_result=show,
+    )
+    failed = [result.stage for result in results if not result.passed]
+    print(f"first stage that differs: {failed[0]}" if failed else "no stage differs")
+    return not failed

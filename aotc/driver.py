@@ -1,0 +1,257 @@
+"""READ FIRST: a model goes in, a CompiledModel comes out; STAGES is the whole compiler in data-flow
+order.
+
+Each stage reads what earlier ones left in the Build and adds its own result. Big things are let go
+of as soon as the next form exists, because the weights of a model are most of the memory a
+compilation takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from aotc.artifact.bundle import Bundle, make_bundle
+from aotc.artifact.manifest import Provenance
+from aotc.codegen.entry import emit_module
+from aotc.codegen.machine import assembly, compile_module
+from aotc.compiled import CompiledModel
+from aotc.config import VERSION, Options
+from aotc.debug.dump import graph_text, program_text
+from aotc.debug.timing import Stopwatch
+from aotc.errors import UsageError
+from aotc.frontend.onnx_reader import load_onnx
+from aotc.fuse.groups import Groups, fuse
+from aotc.graph.ir import Graph
+from aotc.graph.text import print_graph
+from aotc.loop.program import Program
+from aotc.loop.verify import verify_program
+from aotc.lower.program import lower
+from aotc.memory.arena import MemoryPlan, plan_memory
+from aotc.memory.check import check_plan
+from aotc.memory.constants import ConstantLayout, lay_out_constants
+from aotc.passes.runner import PIPELINE, run_passes
+from aotc.target import Target, resolve_target
+
+Progress = Callable[[str, int, int], None]
+"""Called as (what is being done, steps finished, steps in all) when something begins."""
+
+Observer = Callable[[str, "Build"], None]
+"""Called with the name of a stage or pass that has just finished and everything that exists by
+then."""
+
+
+class Stopped(Exception):
+    """Ends a compilation early and on purpose; raised by an Observer."""
+
+
+@dataclass
+class Build:
+    """One compilation under way: what was asked for, then the result of each stage."""
+
+    options: Options
+    target: Target
+    source: Graph | Path
+    digest: str = ""
+    graph: Graph | None = None
+    groups: Groups | None = None
+    program: Program | None = None
+    plan: MemoryPlan | None = None
+    constants: ConstantLayout | None = None
+    llvm_text: str = ""
+    emitted: bytes = b""
+    bundle: Bundle | None = None
+    texts: dict[str, Callable[[], str]] = field(default_factory=dict)
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    on_progress: Progress | None = None
+    on_stage: Observer | None = None
+
+    def take_graph(self) -> Graph:
+        """The graph, which the Build forgets: whoever transforms it holds the only reference."""
+        graph, self.graph = self.graph, None
+        assert graph is not None
+        return graph
+
+    def finished(self, name: str) -> None:
+        """Tells the observer that ``name`` is done."""
+        if self.on_stage is not None:
+            self.on_stage(name, self)
+
+
+def _frontend(build: Build) -> None:
+    """ONNX file -> Graph; a Graph is taken as it is."""
+    if isinstance(build.source, Graph):
+        build.graph = _rename(build.source, build.options)
+        build.digest = hashlib.sha256(print_graph(build.source).encode()).hexdigest()
+        return
+    options = build.options
+    build.graph = load_onnx(
+        build.source,
+        dims=options.dims,
+        input_shapes=options.input_shapes,
+        outputs=options.outputs,
+        name=options.name,
+    )
+    build.digest = _hash_file(build.source)
+
+
+def _passes(build: Build) -> None:
+    """Graph -> Graph: simplified, folded, specialised, laid out for the kernels."""
+
+    def done(name: str, graph: Graph) -> None:
+        build.graph = graph
+        build.finished(name)
+
+    build.graph = run_passes(
+        build.take_graph(), on_stage=done, on_report=build.stopwatch.add_pass
+    )
+    text = graph_text(build.graph)
+    build.texts["graph"] = lambda: text
+
+
+def _fuse(build: Build) -> None:
+    """Graph -> Groups: one group, one kernel."""
+    assert build.graph is not None
+    build.groups = fuse(build.graph)
+
+
+def _lower(build: Build) -> None:
+    """Groups -> Program of loop-IR kernels, scheduled for the target; the graph ends here."""
+    assert build.groups is not None and build.graph is not None
+    build.program = lower(build.groups, build.target, build.graph.name)
+    build.groups = build.graph = None
+
+
+def _verify(build: Build) -> None:
+    """Program -> the same Program, every kernel well formed and within its buffers."""
+    assert build.program is not None
+    verify_program(build.program)
+
+
+def _memory(build: Build) -> None:
+    """Program -> MemoryPlan and ConstantLayout, the plan checked by an independent proof."""
+    assert build.program is not None
+    build.plan = plan_memory(build.program)
+    check_plan(build.program, build.plan)
+    build.constants = lay_out_constants(build.program)
+    build.texts["loops"] = partial(program_text, build.program, build.plan)
+
+
+def _codegen(build: Build) -> None:
+    """Program, MemoryPlan -> LLVM text -> object bytes, the weights not yet in them."""
+    assert build.program is not None and build.plan is not None and build.constants is not None
+    in_file = build.options.weights == "file"
+    text = emit_module(build.program, build.plan, build.target, build.constants, in_file)
+    build.llvm_text = text
+    build.emitted = compile_module(text, build.target)
+    build.texts["llvm"] = lambda: text
+    build.texts["asm"] = partial(assembly, text, build.target)
+
+
+def _artifact(build: Build) -> None:
+    """Object bytes, weights, signature -> what goes to disk: object, header, manifest."""
+    assert build.program is not None and build.plan is not None and build.constants is not None
+    target = build.target
+    provenance = Provenance(
+        digest=build.digest,
+        target=f"{target.name}/{target.cpu}",
+        versions={"aotc": VERSION, "llvmlite": importlib.metadata.version("llvmlite")},
+    )
+    build.bundle = make_bundle(
+        build.program,
+        build.plan,
+        build.constants,
+        build.emitted,
+        provenance,
+        build.options.weights == "file",
+    )
+
+
+STAGES: tuple[tuple[str, Callable[[Build], None]], ...] = (
+    ("frontend", _frontend),
+    ("passes", _passes),
+    ("fuse", _fuse),
+    ("lower", _lower),
+    ("verify", _verify),
+    ("memory", _memory),
+    ("codegen", _codegen),
+    ("artifact", _artifact),
+)
+
+STOPS: tuple[str, ...] = ("frontend", *(step.name for step in PIPELINE), "fuse", "lower")
+"""Where a compilation can stop and show what it has: after the import, any pass, fusion, lowering.
+"""
+
+
+def compile(
+    model: Graph | str | Path,
+    *,
+    target: str = "x86_64",
+    cpu: str | None = None,
+    dims: Mapping[str, int] | None = None,
+    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    outputs: Sequence[str] | None = None,
+    name: str | None = None,
+    weights: str = "object",
+    on_progress: Progress | None = None,
+) -> CompiledModel:
+    """Compiles an ONNX file, or a Graph that ``load_onnx`` made, to native code.
+
+    ``target`` and ``cpu`` are as on the command line (x86_64 without a cpu means x86-64-v3: AVX2
+    and FMA). ``dims`` binds symbolic dimensions, ``input_shapes`` whole inputs, ``outputs`` keeps
+    only the named outputs, ``name`` is what the C symbols start with; a Graph already has its
+    shapes and outputs. ``weights`` is ``object`` or ``file``. Raises a subclass of AotcError, with
+    a remedy, for whatever is wrong with the model or the arguments.
+    """
+    options = Options(
+        target=target,
+        cpu=cpu,
+        dims=dict(dims or {}),
+        input_shapes={key: tuple(shape) for key, shape in (input_shapes or {}).items()},
+        outputs=None if outputs is None else tuple(outputs),
+        name=name,
+        weights=weights,
+    )
+    return run_stages(model, options, on_progress=on_progress)
+
+
+def run_stages(
+    model: Graph | str | Path,
+    options: Options,
+    *,
+    on_progress: Progress | None = None,
+    on_stage: Observer | None = None,
+) -> CompiledModel:
+    """``compile`` with its options as a value, and with an observer of every stage and pass."""
+    source = model if isinstance(model, Graph) else Path(model)
+    build = Build(options, resolve_target(options.target, options.cpu), source)
+    build.on_progress, build.on_stage = on_progress, on_stage
+    del model, source
+    for done, (name, stage) in enumerate(STAGES):
+        if on_progress is not None:
+            on_progress(name, done, len(STAGES))
+        with build.stopwatch.time(name):
+            stage(build)
+        build.finished(name)
+    assert build.bundle is not None and build.program is not None and build.plan is not None
+    return CompiledModel(build.bundle, build.program, build.plan, build.target, build.texts)
+
+
+def _rename(graph: Graph, options: Options) -> Graph:
+    """``graph`` under the asked-for name; UsageError when options need the file that it came from.
+    """
+    if options.dims or options.input_shapes or options.outputs is not None:
+        raise UsageError(
+            "a Graph has its shapes and outputs already",
+            remedy="give dims, input_shapes and outputs to load_onnx",
+        )
+    return Graph(options.name or graph.name, graph.inputs, graph.outputs)
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

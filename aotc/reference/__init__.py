@@ -1,0 +1,1 @@
+"""Other engines, random inputs and comparisons: how the compiler is held to a reference."""

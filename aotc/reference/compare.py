@@ -1,0 +1,62 @@
+"""Two sets of outputs in, how far apart they are per output out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Difference:
+    """``error`` is the largest difference over the largest magnitude in the reference; for integers
+    and booleans the share of elements that differ. ``tolerance`` is the largest error that passes.
+    """
+
+    name: str
+    type: str
+    error: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.tolerance  # false for NaN
+
+
+def compare_outputs(
+    found: Mapping[str, np.ndarray],
+    expected: Mapping[str, np.ndarray],
+    tolerance: float,
+) -> list[Difference]:
+    """One Difference per output of ``expected``. A missing output or another shape is an infinite
+    error; integers must be equal whatever the tolerance."""
+    result = []
+    for name, reference in expected.items():
+        array = found.get(name)
+        type_ = f"{reference.dtype}{list(reference.shape)}"
+        exact = reference.dtype.kind != "f"
+        if array is None or array.shape != reference.shape or array.dtype != reference.dtype:
+            error = float("inf")
+        elif exact:
+            error = float(np.mean(array != reference)) if reference.size else 0.0
+        else:
+            error = _float_error(array, reference)
+        result.append(Difference(name, type_, error, 0.0 if exact else tolerance))
+    return result
+
+
+def _float_error(array: np.ndarray, reference: np.ndarray) -> float:
+    """Largest difference over the reference's largest magnitude; NaN and infinities must stand in
+    the same places, and then do not count."""
+    finite = np.isfinite(reference)
+    if not np.array_equal(array[~finite], reference[~finite], equal_nan=True):
+        return float("inf")
+    a, b = array[finite].astype(np.float64), reference[finite].astype(np.float64)
+    if not a.size:
+        return 0.0
+    largest = float(np.max(np.abs(b)))
+    difference = float(np.max(np.abs(a - b)))
+    if difference == 0.0:
+        return 0.0
+    return difference / largest if largest else float("inf")

@@ -1,0 +1,177 @@
+"""Other engines under one interface: a model file in, a function over numpy arrays out."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from aotc.errors import UsageError
+
+Arrays = dict[str, np.ndarray]
+
+
+class Engine(Protocol):
+    """A loaded model. ``version`` is the engine's own."""
+
+    version: str
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        """The outputs by name."""
+
+    def bind(self, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
+        """A function that computes the outputs of these inputs each time: what a benchmark times.
+        """
+
+
+def load_engine(
+    name: str,
+    model: Path,
+    outputs: Sequence[str],
+    shapes: Mapping[str, tuple[int, ...]],
+    threads: int = 1,
+) -> Engine:
+    """The engine called ``name`` with ``model`` loaded for ``threads`` threads.
+
+    ``outputs`` are the outputs to compute, in order; ``shapes`` the shape of every input.
+    UsageError when the engine is unknown, not installed, or refuses the model.
+    """
+    if name not in _ENGINES:
+        raise UsageError(f"unknown engine '{name}'", remedy=f"use one of: {', '.join(_ENGINES)}")
+    engine, extra = _ENGINES[name]
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise UsageError(
+            f"{name} is not installed ({error})", remedy=f"pip install 'aotc[{extra}]'"
+        ) from None
+    try:
+        return engine(module, model, outputs, shapes, threads)
+    except Exception as error:  # every engine has exceptions of its own
+        raise UsageError(
+            f"{name} cannot load the model: {_first_line(error)}",
+            where=str(model),
+            remedy="leave this engine out, or use a model that it supports",
+        ) from None
+
+
+class _OnnxRuntime:
+    """ONNX Runtime on the CPU with all its optimisations."""
+
+    def __init__(
+        self,
+        module: Any,
+        model: Path,
+        outputs: Sequence[str],
+        shapes: Mapping[str, tuple[int, ...]],
+        threads: int,
+    ) -> None:
+        self.version: str = module.__version__
+        self._module = module
+        self._outputs = list(outputs)
+        plain = self._open(model, threads, {})
+        sizes = _bound_sizes(plain, shapes)
+        # Tell it the sizes that aotc knows at compile time, so that both know the same.
+        self._session = self._open(model, threads, sizes) if sizes else plain
+
+    def _open(self, model: Path, threads: int, sizes: Mapping[str, int]) -> Any:
+        options = self._module.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = self._module.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = self._module.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 4
+        # Its threads may spin during a run, and must not during another engine's.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        for name, size in sizes.items():
+            options.add_free_dimension_override_by_name(name, size)
+        return self._module.InferenceSession(
+            str(model), options, providers=["CPUExecutionProvider"]
+        )
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        results = self._session.run(self._outputs, dict(inputs))
+        return dict(zip(self._outputs, results, strict=True))
+
+    def bind(self, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
+        binding = self._session.io_binding()
+        # The binding keeps no reference to the arrays that it points into.
+        values = {
+            name: self._module.OrtValue.ortvalue_from_numpy(array)
+            for name, array in inputs.items()
+        }
+        for name, value in values.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in self._outputs:
+            binding.bind_output(name)
+        session = self._session
+
+        def run(_alive: object = values) -> None:
+            session.run_with_iobinding(binding)
+
+        return run
+
+
+class _OpenVino:
+    """OpenVINO on the CPU, in float32 and for latency."""
+
+    def __init__(
+        self,
+        module: Any,
+        model: Path,
+        outputs: Sequence[str],
+        shapes: Mapping[str, tuple[int, ...]],
+        threads: int,
+    ) -> None:
+        self.version: str = module.get_version()
+        self._outputs = list(outputs)
+        core = module.Core()
+        loaded = core.read_model(str(model))
+        loaded.reshape({name: list(shape) for name, shape in shapes.items()})
+        self._compiled = core.compile_model(
+            loaded,
+            "CPU",
+            {
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_NUM_THREADS": threads,
+                "NUM_STREAMS": 1,
+                "INFERENCE_PRECISION_HINT": "f32",
+            },
+        )
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        results = self._compiled(dict(inputs))
+        return {name: np.array(results[name]) for name in self._outputs}
+
+    def bind(self, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
+        request = self._compiled.create_infer_request()
+        request.infer(dict(inputs))  # copies the inputs into the request's own tensors
+
+        def run() -> None:
+            request.infer()
+
+        return run
+
+
+_ENGINES: dict[str, tuple[Callable[..., Engine], str]] = {
+    "onnxruntime": (_OnnxRuntime, "test"),
+    "openvino": (_OpenVino, "bench"),
+}
+
+
+def _bound_sizes(session: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """The size of each named dimension; names that stand for several sizes are left out."""
+    found: dict[str, set[int]] = {}
+    for described in session.get_inputs():
+        sizes = shapes.get(described.name, ())
+        for dim, size in zip(described.shape, sizes, strict=False):
+            if isinstance(dim, str):
+                found.setdefault(dim, set()).add(size)
+    return {name: sizes.pop() for name, sizes in found.items() if len(sizes) == 1}
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
