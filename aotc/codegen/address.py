@@ -41,7 +41,6 @@ class Addresses(Writer):
         parts, size = self._parts(index), buffer.dtype.size_bytes
         pointer, current = self.bases[buffer], self.lines
         depths = [*parts.loops, *(depth for depth, *_ in parts.hoisted)]
-        scope = self.scopes[0]
         for depth in sorted(set(depths)):
             scope = self.scopes[depth]
             self.lines = scope.head
@@ -53,16 +52,11 @@ class Addresses(Writer):
                     if key not in scope.names:
                         scope.names[key] = self.index_term(term)
                     pointer = self._advance(scope, pointer, scope.names[key], coef * size)
-        if parts.const and not parts.here:
-            self.lines = scope.head
-            pointer = self._advance(scope, pointer, str(parts.const * size), 1)
         self.lines = current
         for term, coef in parts.here:
             offset = self.put(f"mul nsw i64 {self.index_term(term)}, {coef * size}")
             pointer = self.put(f"getelementptr i8, ptr {pointer}, i64 {offset}")
-        if parts.const and parts.here:
-            pointer = self.put(f"getelementptr i8, ptr {pointer}, i64 {parts.const * size}")
-        return pointer
+        return self._displaced(pointer, parts.const * size) if parts.const else pointer
 
     def _parts(self, index: Expr) -> _Parts:
         form = self.analysis.linear(index)
@@ -89,6 +83,15 @@ class Addresses(Writer):
             else:
                 depth = max(depth, value[1])
         return depth, (id(term), *sorted(unrolled))
+
+    def _displaced(self, pointer: str, offset_bytes: int) -> str:
+        """``pointer`` plus a constant, in the block of its use, where instructions can absorb it."""
+        key = (pointer, offset_bytes)
+        if key not in self.block_names:
+            self.block_names[key] = self.put(
+                f"getelementptr i8, ptr {pointer}, i64 {offset_bytes}"
+            )
+        return self.block_names[key]
 
     def _advance(self, scope: Scope, pointer: str, name: str, coef: int) -> str:
         """``pointer + name * coef`` bytes, once per scope; ``self.lines`` is the scope's head."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from aotc.codegen.expressions import Expressions, aligned
 from aotc.codegen.linear import IndexAnalysis
-from aotc.codegen.registers import read_elements
+from aotc.codegen.registers import read_elements, stores_in
 from aotc.codegen.text import memory_type_of, prefix_mask, suffix_of
 from aotc.errors import VerifyError
 from aotc.loop.ir import (
@@ -35,13 +35,13 @@ def emit_kernel(kernel: Kernel, target: Target, symbol: str, private: bool = Tru
     Pointers need only the alignment of their element type. VerifyError when the kernel breaks the
     rules of the loop IR.
     """
-    emitter = _Emitter(kernel)
+    emitter = _Emitter(kernel, target)
     emitter.body(kernel.body)
     params = []
     for buffer in kernel.params:
-        attributes = "" if kernel.may_alias else "noalias "
-        attributes += "" if buffer in kernel.writes else "readonly "
-        params.append(f"ptr {attributes}captures(none) {aligned(buffer)} {emitter.bases[buffer]}")
+        # Not marked readonly: a fence orders the loads of an unmarked parameter (see _is_crowded_step).
+        alias = "" if kernel.may_alias else "noalias "
+        params.append(f"ptr {alias}captures(none) {aligned(buffer)} {emitter.bases[buffer]}")
     # no-builtins: loops must not become calls of memset or memcpy, which nobody provides.
     attributes = 'noinline nounwind "no-builtins"'
     if target.vector_bits > 128:
@@ -55,10 +55,12 @@ def emit_kernel(kernel: Kernel, target: Target, symbol: str, private: bool = Tru
 class _Emitter(Expressions):
     """Walks the statements of one kernel."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, target: Target) -> None:
         names = {buffer: f"%p{number}" for number, buffer in enumerate(kernel.params)}
         super().__init__(IndexAnalysis(kernel), names)
         self._read_elements = read_elements(kernel, self.analysis)
+        self._register_bits = target.vector_bits * target.vector_registers
+        self._accumulator_bits = 0  # of the REGISTER buffers in scope
 
     def body(self, stmts: tuple[Stmt, ...]) -> None:
         """Emits statements in order."""
@@ -70,8 +72,7 @@ class _Emitter(Expressions):
                 case For():
                     self._loop(stmt)
                 case Alloc():
-                    self._allocate(stmt.buffer)
-                    self.body(stmt.body)
+                    self._allocate(stmt)
                 case Prefetch():
                     self.memo = {}
                     self._prefetch(stmt)
@@ -86,26 +87,48 @@ class _Emitter(Expressions):
             self.body(loop.body)
             self.vector = None
         elif loop.kind is Kind.UNROLLED or loop.extent == 1:
+            is_crowded = self._is_crowded_step(loop)
             for value in range(loop.extent):
+                if is_crowded and value:
+                    self.do('fence syncscope("singlethread") acq_rel')
                 self.values[loop.var] = value
                 self.body(loop.body)
             self.values.pop(loop.var, None)
         else:
             if self.vector is not None:
                 raise VerifyError(f"loop '{loop.var.name}' inside a vector loop is not unrolled")
-            header = self.begin_loop(loop.var)
+            opened = self.begin_loop(loop.var)
             self.body(loop.body)
-            self.end_loop(loop.var, header, loop.extent)
+            self.end_loop(loop.var, opened, loop.extent)
 
-    def _allocate(self, buffer: Buffer) -> None:
-        if buffer in self.bases:  # again in the next copy of an unrolled body
-            return
-        # With some slack: vector accesses with inactive lanes may run past the last element.
-        elems = buffer.elems + _CACHE_LINE_BYTES // buffer.dtype.size_bytes
-        name = f"%{self.fresh('a')}"
-        array = f"[{elems} x {memory_type_of(buffer.dtype)}]"
-        self.scopes[0].head.append(f"  {name} = alloca {array}, align {_CACHE_LINE_BYTES}")
-        self.bases[buffer] = name
+    def _is_crowded_step(self, loop: For) -> bool:
+        """Whether ``loop`` repeats reduction steps while accumulators fill most registers.
+
+        LLVM would then share loads between steps (a convolution's steps overlap) and start loads of
+        one step in another, and for lack of registers store accumulators to the stack. A fence for
+        the compiler only (it is no instruction) between the steps keeps them as they are written.
+        """
+        if self._accumulator_bits * 2 <= self._register_bits:
+            return False
+        stores = stores_in(loop.body)
+        return any(store.buffer.space is Space.REGISTER for store in stores) and not any(
+            loop.var in self.analysis.variables(store.index) for store in stores
+        )
+
+    def _allocate(self, stmt: Alloc) -> None:
+        buffer = stmt.buffer
+        if buffer not in self.bases:  # else it is there from an earlier copy of an unrolled body
+            # With slack: vector accesses with inactive lanes may run past the last element.
+            elems = buffer.elems + _CACHE_LINE_BYTES // buffer.dtype.size_bytes
+            name = f"%{self.fresh('a')}"
+            array = f"[{elems} x {memory_type_of(buffer.dtype)}]"
+            self.scopes[0].head.append(f"  {name} = alloca {array}, align {_CACHE_LINE_BYTES}")
+            self.bases[buffer] = name
+        bits = buffer.elems * buffer.dtype.size_bytes * 8
+        bits = bits if buffer.space is Space.REGISTER else 0
+        self._accumulator_bits += bits
+        self.body(stmt.body)
+        self._accumulator_bits -= bits
 
     def _prefetch(self, stmt: Prefetch) -> None:
         if self.lane_step(stmt.index) != 0:

@@ -27,6 +27,17 @@ def read_elements(kernel: Kernel, analysis: IndexAnalysis) -> dict[Buffer, set[i
     return result
 
 
+def stores_in(body: tuple[Stmt, ...]) -> list[Store]:
+    """All Store statements in ``body``, in order."""
+    found: list[Store] = []
+    for stmt in body:
+        if isinstance(stmt, Store):
+            found.append(stmt)
+        elif isinstance(stmt, (For, Alloc)):
+            found.extend(stores_in(stmt.body))
+    return found
+
+
 def _walk(
     body: tuple[Stmt, ...],
     loops: dict[Var, For],

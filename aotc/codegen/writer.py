@@ -6,6 +6,8 @@ depend on nothing deeper. That is how an address is computed once for all its us
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 from aotc.loop.ir import Var
 
 Lines = list["str | Lines"]
@@ -21,6 +23,17 @@ class Scope:
         self.names: dict[Key, str] = {}
 
 
+@dataclass(slots=True)
+class OpenLoop:
+    """A loop whose end is not written yet; ``header`` is where its phi will stand."""
+
+    variable: str
+    label: str
+    before: str
+    outer: Lines
+    header: Lines = field(default_factory=list)
+
+
 class Writer:
     """Appends instructions; keeps the scopes and the values of the loop variables."""
 
@@ -28,6 +41,7 @@ class Writer:
         self.scopes = [Scope()]
         self.lines = self.scopes[0].lines  # where instructions go now
         self.block = "entry"
+        self.block_names: dict[Key, str] = {}  # known since the current block began
         # Of an unrolled variable its number, else its name and the depth of its scope.
         self.values: dict[Var, int | tuple[str, int]] = {}
         self._count = 0
@@ -47,36 +61,34 @@ class Writer:
         """Appends an instruction without a result."""
         self.lines.append(f"  {instruction}")
 
-    def begin_loop(self, var: Var) -> int:
-        """Opens a counted loop over ``var``; returns the position of its header for ``end_loop``."""
-        label = self.fresh("loop")
-        self.do(f"br label %{label}")
-        self.lines.append(f"{label}:")
-        header = len(self.lines)
-        self.lines.append(self.block)  # end_loop puts the phi here
+    def begin_loop(self, var: Var) -> OpenLoop:
+        """Opens a counted loop over ``var``, to be closed by ``end_loop``."""
+        loop = OpenLoop(f"%{self.fresh('i')}", self.fresh("loop"), self.block, self.lines)
+        self.do(f"br label %{loop.label}")
+        self.lines.append(f"{loop.label}:")
+        self.lines.append(loop.header)
         scope = Scope()
         self.lines.append(scope.lines)
         self.scopes.append(scope)
-        self.values[var] = (f"%{self.fresh('i')}", len(self.scopes) - 1)
-        self.lines, self.block = scope.lines, label
-        return header
+        self.values[var] = (loop.variable, len(self.scopes) - 1)
+        self._begin_block(scope.lines, loop.label)
+        return loop
 
-    def end_loop(self, var: Var, header: int, extent: int) -> None:
+    def end_loop(self, var: Var, loop: OpenLoop, extent: int) -> None:
         """Closes the loop: the test is at the bottom, because a loop runs at least once."""
-        value = self.values.pop(var)
-        assert isinstance(value, tuple)
-        following = self.put(f"add nuw nsw i64 {value[0]}, 1")
+        following = self.put(f"add nuw nsw i64 {loop.variable}, 1")
         done = self.put(f"icmp eq i64 {following}, {extent}")
-        last, end = self.block, self.fresh("end")
+        end = self.fresh("end")
+        self.do(f"br i1 {done}, label %{end}, label %{loop.label}")
+        incoming = f"[ 0, %{loop.before} ], [ {following}, %{self.block} ]"
+        loop.header.append(f"  {loop.variable} = phi i64 {incoming}")
+        del self.values[var]
         self.scopes.pop()
-        outer = self.scopes[-1].lines
-        label = str(outer[header - 1])[:-1]
-        self.do(f"br i1 {done}, label %{end}, label %{label}")
-        before = outer[header]
-        incoming = f"[ 0, %{before} ], [ {following}, %{last} ]"
-        outer[header] = f"  {value[0]} = phi i64 {incoming}"
-        self.lines, self.block = outer, end
+        self._begin_block(loop.outer, end)
         self.lines.append(f"{end}:")
+
+    def _begin_block(self, lines: Lines, label: str) -> None:
+        self.lines, self.block, self.block_names = lines, label, {}
 
     def text(self) -> str:
         """All lines so far."""

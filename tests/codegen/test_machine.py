@@ -28,10 +28,13 @@ from aotc.target import resolve_target
 F32 = DType.F32
 
 
-def tile_kernel(rows, vectors, lanes, depth=256, unroll=1, tiles=1):
-    """C[t] = A[t] @ B for tiles of rows x (vectors*lanes): A by rows, B packed, all of C in registers."""
+def tile_kernel(rows, vectors, lanes, depth=256, unroll=1, tiles=1, stride=0):
+    """C[t] = A[t] @ B for tiles of rows x (vectors*lanes): A by rows, B packed, all of C in registers.
+
+    With ``stride`` the rows of A overlap as in a convolution: row i begins ``stride`` after row i-1.
+    """
     columns = vectors * lanes
-    a = Buffer("a", F32, tiles * rows * depth)
+    a = Buffer("a", F32, tiles * rows * (stride or depth) + depth)
     b, c = Buffer("b", F32, depth * columns), Buffer("c", F32, tiles * rows * columns)
     acc = Buffer("acc", F32, rows * columns, Space.REGISTER)
     t = Var("t")
@@ -46,7 +49,7 @@ def tile_kernel(rows, vectors, lanes, depth=256, unroll=1, tiles=1):
     step = add(mul(k, unroll), u)
 
     def multiply(i, column, at):
-        left = Load(a, add(mul(add(mul(t, rows), i), depth), step))
+        left = Load(a, add(mul(add(mul(t, rows), i), stride or depth), step))
         return Store(acc, at, Fma(left, Load(b, add(mul(step, columns), column)), Load(acc, at)))
 
     def write(i, column, at):
@@ -63,7 +66,7 @@ def tile_kernel(rows, vectors, lanes, depth=256, unroll=1, tiles=1):
 
 def loops_of(text):
     """The instructions of each innermost loop in an assembly listing."""
-    lines = [line.split("//")[0].rstrip() for line in text.splitlines()]
+    lines = [re.split("//|\t#", line)[0].rstrip() for line in text.splitlines()]
     found, start, label = [], None, None
     for number, line in enumerate(lines):
         if re.match(r"\.LBB\w+:", line):
@@ -93,33 +96,34 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("unroll", [1, 4])
+@pytest.mark.parametrize("unroll, stride", [(1, 0), (4, 0), (3, 1), (3, 2)])
 @pytest.mark.parametrize("rows, vectors, lanes, name, cpu", CASES)
-def test_a_register_tile_stays_in_registers(rows, vectors, lanes, name, cpu, unroll):
-    text = listing(tile_kernel(rows, vectors, lanes, unroll=unroll, tiles=3), name, cpu)
+def test_a_register_tile_stays_in_registers(rows, vectors, lanes, name, cpu, unroll, stride):
+    kernel = tile_kernel(rows, vectors, lanes, 192, unroll, tiles=3, stride=stride)
+    loops = loops_of(listing(kernel, name, cpu))
+    (loop,) = [loop for loop in loops if any("fmadd" in x or "fmla" in x for x in loop)]
     stack = r"rsp|rbp\)" if name == "x86_64" else r"\[sp"
-    loops = [loop for loop in loops_of(text) if any("fmadd" in x or "fmla" in x for x in loop)]
-    assert len(loops) == 1
-    (loop,) = loops
     assert not [x for x in loop if re.search(stack, x)]
     products = [x for x in loop if re.match(r"vfmadd\d+ps|fmla", x)]
     assert len(products) == rows * vectors * unroll
     register = {16: "zmm", 8: "ymm", 4: r"\.4s"}[lanes]
     assert all(re.search(register, x) for x in products)
     # Everything else is loads and broadcasts, and few instructions on addresses and the counter.
-    vector_work = r"v(mov|broadcast|fmadd)|fmla|ld[rpu]|ld1r?\b|prefetch"
+    vector_work = r"v(mov|broadcast|fmadd)|fmla|ld[rpu]|ld1r?\b"
     others = [x for x in loop if not re.match(vector_work, x)]
     assert len(others) <= (4 if name == "x86_64" else 3 + rows), others
+    assert not [x for x in loop if re.match(r"vmov[au]ps\t%\wmm\d+, %\wmm\d+$", x)]
 
 
 @pytest.mark.parametrize("rows, vectors, lanes, cpu", [(14, 2, 16, "native"), (6, 2, 8, "x86-64-v3")])
 def test_a_register_tile_computes_the_product(rows, vectors, lanes, cpu):
     depth, tiles = 24, 3
     rng = np.random.default_rng(0)
-    a = rng.integers(-9, 9, (tiles * rows, depth)).astype(np.float32)
+    memory = rng.integers(-9, 9, (tiles * rows + 1) * depth).astype(np.float32)
+    a = memory[:-depth].reshape(tiles * rows, depth)
     b = rng.integers(-9, 9, (depth, vectors * lanes)).astype(np.float32)
     got = np.zeros((tiles * rows, vectors * lanes), np.float32)
-    run_native(tile_kernel(rows, vectors, lanes, depth, 4, tiles), a, b, got, cpu=cpu)
+    run_native(tile_kernel(rows, vectors, lanes, depth, 4, tiles), memory, b, got, cpu=cpu)
     assert np.array_equal(got, a @ b)
 
 
