@@ -164,7 +164,10 @@ def _known(node: Node, sizes: tuple[int, ...]) -> np.ndarray | None:
     has one entry for each of ``sizes``, or there is one size for all."""
     if node.data is None:
         return None
-    wide = np.minimum(node.data, _I64_MAX).astype(np.int64)
+    values = node.data
+    if values.dtype == np.uint64:  # what is beyond int64 would turn negative
+        values = np.minimum(values, np.uint64(_I64_MAX))
+    wide = values.astype(np.int64)
     limits = np.array(sizes, np.int64)
     return np.asarray(np.clip(np.where(wide < 0, wide + limits, wide), 0, limits - 1)).reshape(
         node.shape

@@ -1,0 +1,76 @@
+"""One primitive as a whole program: lowered, verified, run, and compared with the reference evaluator."""
+
+import numpy as np
+from handmade import compile_program
+
+from aotc.fuse.groups import fuse
+from aotc.graph.build import Builder
+from aotc.graph.eval import evaluate
+from aotc.graph.types import DType, TensorType
+from aotc.loop.eval import run_program
+from aotc.loop.verify import verify_program
+from aotc.lower.program import lower
+from aotc.target import resolve_target
+
+TARGET = resolve_target("x86_64")
+
+
+class Fixed:
+    """An operand that is a graph constant."""
+
+    def __init__(self, values):
+        self.values = np.asarray(values)
+
+
+class Swapped:
+    """An operand that reaches the primitive through a transposing view."""
+
+    def __init__(self, values):
+        self.values = np.asarray(values)
+
+
+def build(op, *operands):
+    """(graph, inputs) of ``op`` on arrays, `Fixed` constants and `Swapped` views."""
+    builder, inputs, nodes = Builder(), {}, []
+    for number, operand in enumerate(operands):
+        if isinstance(operand, Fixed):
+            nodes.append(builder.constant(operand.values))
+            continue
+        values = operand.values.T if isinstance(operand, Swapped) else operand
+        values = np.ascontiguousarray(values).reshape(values.shape)
+        inputs[f"x{number}"] = values
+        node = builder.parameter(f"x{number}", TensorType(DType.of(values), values.shape))
+        if isinstance(operand, Swapped):
+            node = builder.transpose(node, tuple(reversed(range(values.ndim))))
+        nodes.append(node)
+    return builder.finish("case", [("y", builder.apply(op, *nodes))]), inputs
+
+
+def lowered(graph):
+    """The verified program of a graph."""
+    program = lower(fuse(graph), TARGET, "case")
+    verify_program(program)
+    return program
+
+
+def check(op, *operands, native=False):
+    """Evaluate the lowered primitive and demand the reference's values exactly."""
+    graph, inputs = build(op, *operands)
+    program = lowered(graph)
+    wanted = evaluate(graph, inputs)["y"]
+    np.testing.assert_array_equal(run_program(program, inputs)["y"], wanted)
+    if native:
+        found = compile_program(program, target=TARGET).run_dict(inputs)["y"]
+        np.testing.assert_array_equal(found, wanted)
+    return program
+
+
+def numbers(dtype, shape, seed, special=False):
+    """Small values with many ties; ``special`` adds NaN, infinities and both zeros to floats."""
+    random = np.random.default_rng(seed)
+    low = 0 if np.dtype(dtype).kind == "u" else -4
+    values = random.integers(low, 5, shape).astype(dtype)
+    if special and np.dtype(dtype).kind == "f":
+        odd = random.choice([np.nan, np.inf, -np.inf, 0.0, -0.0], shape)
+        values = np.where(random.random(shape) < 0.4, odd, values).astype(dtype)
+    return values
