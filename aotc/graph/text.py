@@ -61,7 +61,7 @@ def parse_graph(text: str, constants: Mapping[str, np.ndarray] | None = None) ->
             raise ModelError(
                 f"{error}: {line.strip()[:80]}",
                 where=f"graph text, line {number}",
-                remedy="the form is that of print_graph",
+                remedy="write it as print_graph does, and give the values of large constants",
             ) from None
     return Graph(parser.name, tuple(parser.inputs), tuple(parser.outputs))
 
@@ -105,7 +105,7 @@ def _element_text(element: np.generic) -> str:
         return str(int(element))
     # str() of a numpy scalar is the shortest decimal that its own type reads back exactly
     plain = str(element)
-    if element.dtype.type(plain).tobytes() == element.tobytes():
+    if _read_float(plain, element.dtype).tobytes() == element.tobytes():
         return plain
     return f"bits:{int.from_bytes(element.tobytes(), sys.byteorder):#x}"
 
@@ -119,6 +119,12 @@ def _dim_text(dim: Dim) -> str:
         return str(dim)
     bound = "" if dim.bound is None else f"<={dim.bound}"
     return json.dumps(dim.name) + bound
+
+
+@np.errstate(over="ignore")
+def _read_float(text: str, dtype: np.dtype) -> np.ndarray:
+    """A rank-0 array; what is too large becomes infinite."""
+    return np.asarray(text).astype(dtype)
 
 
 def _fitting(value: int, dtype: np.dtype) -> np.ndarray:
@@ -189,7 +195,7 @@ class _Scanner:
             return _fitting(bits, unsigned).view(dtype.numpy)
         word = self.expect(r"-?(?:inf|nan|[0-9][0-9.]*(?:e[-+]?\d+)?)", "a number")
         if dtype.is_float:
-            return np.asarray(word).astype(dtype.numpy)
+            return _read_float(word, dtype.numpy)
         return _fitting(int(word), dtype.numpy)
 
     def type(self) -> TensorType:

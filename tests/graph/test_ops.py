@@ -1,4 +1,4 @@
-"""Every primitive: its numpy meaning has the type that its rule gives, its rule refuses the rest."""
+"""Every primitive: its numpy meaning has the type that its rule gives; bad operands are refused."""
 
 from __future__ import annotations
 
