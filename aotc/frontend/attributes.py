@@ -1,4 +1,4 @@
-"""Attributes of an ONNX node: the protobuf entries go in, values of the asked-for Python type come out."""
+"""ONNX attributes: the protobuf entries go in, values of the asked-for Python type come out."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _Proto = onnx.AttributeProto
 
 
 class Attributes:
-    """Typed access by name. Every method raises ModelError when the attribute has another type, or is
-    missing and no default was given (``None`` as the default of `string` and `ints` means missing is
-    fine)."""
+    """Typed access by name. Every method raises ModelError when the attribute has another type, or
+    is missing and no default was given (``None`` as the default of `string` and `integers` means
+    missing is fine)."""
 
     def __init__(self, entries: Mapping[str, onnx.AttributeProto], folder: Path | None) -> None:
         self._entries = entries
@@ -44,7 +44,7 @@ class Attributes:
             )
         return entry
 
-    def int(self, name: str, default: int | None = None) -> int:
+    def integer(self, name: str, default: int | None = None) -> int:
         """An integer."""
         if default is not None and name not in self._entries:
             return default
@@ -52,26 +52,26 @@ class Attributes:
 
     def flag(self, name: str, default: bool = False) -> bool:
         """An integer that means yes or no."""
-        return self.int(name, int(default)) != 0
+        return self.integer(name, int(default)) != 0
 
-    def ints(self, name: str, default: Sequence[int] | None = None) -> tuple[int, ...] | None:
+    def integers(self, name: str, default: Sequence[int] | None = None) -> tuple[int, ...] | None:
         """A list of integers."""
         entry = self._find(name, _Proto.INTS, "a list of integers")
         if entry is None:
             return None if default is None else tuple(default)
         return tuple(int(value) for value in entry.ints)
 
-    def required_ints(self, name: str) -> tuple[int, ...]:
+    def required_integers(self, name: str) -> tuple[int, ...]:
         """A list of integers that must be there."""
         return tuple(self._require(name, _Proto.INTS, "a list of integers").ints)
 
-    def float(self, name: str, default: float | None = None) -> float:
+    def real(self, name: str, default: float | None = None) -> float:
         """A float."""
         if default is not None and name not in self._entries:
             return default
         return float(self._require(name, _Proto.FLOAT, "a float").f)
 
-    def floats(self, name: str) -> tuple[float, ...]:  # type: ignore[valid-type]
+    def reals(self, name: str) -> tuple[float, ...]:
         """A list of floats that must be there."""
         return tuple(self._require(name, _Proto.FLOATS, "a list of floats").floats)
 

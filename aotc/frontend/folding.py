@@ -1,7 +1,7 @@
-"""The importer's builder: primitives go in, and whatever small result is already known comes out as a constant.
+"""The importer's builder: primitives go in, small known results come out as constants.
 
-Shape arithmetic in a model (Shape, Gather, Concat, ... feeding Reshape) thus becomes constants while the
-model is read, and every tensor gets a static shape.
+Shape arithmetic in a model (Shape, Gather, Concat, ... feeding Reshape) thus becomes constants
+while the model is read, and every tensor gets a static shape.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ FLOAT_ELEMS = 256
 
 
 def known_value(node: Node) -> np.ndarray | None:
-    """The values of a constant, or of a constant stretched by `Broadcast`, or of an `Iota`, if small."""
+    """The values of a constant, or of a constant stretched by `Broadcast`, or of an `Iota`, if
+    small."""
     if node.data is not None:
         return node.data
     if isinstance(node.op, ops.Iota) and node.type.elems <= EXACT_ELEMS:
@@ -40,12 +41,13 @@ def is_small(node_or_size: int, is_float: bool) -> bool:
 class FoldingBuilder(Builder):
     """A `Builder` that evaluates small primitives of known operands at once.
 
-    `Broadcast` and `Iota` are kept as they are (a stretched scalar is better than a dense array) but count
-    as known; a `Reshape` of any constant shares its bytes.
+    `Broadcast` and `Iota` are kept as they are (a stretched scalar is better than a dense array)
+    but count as known; a `Reshape` of any constant shares its bytes.
     """
 
     def apply(self, op: Op, *operands: Node, origin: str = "") -> Node:
-        """The node ``op(operands)``, or its value; ModelError names ``origin`` when the type rule refuses."""
+        """The node ``op(operands)``, or its value; ModelError names ``origin`` when the type rule
+        refuses."""
         if isinstance(op, ops.Broadcast | ops.Iota):
             return super().apply(op, *operands, origin=origin)
         if not all(isinstance(x.op, ops.Constant | ops.Broadcast | ops.Iota) for x in operands):

@@ -1,4 +1,5 @@
-"""Operators that ONNX defines by other operators: a node and its operand types go in, a function body comes out."""
+"""Operators that ONNX defines by others: a node and its operands go in, a function body comes
+out."""
 
 from __future__ import annotations
 
@@ -17,8 +18,9 @@ def schema_function(
     operands: Sequence[Node | None],
     opset: int,
 ) -> onnx.FunctionProto:
-    """ONNX's own definition of ``node`` at ``opset``; some definitions depend on the types of its operands."""
-    body = b""
+    """ONNX's own definition of ``node`` at ``opset``; some definitions depend on the types of its
+    operands."""
+    body: bytes = b""
     if schema.has_context_dependent_function:
         versions = [v for v in schema.context_dependent_function_opset_versions if v <= opset]
         types = [_type_bytes(operand) for operand in operands]
@@ -44,6 +46,7 @@ def schema_function(
 
 def _type_bytes(operand: Node | None) -> bytes:
     if operand is None:
-        return onnx.TypeProto().SerializeToString()
+        return bytes(onnx.TypeProto().SerializeToString())
     number = ONNX_TYPES[operand.type.dtype]
-    return onnx.helper.make_tensor_type_proto(number, operand.shape).SerializeToString()
+    proto = onnx.helper.make_tensor_type_proto(number, operand.shape)
+    return bytes(proto.SerializeToString())

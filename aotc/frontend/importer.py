@@ -1,4 +1,4 @@
-"""The walk over an ONNX graph: nodes go in one by one, with their operands known, and become graph nodes."""
+"""The walk over an ONNX graph: its nodes go in one by one, graph nodes come out."""
 
 from __future__ import annotations
 
@@ -82,7 +82,8 @@ class Importer:
         self._reporter = reporter
 
     def store(self, scope: Scope, graph: onnx.GraphProto) -> None:
-        """Make the initialisers of ``graph`` visible in ``scope``; they are read when first used."""
+        """Make the initialisers of ``graph`` visible in ``scope``; they are read when first
+        used."""
         named = [(tensor.name, tensor) for tensor in graph.initializer]
         named += [(sparse.values.name, sparse) for sparse in graph.sparse_initializer]
         for name, tensor in named:
@@ -146,30 +147,27 @@ class Importer:
         self._reporter.report(error, origin_of(node, scope), operator, opset)
 
     def _import(self, node: onnx.NodeProto, scope: Scope, used: frozenset[str]) -> None:
-        results: Sequence[Node] | None = None
+        results: Sequence[Node] = ()
+        scope.values.update(dict.fromkeys(filter(None, node.output), Missing.FAILED))
         try:
             results = self._results(node, scope, used)
+            missing = [name for name in node.output[len(results) :] if name in used]
+            if missing:
+                raise UnsupportedError(
+                    f"its output '{missing[0]}' is not supported",
+                    remedy="rewrite this part of the model",
+                )
         except _Incomplete:
-            pass
+            return
         except AotcError as error:
             self._report(error, node, scope)
         except MALFORMED as error:
             text = f"cannot be read: {type(error).__name__}: {error}"
             remedy = "the node is malformed: export the model again"
             self._report(ModelError(text, remedy=remedy), node, scope)
-        for place, name in enumerate(node.output):
-            if not name:
-                continue
-            if results is not None and place < len(results):
-                scope.values[name] = results[place]
-            else:
-                scope.values[name] = Missing.FAILED
-                if results is not None and name in used:
-                    error = UnsupportedError(
-                        f"its output {place} ('{name}') is not supported",
-                        remedy="rewrite this part of the model",
-                    )
-                    self._report(error, node, scope)
+        for name, result in zip(node.output, results, strict=False):
+            if name:
+                scope.values[name] = result
 
     def _results(
         self, node: onnx.NodeProto, scope: Scope, used: frozenset[str]
@@ -258,18 +256,10 @@ class Importer:
         given = [*operands, *[None] * (len(function.input) - len(operands))]
         for name, operand in zip(function.input, given, strict=True):
             scope.values[name] = Missing.ABSENT if operand is None else operand
-        # an output that the node does not name is not computed at all
-        names = [
-            inner for inner, outside in zip(function.output, node.output, strict=False) if outside
-        ]
+        # an output that the node leaves out at the end is not computed at all
+        names = function.output[: len(node.output)]
         self.run(function.node, names, scope)
-        results = iter(self._collect(names, scope))
-        filler = next(iter(scope.values.values()))
-        assert filler is not None
-        nodes = []
-        for outside in node.output:
-            nodes.append(next(results) if outside else None)
-        return [entry for entry in nodes if entry is not None]
+        return self._collect(names, scope)
 
 
 def _expect_depth(outer: Scope) -> None:
@@ -283,7 +273,7 @@ def _expect_depth(outer: Scope) -> None:
 def origin_of(node: onnx.NodeProto, scope: Scope) -> str:
     """What the user knows the node by: its name, or its operator and first output."""
     if node.name:
-        return scope.prefix + node.name
+        return f"{scope.prefix}{node.name}"
     first = next((name for name in node.output if name), "")
     return f"{scope.prefix}{node.op_type}_{first}"
 
@@ -296,7 +286,8 @@ def opset_versions(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]
 def resolved_attributes(
     node: onnx.NodeProto, references: Mapping[str, onnx.AttributeProto]
 ) -> dict[str, onnx.AttributeProto]:
-    """The node's attributes; those that refer to an attribute of the surrounding function get its value."""
+    """The node's attributes; those that refer to an attribute of the surrounding function get its
+    value."""
     result = {}
     for entry in node.attribute:
         if entry.ref_attr_name:
@@ -311,7 +302,8 @@ def resolved_attributes(
 def checked_schema(
     node: onnx.NodeProto, domain: str, opsets: Mapping[str, int]
 ) -> onnx.defs.OpSchema:
-    """ONNX's definition of the operator at the model's opset, once the node has been held against it."""
+    """ONNX's definition of the operator at the model's opset, once the node has been held against
+    it."""
     if domain not in opsets:
         raise ModelError(
             f"the model does not import the operator domain '{domain or 'ai.onnx'}'",
@@ -348,7 +340,7 @@ def checked_schema(
     strange = [entry.name for entry in node.attribute if entry.name not in schema.attributes]
     if strange:
         raise ModelError(
-            f"has the attribute '{strange[0]}', which {node.op_type} of opset {opset} does not know",
+            f"has the attribute '{strange[0]}', unknown to {node.op_type} of opset {opset}",
             remedy="check the model's opset; export it again",
         )
     return schema

@@ -1,12 +1,12 @@
-"""The reader: an ONNX file goes in, a Graph of primitives with static shapes comes out, or what stops that."""
+"""The reader: an ONNX file goes in, a Graph with static shapes comes out, or what stops that."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import google.protobuf.message
 import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from aotc.errors import AotcError, ModelError, UsageError
 from aotc.frontend.folding import FoldingBuilder
@@ -30,9 +30,9 @@ def load_onnx(
 ) -> Graph:
     """The model in ``path`` as a Graph.
 
-    ``dims`` binds symbolic dimensions by name, ``input_shapes`` gives whole input shapes, ``outputs``
-    prunes to the named tensors (and to the inputs they need), ``name`` replaces the file's stem. Raises
-    ModelError, UnsupportedError or UsageError with the first problem.
+    ``dims`` binds symbolic dimensions by name, ``input_shapes`` gives whole input shapes,
+    ``outputs`` prunes to the named tensors (and to the inputs they need), ``name`` replaces the
+    file's stem. Raises ModelError, UnsupportedError or UsageError with the first problem.
     """
     graph = _read(Path(path), dims or {}, input_shapes or {}, outputs, name, collect=False)[0]
     assert graph is not None
@@ -66,7 +66,7 @@ def parse_model(path: Path) -> onnx.ModelProto:
     remedy = "check that the file is a complete ONNX model; download or export it again"
     try:
         model.ParseFromString(data)
-    except google.protobuf.message.DecodeError:
+    except DecodeError:
         reason = "the file is empty" if not data else "the file is truncated or not ONNX"
         raise ModelError(reason, where=str(path), remedy=remedy) from None
     if not model.HasField("graph") or not (model.graph.node or model.graph.output):
@@ -157,7 +157,8 @@ def _bind(
     wanted: Sequence[str],
     reporter: Reporter,
 ) -> None:
-    """Make a parameter of every input; an initialiser of the same name makes it a constant instead."""
+    """Make a parameter of every input; an initialiser of the same name makes it a constant
+    instead."""
     infos = [info for info in proto.input if info.name not in scope.stored]
     names = [info.name for info in infos]
     for place, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""The order of import: the nodes of one ONNX graph and the names wanted go in, the nodes to import come out.
+"""The order of import: one ONNX graph and the names wanted go in, the nodes to import come out.
 
 Only what the wanted names need is imported, so an unsupported node in a dead part does no harm.
 """
@@ -18,8 +18,8 @@ MAX_DEPTH = 32
 
 @dataclass(frozen=True)
 class Order:
-    """``nodes`` to import, operands before users; ``used``: every name that one of them or the caller
-    reads; ``cyclic``: nodes that need their own result."""
+    """``nodes`` to import, operands before users; ``used``: every name that one of them or the
+    caller reads; ``cyclic``: nodes that need their own result."""
 
     nodes: tuple[onnx.NodeProto, ...]
     used: frozenset[str]
@@ -53,7 +53,8 @@ def reads(node: onnx.NodeProto, depth: int = 0) -> list[str]:
 
 
 def import_order(nodes: Sequence[onnx.NodeProto], wanted: Sequence[str]) -> Order:
-    """What ``wanted`` needs among ``nodes``, in topological order; the file's own order need not be one.
+    """What ``wanted`` needs among ``nodes``, in topological order; the file's own order need not be
+    one.
 
     ModelError when two nodes define one name.
     """

@@ -1,4 +1,4 @@
-"""Problems met while importing: an error about a node goes in; it is raised at once, or listed with the others."""
+"""Problems met while importing: an error goes in; it is raised at once, or listed with the rest."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from aotc.errors import AotcError
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that stops a compile. ``node`` names the node (or input), ``operator`` and ``opset`` are
-    empty and 0 where there is none."""
+    """One thing that stops a compile. ``node`` names the node (or input), ``operator`` and
+    ``opset`` are empty and 0 where there is none."""
 
     node: str
     operator: str
@@ -29,6 +29,8 @@ class Reporter:
 
     def report(self, error: AotcError, node: str = "", operator: str = "", opset: int = 0) -> None:
         """Raise or list ``error``, which concerns ``node``."""
+        if error.where.startswith(self._file):
+            raise error  # a node inside this one has said what is wrong
         if self._collect:
             problem = Problem(node, operator, opset, error.message, error.remedy)
             if problem not in self.problems:

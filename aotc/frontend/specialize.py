@@ -1,4 +1,4 @@
-"""Specialisation: the model's declared inputs and the user's flags go in, static input types come out.
+"""Specialisation: declared inputs and the user's flags go in, static input types come out.
 
 Shapes are bound before anything is imported, so no later stage meets a symbolic dimension.
 """
@@ -41,10 +41,11 @@ def bind_inputs(
     known_inputs: Sequence[str],
     report: Callable[[AotcError, str], None],
 ) -> dict[str, TensorType]:
-    """The static type of every input in ``infos``; what stands in the way goes to ``report`` with the input's name.
+    """The static type of every input in ``infos``; what stands in the way goes to ``report`` with
+    the input's name.
 
-    ``known_dims`` and ``known_inputs`` are the names that flags may use. A shape given for one input binds
-    the symbols in it for all inputs.
+    ``known_dims`` and ``known_inputs`` are the names that flags may use. A shape given for one
+    input binds the symbols in it for all inputs.
     """
     bound = _check_flags(dims, input_shapes, known_dims, known_inputs, report)
     for info in infos:
@@ -73,7 +74,8 @@ def _check_flags(
         if name not in known_dims:
             report(_unknown("dimension", name, known_dims), name)
         elif size < 1:
-            report(UsageError(f"dimension '{name}' cannot be {size}", remedy="give 1 or more"), name)
+            error = UsageError(f"dimension '{name}' cannot be {size}", remedy="give 1 or more")
+            report(error, name)
         else:
             bound[name] = size
     for name, shape in input_shapes.items():

@@ -1,4 +1,4 @@
-"""Tensor data: an ONNX TensorProto goes in, a read-only numpy array of a supported type comes out."""
+"""Tensor data: an ONNX TensorProto goes in, a read-only numpy array comes out."""
 
 from __future__ import annotations
 
@@ -50,12 +50,11 @@ def dtype_of(number: int) -> DType:
     dtype = DTYPES.get(number)
     if dtype is not None:
         return dtype
-    names = _Proto.DataType.keys()
     known = number in _Proto.DataType.values()
     name = _Proto.DataType.Name(number) if known else f"number {number}"
     if not known or number == _Proto.UNDEFINED:
         raise ModelError(
-            f"element type {name} is not one of ONNX's {len(names)}", remedy="export the model again"
+            f"element type {name} is not one of ONNX's", remedy="export the model again"
         )
     raise UnsupportedError(
         f"element type {name} is not supported",
@@ -66,7 +65,8 @@ def dtype_of(number: int) -> DType:
 def tensor_values(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
     """The values of ``tensor``, shape as declared; external data is looked for in ``folder`` only.
 
-    The bytes are taken over from the protobuf once. ModelError when data and shape do not fit together.
+    The bytes are taken over from the protobuf once. ModelError when data and shape do not fit
+    together.
     """
     where = f"tensor '{tensor.name}'"
     dtype = dtype_of(tensor.data_type)
@@ -197,7 +197,7 @@ def sparse_values(sparse: onnx.SparseTensorProto, folder: Path | None) -> np.nda
         linear = indices.reshape(-1)
         outside = (linear < 0) | (linear >= math.prod(shape))
     if outside.any() or linear.shape != values.shape:
-        raise ModelError(f"the indices of sparse tensor '{name}' do not fit its shape", remedy=_AGAIN)
+        raise ModelError(f"the indices of sparse tensor '{name}' do not fit it", remedy=_AGAIN)
     dense = np.zeros(math.prod(shape), dtype=values.dtype)
     dense[linear] = values
     dense = dense.reshape(shape)

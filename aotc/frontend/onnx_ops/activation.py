@@ -22,7 +22,7 @@ def relu(call: Call) -> Node:
 
 def leaky_relu(call: Call) -> Node:
     """``x < 0 ? alpha x : x``."""
-    x, alpha = call[0], call.attrs.float("alpha", 0.01)
+    x, alpha = call[0], call.attrs.real("alpha", 0.01)
     scaled = call.binary("mul", x, alpha)
     if 0 < alpha <= 1:
         return call.binary("max", x, scaled)
@@ -40,15 +40,15 @@ def elu(call: Call) -> Node:
     """``x < 0 ? alpha (exp(x) - 1) : x``."""
     x = call[0]
     below = call.binary("sub", call.unary("exp", call.binary("min", x, 0.0)), 1.0)
-    below = call.binary("mul", below, call.attrs.float("alpha", 1.0))
+    below = call.binary("mul", below, call.attrs.real("alpha", 1.0))
     return call.select(call.compare("lt", x, 0.0), below, x)
 
 
 def selu(call: Call) -> Node:
     """``gamma (x > 0 ? x : alpha (exp(x) - 1))``."""
     x = call[0]
-    alpha = call.attrs.float("alpha", 1.67326319217681884765625)
-    gamma = call.attrs.float("gamma", 1.05070102214813232421875)
+    alpha = call.attrs.real("alpha", 1.67326319217681884765625)
+    gamma = call.attrs.real("gamma", 1.05070102214813232421875)
     below = call.binary("sub", call.unary("exp", call.binary("min", x, 0.0)), 1.0)
     below = call.binary("mul", below, alpha)
     return call.binary("mul", call.select(call.compare("gt", x, 0.0), x, below), gamma)
@@ -56,7 +56,7 @@ def selu(call: Call) -> Node:
 
 def celu(call: Call) -> Node:
     """``max(x, 0) + min(0, alpha (exp(x / alpha) - 1))``."""
-    x, alpha = call[0], call.attrs.float("alpha", 1.0)
+    x, alpha = call[0], call.attrs.real("alpha", 1.0)
     exp = call.unary("exp", call.binary("div", call.binary("min", x, 0.0), alpha))
     below = call.binary("mul", call.binary("sub", exp, 1.0), alpha)
     return call.binary("add", call.binary("max", x, 0.0), call.binary("min", below, 0.0))
@@ -101,7 +101,7 @@ def _hard_sigmoid(call: Call, x: Node, alpha: float, beta: float) -> Node:
 
 def hard_sigmoid(call: Call) -> Node:
     """``min(max(alpha x + beta, 0), 1)``."""
-    alpha, beta = call.attrs.float("alpha", 0.2), call.attrs.float("beta", 0.5)
+    alpha, beta = call.attrs.real("alpha", 0.2), call.attrs.real("beta", 0.5)
     return _hard_sigmoid(call, call[0], alpha, beta)
 
 
@@ -112,7 +112,7 @@ def hard_swish(call: Call) -> Node:
 
 def swish(call: Call) -> Node:
     """``x sigmoid(alpha x)``."""
-    x, alpha = call[0], call.attrs.float("alpha", 1.0)
+    x, alpha = call[0], call.attrs.real("alpha", 1.0)
     inner = x if alpha == 1.0 else call.binary("mul", x, alpha)
     return call.binary("mul", x, call.unary("sigmoid", inner))
 
@@ -125,14 +125,14 @@ def softsign(call: Call) -> Node:
 def thresholded_relu(call: Call) -> Node:
     """``x > alpha ? x : 0``."""
     x = call[0]
-    above = call.compare("gt", x, call.attrs.float("alpha", 1.0))
+    above = call.compare("gt", x, call.attrs.real("alpha", 1.0))
     return call.select(above, x, call.scalar(0.0, x))
 
 
 def shrink(call: Call) -> Node:
     """``x < -lambd ? x + bias : x > lambd ? x - bias : 0``."""
-    x, lambd = call[0], call.attrs.float("lambd", 0.5)
-    bias = call.attrs.float("bias", 0.0)
+    x, lambd = call[0], call.attrs.real("lambd", 0.5)
+    bias = call.attrs.real("bias", 0.0)
     above = call.select(
         call.compare("gt", x, lambd), call.binary("sub", x, bias), call.scalar(0.0, x)
     )
@@ -161,11 +161,12 @@ def hardmax_over(call: Call, x: Node, axis: int) -> Node:
 
 
 def along_axis(call: Call, formula: Callable[[Call, Node, int], Node]) -> Node:
-    """Apply ``formula`` along ``axis``; before opset 13 over all axes from ``axis`` on, flattened."""
+    """Apply ``formula`` along ``axis``; before opset 13 over all axes from ``axis`` on,
+    flattened."""
     x = call[0]
     if x.type.rank == 0:
         raise ModelError("needs at least one axis, got a scalar")
-    axis = call.axis(call.attrs.int("axis", -1 if call.version >= 13 else 1), x.type.rank)
+    axis = call.axis(call.attrs.integer("axis", -1 if call.version >= 13 else 1), x.type.rank)
     if call.version >= 13 or axis == x.type.rank - 1:
         return formula(call, x, axis)
     rows = math.prod(x.shape[:axis])

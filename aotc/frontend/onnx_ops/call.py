@@ -1,4 +1,4 @@
-"""What an import rule sees: one ONNX node with its operands as graph nodes, its attributes, and the builder."""
+"""What an import rule sees: one ONNX node, its operands as graph nodes, and the builder."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ class Call:
         return [self[index] for index in range(len(self.inputs))]
 
     def known(self, index: int, what: str) -> np.ndarray:
-        """The values of input ``index``; UnsupportedError when they depend on the model's inputs."""
+        """The values of input ``index``; UnsupportedError when they depend on the model's
+        inputs."""
         value = known_value(self[index])
         if value is None:
             raise UnsupportedError(
@@ -82,7 +83,8 @@ class Call:
         return axis % rank
 
     def axes(self, axes: Iterable[int], rank: int) -> tuple[int, ...]:
-        """``axes`` counted from the front, in the given order; ModelError when outside or repeated."""
+        """``axes`` counted from the front, in the given order; ModelError when outside or
+        repeated."""
         chosen = tuple(self.axis(axis, rank) for axis in axes)
         if len(set(chosen)) != len(chosen):
             raise ModelError(f"axes {chosen} name one axis twice")
@@ -150,7 +152,8 @@ class Call:
         return self.binary("mul", total, 1.0 / count if count else np.nan)
 
     def slice_axis(self, x: Node, axis: int, start: int, count: int, step: int = 1) -> Node:
-        """``count`` elements of one axis from ``start`` in steps of ``step``; the other axes whole."""
+        """``count`` elements of one axis from ``start`` in steps of ``step``; the other axes
+        whole."""
         if (start, count, step) == (0, x.shape[axis], 1):
             return x
         starts, counts, steps = [0] * x.type.rank, list(x.shape), [1] * x.type.rank

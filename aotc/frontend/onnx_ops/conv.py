@@ -27,7 +27,7 @@ def _expect_images(call: Call, x: Node, weights: Node) -> int:
         raise call.unsupported(f"data of {spatial} spatial axes ({x.type}): 1 to 3 are supported")
     if weights.type.rank != x.type.rank:
         raise ModelError(f"data {x.type} and weights {weights.type} differ in rank")
-    declared = call.attrs.ints("kernel_shape")
+    declared = call.attrs.integers("kernel_shape")
     if declared is not None and declared != weights.shape[2:]:
         raise ModelError(f"kernel_shape {declared} is not that of the weights {weights.type}")
     return spatial
@@ -47,7 +47,7 @@ def convolve(call: Call, x: Node, weights: Node) -> Node:
     """The convolution of ``x`` with ``weights`` under the node's attributes."""
     _expect_images(call, x, weights)
     window = window_of(call, x.shape[2:], weights.shape[2:])
-    return call.apply(_conv(window, call.attrs.int("group", 1)), x, weights)
+    return call.apply(_conv(window, call.attrs.integer("group", 1)), x, weights)
 
 
 def _conv(window: Window, groups: int) -> ops.Conv:
@@ -76,10 +76,11 @@ def conv_integer(call: Call) -> Node:
 
 
 def conv_transpose(call: Call) -> Node:
-    """The gradient of a convolution in its data, and bias. The weights are [C, O/groups, *window]."""
+    """The gradient of a convolution in its data, and bias. The weights are [C, O/groups,
+    *window]."""
     x, weights = call[0], call[1]
     spatial = _expect_images(call, x, weights)
-    groups = call.attrs.int("group", 1)
+    groups = call.attrs.integer("group", 1)
     if groups < 1 or weights.shape[0] != x.shape[1] or x.shape[1] % groups:
         raise ModelError(f"data {x.type} and weights {weights.type} do not fit {groups} groups")
     strides = per_axis(call, "strides", spatial, 1)
@@ -96,13 +97,15 @@ def conv_transpose(call: Call) -> Node:
 def _transposed_pads(
     call: Call, x: Node, weights: Node, strides: tuple[int, ...], dilation: tuple[int, ...]
 ) -> tuple[list[int], list[int]]:
-    """How much of the full result is cut off per axis; negative on the high side where it is extended.
+    """How much of the full result is cut off per axis; negative on the high side where it is
+    extended.
 
-    Formula of ONNX ConvTranspose: full = stride (in - 1) + output_padding + (window - 1) dilation + 1.
+    Formula of ONNX ConvTranspose: full = stride (in - 1) + output_padding + (window - 1) dilation +
+    1.
     """
     spatial = len(strides)
-    extra = call.attrs.ints("output_padding") or (0,) * spatial
-    output_shape = call.attrs.ints("output_shape")
+    extra = call.attrs.integers("output_padding") or (0,) * spatial
+    output_shape = call.attrs.integers("output_shape")
     if len(extra) != spatial or min(extra) < 0:
         raise ModelError(f"attribute 'output_padding' {extra} does not fit {spatial} axes")
     wanted = None if output_shape is None else output_shape[-spatial:]

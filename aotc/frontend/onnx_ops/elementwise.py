@@ -1,4 +1,4 @@
-"""Elementwise ONNX operators: arithmetic, comparisons, logic, conversion. A `Call` goes in, nodes come out."""
+"""Elementwise ONNX operators and conversion: a `Call` goes in, nodes come out."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def mean(call: Call) -> Node:
 
 
 def power(call: Call) -> Node:
-    """``x ** y`` in the type of x; small whole exponents stay `pow` for the simplifier to expand."""
+    """``x ** y`` in the type of x; small whole exponents stay `pow` for the simplifier to
+    expand."""
     x, y = call[0], call[1]
     if x.type.dtype is y.type.dtype:
         return call.binary("pow", x, y)
@@ -91,11 +92,12 @@ def where(call: Call) -> Node:
 
 
 def clip(call: Call) -> Node:
-    """``min(max(x, low), high)``; the bounds are attributes before opset 11 and inputs from then on."""
+    """``min(max(x, low), high)``; the bounds are attributes before opset 11 and inputs from then
+    on."""
     x = call[0]
     if call.version < 11:
-        low = call.scalar(call.attrs.float("min"), x) if "min" in call.attrs else None
-        high = call.scalar(call.attrs.float("max"), x) if "max" in call.attrs else None
+        low = call.scalar(call.attrs.real("min"), x) if "min" in call.attrs else None
+        high = call.scalar(call.attrs.real("max"), x) if "max" in call.attrs else None
     else:
         low, high = call.optional(1), call.optional(2)
     for fn, bound in (("max", low), ("min", high)):
@@ -108,7 +110,7 @@ def clip(call: Call) -> Node:
 
 def cast(call: Call) -> Node:
     """Conversion to the element type ``to``."""
-    return call.cast(call[0], dtype_of(call.attrs.int("to")))
+    return call.cast(call[0], dtype_of(call.attrs.integer("to")))
 
 
 def cast_like(call: Call) -> Node:

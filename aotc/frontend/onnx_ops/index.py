@@ -1,4 +1,4 @@
-"""ONNX operators that gather and scatter by index: a `Call` goes in, one primitive mostly comes out."""
+"""ONNX gathers and scatters by index: a `Call` goes in, mostly one primitive comes out."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from aotc.graph.types import DType
 
 def gather(call: Call) -> Node:
     """numpy's ``take`` along ``axis``."""
-    axis = call.axis(call.attrs.int("axis", 0), call[0].type.rank)
+    axis = call.axis(call.attrs.integer("axis", 0), call[0].type.rank)
     return call.apply(ops.Gather(axis), call[0], call[1])
 
 
 def gather_elements(call: Call) -> Node:
     """numpy's ``take_along_axis``."""
-    axis = call.axis(call.attrs.int("axis", 0), call[0].type.rank)
+    axis = call.axis(call.attrs.integer("axis", 0), call[0].type.rank)
     return call.apply(ops.GatherElements(axis), call[0], call[1])
 
 
 def gather_nd(call: Call) -> Node:
     """The last axis of the indices addresses the leading axes of the data."""
-    return call.apply(ops.GatherND(call.attrs.int("batch_dims", 0)), call[0], call[1])
+    return call.apply(ops.GatherND(call.attrs.integer("batch_dims", 0)), call[0], call[1])
 
 
 def _scatter_function(call: Call) -> str:
@@ -38,7 +38,7 @@ def _scatter_function(call: Call) -> str:
 
 def scatter_elements(call: Call) -> Node:
     """A copy of the data with single elements replaced or combined."""
-    axis = call.axis(call.attrs.int("axis", 0), call[0].type.rank)
+    axis = call.axis(call.attrs.integer("axis", 0), call[0].type.rank)
     fn = _scatter_function(call)
     return call.apply(ops.ScatterElements(axis, fn), call[0], call[1], call[2])
 
@@ -51,7 +51,7 @@ def scatter_nd(call: Call) -> Node:
 def tensor_scatter(call: Call) -> Node:
     """A cache with the update written along ``axis``, in each batch from its own place on."""
     past, update = call[0], call[1]
-    axis = call.axis(call.attrs.int("axis", -2), past.type.rank)
+    axis = call.axis(call.attrs.integer("axis", -2), past.type.rank)
     mode = call.attrs.string("mode", "linear")
     if axis == 0 or mode not in ("linear", "circular"):
         raise ModelError(f"axis {axis} or mode '{mode}' is not valid")

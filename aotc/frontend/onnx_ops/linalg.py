@@ -13,7 +13,8 @@ from aotc.graph.types import DType, broadcast_dims
 
 
 def matrix_product(call: Call, a: Node, b: Node) -> Node:
-    """numpy's ``matmul``. A right side of rank 2 makes one large product of all rows on the left."""
+    """numpy's ``matmul``. A right side of rank 2 makes one large product of all rows on the
+    left."""
     if a.type.rank == 0 or b.type.rank == 0:
         raise ModelError(f"needs at least one axis on each side: {a.type} and {b.type}")
     lhs = call.reshape(a, (1, *a.shape)) if a.type.rank == 1 else a
@@ -51,7 +52,7 @@ def gemm(call: Call) -> Node:
         raise ModelError(f"needs two matrices, got {a.type} and {b.type}")
     a = call.transpose(a, (1, 0)) if call.attrs.flag("transA") else a
     b = call.transpose(b, (1, 0)) if call.attrs.flag("transB") else b
-    alpha, beta = call.attrs.float("alpha", 1.0), call.attrs.float("beta", 1.0)
+    alpha, beta = call.attrs.real("alpha", 1.0), call.attrs.real("beta", 1.0)
     y = call.apply(ops.Dot(), a, b)
     y = y if alpha == 1.0 else call.binary("mul", y, alpha)
     if c is None or beta == 0.0:

@@ -1,4 +1,4 @@
-"""ONNX operators that move data: reshape, transpose, slice, split, concat, pad, tile, depth to space."""
+"""ONNX operators that move data (reshape, slice, concat, pad, ...): a `Call` in, nodes out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from aotc.graph.types import DType, broadcast_dims
 
 
 def reshape(call: Call) -> Node:
-    """The elements under the shape in input 1; 0 copies a size (unless ``allowzero``), -1 is inferred."""
+    """The elements under the shape in input 1; 0 copies a size (unless ``allowzero``), -1 is
+    inferred."""
     x, target = call[0], list(call.known_ints(1, "shape"))
     if not call.attrs.flag("allowzero"):
         for axis, size in enumerate(target):
@@ -36,7 +37,7 @@ def reshape(call: Call) -> Node:
 
 def flatten(call: Call) -> Node:
     """Two axes: everything before ``axis`` and everything from it on."""
-    x, axis = call[0], call.attrs.int("axis", 1)
+    x, axis = call[0], call.attrs.integer("axis", 1)
     rank = x.type.rank
     if not -rank <= axis <= rank:
         raise ModelError(f"axis {axis} is outside a tensor of rank {rank}")
@@ -47,7 +48,7 @@ def flatten(call: Call) -> Node:
 def _given_axes(call: Call, since: int) -> tuple[int, ...] | None:
     """``axes``: an attribute before opset ``since``, an input from then on; None when left out."""
     if call.version < since:
-        return call.attrs.ints("axes")
+        return call.attrs.integers("axes")
     return None if call.optional(1) is None else call.known_ints(1, "axes")
 
 
@@ -77,7 +78,7 @@ def unsqueeze(call: Call) -> Node:
 def transpose(call: Call) -> Node:
     """Axes in the order ``perm``, reversed by default."""
     x = call[0]
-    perm = call.attrs.ints("perm", tuple(reversed(range(x.type.rank)))) or ()
+    perm = call.attrs.integers("perm", tuple(reversed(range(x.type.rank)))) or ()
     if sorted(perm) != list(range(x.type.rank)):
         raise ModelError(f"'perm' {perm} is not an order of the axes of {x.type}")
     return call.transpose(x, perm)
@@ -109,8 +110,8 @@ def slice_(call: Call) -> Node:
     steps: tuple[int, ...] | None = None
     axes: tuple[int, ...] | None
     if call.version < 10:
-        starts, ends = call.attrs.required_ints("starts"), call.attrs.required_ints("ends")
-        axes = call.attrs.ints("axes")
+        starts, ends = call.attrs.required_integers("starts"), call.attrs.required_integers("ends")
+        axes = call.attrs.integers("axes")
     else:
         starts, ends = call.known_ints(1, "starts"), call.known_ints(2, "ends")
         axes = None if call.optional(3) is None else call.known_ints(3, "axes")
@@ -118,31 +119,30 @@ def slice_(call: Call) -> Node:
     axes = call.axes(range(len(starts)) if axes is None else axes, x.type.rank)
     steps = (1,) * len(starts) if steps is None else steps
     if not len(starts) == len(ends) == len(axes) == len(steps):
-        raise ModelError(f"starts {starts}, ends {ends}, axes {axes}, steps {steps}: lengths differ")
+        raise ModelError(f"the lengths of {starts}, {ends}, {axes} and {steps} differ")
     if 0 in steps:
         raise ModelError(f"steps {steps} contain 0")
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        chosen = range(*slice(start, _reverse_end(end, x.shape[axis], step), step).indices(x.shape[axis]))
+        size = x.shape[axis]
+        # a backward slice may end before element 0, which numpy writes as None
+        stop = None if step < 0 and end < -size else end
+        chosen = range(*slice(start, stop, step).indices(size))
         x = call.slice_axis(x, axis, chosen.start if chosen else 0, len(chosen), step)
     return x
 
 
-def _reverse_end(end: int, size: int, step: int) -> int | None:
-    """A backward slice may end before element 0, which numpy writes as None."""
-    return None if step < 0 and end < -size else end
-
-
 def split(call: Call) -> Sequence[Node]:
-    """Pieces along ``axis``: of the given sizes, or equal (the last may be smaller from opset 18 on)."""
+    """Pieces along ``axis``: of the given sizes, or equal (the last may be smaller from opset 18
+    on)."""
     x = call[0]
-    axis = call.axis(call.attrs.int("axis", 0), x.type.rank)
+    axis = call.axis(call.attrs.integer("axis", 0), x.type.rank)
     size, pieces = x.shape[axis], len(call.output_used)
     if call.version < 13:
-        sizes = call.attrs.ints("split")
+        sizes = call.attrs.integers("split")
     else:
         sizes = None if call.optional(1) is None else call.known_ints(1, "sizes")
     if sizes is None:
-        pieces = call.attrs.int("num_outputs", pieces)
+        pieces = call.attrs.integer("num_outputs", pieces)
         if pieces < 1 or (call.version < 18 and size % pieces):
             raise ModelError(f"axis {axis} of {x.type} does not split into {pieces} equal pieces")
         each = -(-size // pieces)
@@ -160,7 +160,7 @@ def concat(call: Call) -> Node:
     operands = call.operands
     if not operands:
         raise ModelError("takes at least one input, has none")
-    return call.concat(operands, call.axis(call.attrs.int("axis"), operands[0].type.rank))
+    return call.concat(operands, call.axis(call.attrs.integer("axis"), operands[0].type.rank))
 
 
 def pad(call: Call) -> Node:
@@ -170,8 +170,8 @@ def pad(call: Call) -> Node:
     rank = x.type.rank
     axes = tuple(range(rank))
     if call.version < 11:
-        pads = call.attrs.required_ints("pads")
-        value = call.attrs.float("value", 0.0)
+        pads = call.attrs.required_integers("pads")
+        value = call.attrs.real("value", 0.0)
     else:
         pads = call.known_ints(1, "pads")
         if call.optional(2) is not None and call[2].type.elems > 0:
@@ -233,8 +233,9 @@ def _side(call: Call, x: Node, axis: int, count: int, mode: str, front: bool) ->
 
 
 def depth_to_space(call: Call) -> Node:
-    """Blocks of channels become blocks of pixels; ``mode`` DCR or CRD says how channels are ordered."""
-    x, block = call[0], call.attrs.int("blocksize")
+    """Blocks of channels become blocks of pixels; ``mode`` DCR or CRD says how channels are
+    ordered."""
+    x, block = call[0], call.attrs.integer("blocksize")
     mode = call.attrs.string("mode", "DCR")
     _expect_image(x, block)
     n, c, h, w = x.shape
@@ -252,7 +253,7 @@ def depth_to_space(call: Call) -> Node:
 
 def space_to_depth(call: Call) -> Node:
     """Blocks of pixels become channels."""
-    x, block = call[0], call.attrs.int("blocksize")
+    x, block = call[0], call.attrs.integer("blocksize")
     _expect_image(x, block)
     n, c, h, w = x.shape
     if h % block or w % block:
@@ -267,7 +268,7 @@ def space_to_depth(call: Call) -> Node:
 
 def _expect_image(x: Node, block: int) -> None:
     if x.type.rank != 4 or block < 1:
-        raise ModelError(f"needs a tensor of rank 4 and a blocksize of 1 or more: {x.type}, {block}")
+        raise ModelError(f"needs rank 4 and a blocksize of 1 or more, got {x.type} and {block}")
 
 
 def trilu(call: Call) -> Node:
@@ -288,8 +289,8 @@ def trilu(call: Call) -> Node:
 def reverse_sequence(call: Call) -> Node:
     """The first ``sequence_lens`` elements of each batch reversed along the time axis."""
     x, lengths = call[0], call[1]
-    batch = call.axis(call.attrs.int("batch_axis", 1), x.type.rank)
-    time = call.axis(call.attrs.int("time_axis", 0), x.type.rank)
+    batch = call.axis(call.attrs.integer("batch_axis", 1), x.type.rank)
+    time = call.axis(call.attrs.integer("time_axis", 0), x.type.rank)
     if batch == time or lengths.shape != (x.shape[batch],):
         raise ModelError(f"lengths {lengths.type}, batch axis {batch}, time axis {time}: no fit")
     apart = [size if axis == batch else 1 for axis, size in enumerate(x.shape)]

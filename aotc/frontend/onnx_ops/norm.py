@@ -1,4 +1,4 @@
-"""ONNX normalisations: a `Call` goes in, means, variances and their arithmetic in primitives come out."""
+"""ONNX normalisations: a `Call` goes in, means, variances and their arithmetic come out."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def batch_normalization(call: Call) -> Node:
         raise call.unsupported("batch normalization in training mode", "export for inference")
     if call.version < 9 and not call.attrs.flag("spatial", True):
         raise call.unsupported("batch normalization with spatial=0")
-    epsilon = call.attrs.float("epsilon", 1e-5)
+    epsilon = call.attrs.real("epsilon", 1e-5)
     dtype = x.type.dtype
     given = [call[index] for index in range(1, 5)]
     if x.type.rank < 2 or any(node.shape != (x.shape[1],) for node in given):
         types = ", ".join(str(node.type) for node in given)
-        raise ModelError(f"scale, bias, mean, variance {types}: not one for each channel of {x.type}")
+        raise ModelError(f"scale, bias, mean, variance ({types}) do not fit {x.type}")
     if all(node.data is not None for node in given):
         # in float64 and rounded once: this is the arithmetic that the model's author left to us
         scale, bias, mean, variance = (
@@ -56,7 +56,8 @@ def batch_normalization(call: Call) -> Node:
 def standardize(
     call: Call, x: Node, axes: Sequence[int], epsilon: float
 ) -> tuple[Node, Node, Node]:
-    """``(x - mean) / sqrt(variance + epsilon)`` over ``axes``, the mean, and the inverse deviation."""
+    """``(x - mean) / sqrt(variance + epsilon)`` over ``axes``, the mean, and the inverse
+    deviation."""
     mean = call.mean(x, axes)
     centred = call.binary("sub", x, mean)
     variance = call.mean(call.binary("mul", centred, centred), axes)
@@ -67,7 +68,7 @@ def standardize(
 
 def _stash_dtype(call: Call, x: Node) -> DType:
     """Statistics of float16 are computed in float32 unless ``stash_type`` says otherwise."""
-    narrow = x.type.dtype is DType.F16 and call.attrs.int("stash_type", 1) == 1
+    narrow = x.type.dtype is DType.F16 and call.attrs.integer("stash_type", 1) == 1
     return DType.F32 if narrow else x.type.dtype
 
 
@@ -80,10 +81,10 @@ def layer_normalization(call: Call) -> Sequence[Node]:
     """Standardised over the axes from ``axis`` on, times scale, plus bias."""
     x = call[0]
     _expect_float(x)
-    axis = call.axis(call.attrs.int("axis", -1), x.type.rank)
+    axis = call.axis(call.attrs.integer("axis", -1), x.type.rank)
     wide = call.cast(x, _stash_dtype(call, x))
     axes = tuple(range(axis, x.type.rank))
-    y, mean, inverse = standardize(call, wide, axes, call.attrs.float("epsilon", 1e-5))
+    y, mean, inverse = standardize(call, wide, axes, call.attrs.real("epsilon", 1e-5))
     y = call.binary("mul", call.cast(y, x.type.dtype), call[1])
     bias = call.optional(2)
     y = y if bias is None else call.binary("add", y, bias)
@@ -100,10 +101,10 @@ def rms_normalization(call: Call) -> Node:
     """``x / sqrt(mean(x^2) + epsilon) * scale`` over the axes from ``axis`` on."""
     x = call[0]
     _expect_float(x)
-    axis = call.axis(call.attrs.int("axis", -1), x.type.rank)
+    axis = call.axis(call.attrs.integer("axis", -1), x.type.rank)
     wide = call.cast(x, _stash_dtype(call, x))
     mean = call.mean(call.binary("mul", wide, wide), tuple(range(axis, x.type.rank)))
-    root = call.unary("sqrt", call.binary("add", mean, call.attrs.float("epsilon", 1e-5)))
+    root = call.unary("sqrt", call.binary("add", mean, call.attrs.real("epsilon", 1e-5)))
     normal = call.binary("mul", wide, call.unary("reciprocal", root))
     y = call.binary("mul", call.cast(normal, x.type.dtype), call[1])
     _expect_shape(y, x)
@@ -117,21 +118,22 @@ def instance_normalization(call: Call) -> Node:
     if x.type.rank < 3:
         raise ModelError(f"needs data [N, C, ...], got {x.type}")
     axes = tuple(range(2, x.type.rank))
-    y, _, _ = standardize(call, x, axes, call.attrs.float("epsilon", 1e-5))
+    y, _, _ = standardize(call, x, axes, call.attrs.real("epsilon", 1e-5))
     scaled = call.binary("mul", y, per_channel(call, call[1], x))
     return call.binary("add", scaled, per_channel(call, call[2], x))
 
 
 def group_normalization(call: Call) -> Node:
-    """Each group of channels standardised; scale and bias per group in opset 18, per channel since."""
-    x, groups = call[0], call.attrs.int("num_groups")
+    """Each group of channels standardised; scale and bias per group in opset 18, per channel
+    since."""
+    x, groups = call[0], call.attrs.integer("num_groups")
     _expect_float(x)
     if x.type.rank < 2 or groups < 1 or x.shape[1] % groups:
         raise ModelError(f"{x.type} does not fit {groups} groups of channels")
     wide = call.cast(x, _stash_dtype(call, x))
     each = x.shape[1] // groups * math.prod(x.shape[2:])
     grouped = call.reshape(wide, (x.shape[0], groups, each))
-    y, _, _ = standardize(call, grouped, (2,), call.attrs.float("epsilon", 1e-5))
+    y, _, _ = standardize(call, grouped, (2,), call.attrs.real("epsilon", 1e-5))
     scale, bias = call[1], call[2]
     if call.version < 21:
         y = call.cast(y, x.type.dtype)
@@ -146,7 +148,7 @@ def mean_variance_normalization(call: Call) -> Node:
     """``(x - mean) / (deviation + 1e-9)`` over ``axes``."""
     x = call[0]
     _expect_float(x)
-    axes = call.axes(call.attrs.ints("axes", (0, 2, 3)) or (), x.type.rank)
+    axes = call.axes(call.attrs.integers("axes", (0, 2, 3)) or (), x.type.rank)
     centred = call.binary("sub", x, call.mean(x, axes))
     variance = call.mean(call.binary("mul", centred, centred), axes)
     return call.binary("div", centred, call.binary("add", call.unary("sqrt", variance), 1e-9))

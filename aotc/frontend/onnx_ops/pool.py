@@ -22,7 +22,7 @@ def _spatial_axes(x: Node) -> tuple[int, ...]:
 
 def _window(call: Call) -> Window:
     _spatial_axes(call[0])
-    return window_of(call, call[0].shape[2:], call.attrs.required_ints("kernel_shape"))
+    return window_of(call, call[0].shape[2:], call.attrs.required_integers("kernel_shape"))
 
 
 def _slide(call: Call, x: Node, fn: str, window: Window) -> Node:
@@ -57,7 +57,8 @@ def average_pool(call: Call) -> Node:
 
 
 def _element_counts(spatial: tuple[int, ...], window: Window, with_pads: bool) -> np.ndarray:
-    """How many elements each window position has, [*positions]; what ceil_mode adds never counts."""
+    """How many elements each window position has, [*positions]; what ceil_mode adds never
+    counts."""
     counts = np.ones((), dtype=np.int64)
     for axis, size in enumerate(spatial):
         low = window.low[axis]
@@ -70,7 +71,7 @@ def _element_counts(spatial: tuple[int, ...], window: Window, with_pads: bool) -
 
 def lp_pool(call: Call) -> Node:
     """``(sum |x|^p)^(1/p)`` of each window."""
-    p = call.attrs.int("p", 2)
+    p = call.attrs.integer("p", 2)
     powers = _power_of_magnitude(call, call[0], p)
     return _root(call, _slide(call, powers, "sum", _window(call)), p)
 
@@ -102,15 +103,15 @@ def global_max_pool(call: Call) -> Node:
 
 def global_lp_pool(call: Call) -> Node:
     """``(sum |x|^p)^(1/p)`` over all spatial axes."""
-    p = call.attrs.int("p", 2)
+    p = call.attrs.integer("p", 2)
     powers = _power_of_magnitude(call, call[0], p)
     return _root(call, call.reduce("sum", powers, _spatial_axes(call[0])), p)
 
 
 def lp_normalization(call: Call) -> Node:
     """``x`` over its p-norm along ``axis``."""
-    x, p = call[0], call.attrs.int("p", 2)
-    axis = call.axis(call.attrs.int("axis", -1), x.type.rank)
+    x, p = call[0], call.attrs.integer("p", 2)
+    axis = call.axis(call.attrs.integer("axis", -1), x.type.rank)
     norm = _root(call, call.reduce("sum", _power_of_magnitude(call, x, p), [axis]), p)
     # a slice of zeros stays zero
     safe = call.select(call.compare("eq", norm, 0.0), call.scalar(1.0, norm), norm)
@@ -119,7 +120,7 @@ def lp_normalization(call: Call) -> Node:
 
 def lrn(call: Call) -> Node:
     """``x / (bias + alpha/size * sum of squares over size neighbouring channels) ^ beta``."""
-    x, size = call[0], call.attrs.int("size")
+    x, size = call[0], call.attrs.integer("size")
     if size < 1 or x.type.rank < 2:
         raise ModelError(f"size {size} does not fit {x.type}")
     low = (size - 1) // 2
@@ -134,9 +135,9 @@ def lrn(call: Call) -> Node:
         (1, 1, *one),
     )
     total = call.apply(op, call.binary("mul", x, x))
-    scaled = call.binary("mul", total, call.attrs.float("alpha", 0.0001) / size)
-    base = call.binary("add", scaled, call.attrs.float("bias", 1.0))
-    return call.binary("div", x, call.binary("pow", base, call.attrs.float("beta", 0.75)))
+    scaled = call.binary("mul", total, call.attrs.real("alpha", 0.0001) / size)
+    base = call.binary("add", scaled, call.attrs.real("bias", 1.0))
+    return call.binary("div", x, call.binary("pow", base, call.attrs.real("beta", 0.75)))
 
 
 RULES: Mapping[str, Rule] = MappingProxyType(

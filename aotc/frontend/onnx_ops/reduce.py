@@ -1,4 +1,4 @@
-"""ONNX reductions, rankings and running sums: a `Call` goes in, `Reduce` and its relatives come out."""
+"""ONNX reductions and rankings: a `Call` goes in, `Reduce` and its relatives come out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _axes(call: Call, since: int) -> Axes | None:
     """The axes to reduce; None when the operator is to do nothing."""
     rank = call[0].type.rank
     if call.version < since:
-        given = call.attrs.ints("axes")
+        given = call.attrs.integers("axes")
     else:
         given = None if call.optional(1) is None else call.known_ints(1, "axes")
     if not given:
@@ -104,7 +104,7 @@ def arg_reduce(fn: str) -> Rule:
 
     def rule(call: Call) -> Node:
         x = call[0]
-        axis = call.axis(call.attrs.int("axis", 0), x.type.rank)
+        axis = call.axis(call.attrs.integer("axis", 0), x.type.rank)
         found = call.apply(ops.ArgReduce(fn, axis, call.attrs.flag("select_last_index")), x)
         if not call.attrs.flag("keepdims", True):
             return found
@@ -116,8 +116,8 @@ def arg_reduce(fn: str) -> Rule:
 def top_k(call: Call) -> Sequence[Node]:
     """The k largest or smallest elements along ``axis``, best first, and their places."""
     x = call[0]
-    axis = call.axis(call.attrs.int("axis", -1), x.type.rank)
-    k = call.attrs.int("k") if call.version < 10 else call.known_int(1, "count k")
+    axis = call.axis(call.attrs.integer("axis", -1), x.type.rank)
+    k = call.attrs.integer("k") if call.version < 10 else call.known_int(1, "count k")
     if not 0 <= k <= x.shape[axis]:
         raise ModelError(f"cannot take {k} of the {x.shape[axis]} elements of axis {axis}")
     places = call.apply(ops.TopK(k, axis, call.attrs.flag("largest", True)), x)

@@ -1,4 +1,4 @@
-"""ONNX Resize and Upsample: a `Call` goes in; gathers weighted by constants come out, one axis after another.
+"""ONNX Resize and Upsample: a `Call` goes in, gathers weighted by constants come out.
 
 Coordinate formulas are those of ONNX Resize (github.com/onnx/onnx, docs/Operators.md#Resize).
 """
@@ -86,7 +86,8 @@ def _linear(distance: np.ndarray) -> np.ndarray:
 
 
 def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
-    """Keys, Cubic convolution interpolation for digital image processing (1981), with parameter a."""
+    """Keys, Cubic convolution interpolation for digital image processing (1981), with parameter
+    a."""
     d = np.abs(distance)
     near = (a + 2) * d**3 - (a + 3) * d**2 + 1
     far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
@@ -94,7 +95,8 @@ def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
 
 
 def taps(plan: AxisPlan, how: Sampling) -> tuple[np.ndarray, np.ndarray]:
-    """Which input elements make each output element: places [taps, result] and weights [taps, result]."""
+    """Which input elements make each output element: places [taps, result] and weights [taps,
+    result]."""
     positions = source_positions(plan, how.coordinates)
     stretch = min(plan.scale, 1.0) if how.antialias else 1.0
     reach = math.ceil((2 if how.mode == "cubic" else 1) / stretch)
@@ -186,16 +188,16 @@ def _sampling(call: Call) -> Sampling:
         mode,
         attrs.string("coordinate_transformation_mode", "half_pixel"),
         attrs.string("nearest_mode", "round_prefer_floor"),
-        attrs.float("cubic_coeff_a", -0.75),
+        attrs.real("cubic_coeff_a", -0.75),
         attrs.flag("exclude_outside"),
         attrs.flag("antialias") and mode != "nearest",
-        attrs.float("extrapolation_value", 0.0),
+        attrs.real("extrapolation_value", 0.0),
     )
 
 
 def _plans(call: Call, x: Node, how: Sampling) -> list[AxisPlan]:
     rank = x.type.rank
-    axes = call.axes(call.attrs.ints("axes") or range(rank), rank)
+    axes = call.axes(call.attrs.integers("axes") or range(rank), rank)
     scales_at = 1 if call.version < 11 else 2
     sizes = None
     if call.version >= 11 and call.optional(3) is not None and call[3].type.elems:
@@ -207,7 +209,7 @@ def _plans(call: Call, x: Node, how: Sampling) -> list[AxisPlan]:
         scales, results = _from_sizes(call, [x.shape[axis] for axis in axes], sizes)
     else:
         if call.operator == "Upsample" and call.version < 9:
-            scales = list(call.attrs.floats("scales"))
+            scales = list(call.attrs.reals("scales"))
         else:
             scales = [float(v) for v in call.known(scales_at, "scales").reshape(-1)]
         if len(scales) != len(axes) or not all(0 < s < math.inf for s in scales):

@@ -1,4 +1,4 @@
-"""ONNX operators that make tensors out of shapes and numbers: a `Call` goes in, constants mostly come out."""
+"""ONNX tensors made of shapes and numbers: a `Call` goes in, mostly constants come out."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def constant(call: Call) -> Node:
     if "sparse_value" in attrs:
         return call.constant(attrs.sparse_tensor("sparse_value"))
     if "value_int" in attrs:
-        return call.constant(np.asarray(attrs.int("value_int"), dtype=np.int64))
+        return call.constant(np.asarray(attrs.integer("value_int"), dtype=np.int64))
     if "value_ints" in attrs:
-        return call.constant(np.asarray(attrs.required_ints("value_ints"), dtype=np.int64))
+        return call.constant(np.asarray(attrs.required_integers("value_ints"), dtype=np.int64))
     if "value_float" in attrs:
-        return call.constant(np.asarray(attrs.float("value_float"), dtype=np.float32))
+        return call.constant(np.asarray(attrs.real("value_float"), dtype=np.float32))
     if "value_floats" in attrs:
-        return call.constant(np.asarray(attrs.floats("value_floats"), dtype=np.float32))
+        return call.constant(np.asarray(attrs.reals("value_floats"), dtype=np.float32))
     if "value_string" in attrs or "value_strings" in attrs:
         raise call.unsupported("strings are not supported")
     raise ModelError("has no value attribute", remedy="export the model again")
@@ -51,8 +51,8 @@ def constant_of_shape(call: Call) -> Node:
 def shape(call: Call) -> Node:
     """The sizes of input 0, or those from ``start`` to ``end``."""
     dims = call[0].shape
-    start = call.attrs.int("start", 0)
-    end = call.attrs.int("end", len(dims))
+    start = call.attrs.integer("start", 0)
+    end = call.attrs.integer("end", len(dims))
     return call.constant(np.asarray(dims[start:end], dtype=np.int64))
 
 
@@ -86,10 +86,10 @@ def eye_like(call: Call) -> Node:
     x = call[0]
     if x.type.rank != 2:
         raise ModelError(f"needs two axes, got {x.type}")
-    dtype = dtype_of(call.attrs.int("dtype")) if "dtype" in call.attrs else x.type.dtype
+    dtype = dtype_of(call.attrs.integer("dtype")) if "dtype" in call.attrs else x.type.dtype
     row = call.apply(ops.Iota(x.shape, 0, DType.I64))
     column = call.apply(ops.Iota(x.shape, 1, DType.I64))
-    on = call.compare("eq", call.binary("sub", column, row), call.attrs.int("k", 0))
+    on = call.compare("eq", call.binary("sub", column, row), call.attrs.integer("k", 0))
     return call.cast(on, dtype)
 
 
@@ -99,7 +99,7 @@ def one_hot(call: Call) -> Node:
     if depth < 1 or call[2].shape != (2,):
         raise ModelError(f"depth {depth} and values {call[2].type}: needs 1 or more, and a pair")
     index = call.cast(call[0], DType.I64)
-    axis = call.axis(call.attrs.int("axis", -1), index.type.rank + 1)
+    axis = call.axis(call.attrs.integer("axis", -1), index.type.rank + 1)
     index = call.select(call.compare("lt", index, 0), call.binary("add", index, depth), index)
     shape = (*index.shape[:axis], depth, *index.shape[axis:])
     index = call.reshape(index, (*index.shape[:axis], 1, *index.shape[axis:]))
@@ -119,7 +119,7 @@ def compress(call: Call) -> Node:
     """The slices along ``axis`` (or the flattened elements) where a constant condition holds."""
     x = call[0]
     if "axis" in call.attrs:
-        axis = call.axis(call.attrs.int("axis"), x.type.rank)
+        axis = call.axis(call.attrs.integer("axis"), x.type.rank)
     else:
         x, axis = call.reshape(x, (x.type.elems,)), 0
     chosen = np.flatnonzero(call.known(1, "condition"))

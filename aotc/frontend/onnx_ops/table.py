@@ -1,4 +1,4 @@
-"""The table of all import rules: an operator name of ONNX's own domain goes in, its rule comes out."""
+"""The table of all import rules: an operator name goes in, its rule comes out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sliding windows of ONNX: the attributes of convolution and pooling go in, static extents and padding come out."""
+"""Sliding windows of ONNX: attributes go in, static extents and padding come out."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from aotc.frontend.onnx_ops.call import Call
 
 @dataclass(frozen=True)
 class Window:
-    """One window: every field has one entry per spatial axis. ``extent`` is the number of positions; the
-    padding is what the window reads beyond the data, ``declared_high`` what the model declares (they
-    differ under ceil_mode)."""
+    """One window: every field has one entry per spatial axis. ``extent`` is the number of
+    positions; the padding is what the window reads beyond the data, ``declared_high`` what the
+    model declares (they differ under ceil_mode)."""
 
     size: tuple[int, ...]
     strides: tuple[int, ...]
@@ -25,7 +25,7 @@ class Window:
 
 def per_axis(call: Call, name: str, count: int, default: int) -> tuple[int, ...]:
     """A list attribute with one entry for each of ``count`` axes, all >= 1."""
-    values = call.attrs.ints(name) or (default,) * count
+    values = call.attrs.integers(name) or (default,) * count
     if len(values) != count or min(values, default=1) < 1:
         raise ModelError(f"attribute '{name}' is {values}: needs {count} numbers of 1 or more")
     return values
@@ -33,7 +33,7 @@ def per_axis(call: Call, name: str, count: int, default: int) -> tuple[int, ...]
 
 def declared_pads(call: Call, count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Attribute ``pads`` as low and high side."""
-    pads = call.attrs.ints("pads") or (0,) * (2 * count)
+    pads = call.attrs.integers("pads") or (0,) * (2 * count)
     if len(pads) != 2 * count or min(pads, default=0) < 0:
         raise ModelError(f"attribute 'pads' is {pads}: needs {2 * count} numbers, none negative")
     return pads[:count], pads[count:]
@@ -71,7 +71,7 @@ def window_of(call: Call, spatial: tuple[int, ...], size: tuple[int, ...]) -> Wi
     for n, step, r, before, after in zip(spatial, strides, reach, low, high, strict=True):
         room = n + before + after - r
         if room < 0:
-            raise ModelError(f"a window reaching {r} does not fit an axis of {n} with pads {before}, {after}")
+            raise ModelError(f"a window reaching {r} does not fit an axis of {n}+{before}+{after}")
         extent = (-(-room // step) if ceil else room // step) + 1
         # a window that would start in the padding behind the data does not count
         if ceil and (extent - 1) * step >= n + before:
