@@ -96,8 +96,10 @@ def loop(name: str, extent: int, body: Body, kind: Kind = Kind.SERIAL) -> list[S
 
 
 def vector(name: str, active: int, lanes: int, body: Body) -> For:
-    """A vector loop over ``active`` of ``lanes`` lanes."""
+    """A vector loop over ``active`` of ``lanes`` lanes; plain scalar code for a single lane."""
     var = Var(name)
+    if lanes == 1:
+        return For(var, 1, tuple(body(var)), Kind.UNROLLED)
     return For(var, active, tuple(body(var)), Kind.VECTOR, lanes)
 
 

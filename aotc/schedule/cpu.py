@@ -17,9 +17,9 @@ LOADS_PER_CYCLE = 2
 FMA_LATENCY = 4
 #: Cycles that a vector of weights costs beyond its load slot, from the second- and the first-
 #: level cache.
-FAR_LOAD, NEAR_LOAD = 0.75, 0.25
+FAR_LOAD, NEAR_LOAD = 0.5, 0.1
 #: What a broadcast of one element of the lhs costs beyond its load slot.
-BROADCAST = 0.1
+BROADCAST = 0.25
 #: Cycles to start and drain one tile, and cycles per vector of its result.
 TILE_OVERHEAD = 16
 STORE_CYCLES = 2.0
@@ -68,7 +68,7 @@ def choose_contract(sizes: ContractSizes, target: Target) -> ContractRecipe:
         split_evenly(sizes.columns, columns),
         panels,
         _depth_unroll(sizes, rows * columns * width),
-        panel_outer=rhs_bytes > target.l1_bytes // 2,
+        panel_outer=rhs_bytes > target.l2_bytes // 4,
     )
 
 
