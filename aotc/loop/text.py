@@ -255,5 +255,5 @@ def _literal(lit: Lit) -> str:
         return str(int(lit.value))
     if lit.dtype.is_float:
         short = lit.dtype.numpy.type(lit.value)
-        return f"{short}{'' if lit.dtype is DType.F32 else ':' + _SHORT[lit.dtype]}"
+        return str(short) + ("" if lit.dtype is DType.F32 else f":{_SHORT[lit.dtype]}")
     return f"{int(lit.value)}:{_SHORT[lit.dtype]}"

@@ -161,10 +161,6 @@ class _KernelCheck:
         self._require(loop.var.dtype is DType.I64, "the loop variable is not i64")
         if loop.kind is Kind.VECTOR:
             self._require(loop.extent <= loop.lanes, f"{loop.extent} iterations in {loop.lanes}")
-            self._require(
-                not any(outer.kind is Kind.VECTOR for outer in self._loops.values()),
-                "a vector loop inside a vector loop",
-            )
             self._vector_body(loop.body)
         if loop.kind is Kind.PARALLEL:
             self._require(

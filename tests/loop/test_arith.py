@@ -23,7 +23,7 @@ def one(value, kind):
 
 
 def exact_fma(a, b, c, kind):
-    """a*b + c by rational arithmetic, rounded once to ``kind`` by nudging the double rounding away."""
+    """a*b + c by rational arithmetic, rounded once to ``kind``."""
     value = Fraction(a) * Fraction(b) + Fraction(c)
     if value == 0:
         return kind(a) * kind(b) + kind(c)
@@ -31,10 +31,10 @@ def exact_fma(a, b, c, kind):
         wide = float(value)
     except OverflowError:
         return kind(np.inf if value > 0 else -np.inf)
-    if kind is not np.float64 and Fraction(wide) != value:
+    even = np.float64(wide).view(np.int64) % 2 == 0
+    if kind is not np.float64 and Fraction(wide) != value and even:
         # To odd: take the neighbour with an odd last bit on the side of the exact value.
-        if np.float64(wide).view(np.int64) % 2 == 0:
-            wide = float(np.nextafter(wide, np.inf if value > Fraction(wide) else -np.inf))
+        wide = float(np.nextafter(wide, np.inf if value > Fraction(wide) else -np.inf))
     with np.errstate(all="ignore"):
         return kind(wide)
 

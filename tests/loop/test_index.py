@@ -14,7 +14,7 @@ from aotc.loop import index as ix
 from aotc.loop.index import Affine
 from aotc.loop.ir import Bin, Buffer, Cmp, Conv, For, Lit, Load, Sel, Store, Un, Var
 
-I, J, K = Var("i"), Var("j"), Var("k")
+I, J, K = Var("i"), Var("j"), Var("k")  # noqa: E741
 EXTENTS = {I: 4, J: 6, K: 3}
 QUICK = settings(max_examples=150, deadline=None)
 
@@ -122,7 +122,8 @@ def test_bounds_of_affine_expressions_are_tight(coefficients):
 
 
 def test_affine_collects_equal_variables_and_drops_zeros():
-    expr = Bin("add", Bin("mul", Lit(3), I), Bin("sub", Bin("mul", J, Lit(2)), Bin("mul", I, Lit(3))))
+    rest = Bin("sub", Bin("mul", J, Lit(2)), Bin("mul", I, Lit(3)))
+    expr = Bin("add", Bin("mul", Lit(3), I), rest)
     assert ix.affine(expr) == Affine(0, ((J, 2),))
     assert ix.affine(Un("neg", ix.add(I, 1))) == Affine(-1, ((I, -1),))
     assert ix.affine(Bin("mul", I, J)) is None

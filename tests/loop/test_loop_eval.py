@@ -1,4 +1,4 @@
-"""The evaluator: kernels and programs give what their loops say, and every wrong index is caught."""
+"""The evaluator: kernels and programs do what their loops say, a wrong index is caught."""
 
 from __future__ import annotations
 
@@ -89,9 +89,8 @@ def test_private_buffers_of_parallel_iterations_are_separate():
     i, k = Var("i"), Var("k")
     fill = For(k, 2, (Store(tmp, k, Conv(ix.add(ix.mul(i, 10), k), F32)),))
     swap = Var("s")
-    write = For(
-        swap, 2, (Store(out, ix.linear(0, ((i, 2), (swap, 1))), Load(tmp, ix.sub(ix.lit(1), swap))),)
-    )
+    mirrored = Load(tmp, ix.sub(ix.lit(1), swap))
+    write = For(swap, 2, (Store(out, ix.linear(0, ((i, 2), (swap, 1))), mirrored),))
     body = (For(i, 3, (Alloc(tmp, (fill, write)),), Kind.PARALLEL),)
     result = np.zeros(6, np.float32)
     run_kernel(Kernel("k", (out,), frozenset({out}), body), [result])
@@ -131,7 +130,8 @@ def test_indices_outside_name_the_buffer(shift):
 
 def test_prefetch_may_point_anywhere():
     x = Buffer("x", F32, 4)
-    run_kernel(Kernel("k", (x,), frozenset(), (Prefetch(x, Lit(99), 1),)), [np.zeros(4, np.float32)])
+    kernel = Kernel("k", (x,), frozenset(), (Prefetch(x, Lit(99), 1),))
+    run_kernel(kernel, [np.zeros(4, np.float32)])
 
 
 @pytest.mark.parametrize(
