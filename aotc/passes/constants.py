@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from aotc.graph import ops
@@ -64,24 +62,28 @@ def stretch(builder: Builder, values: np.ndarray, shape: tuple[int, ...], origin
     return builder.apply(ops.Broadcast(shape), node, origin=origin)
 
 
-def merge(fn: str, a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
-    """``a fn b`` (add or mul) rounded once, for two constants of one type; None when it would grow
-    or overflow.
-
-    Floats are computed in float64. Joining constants must not make a larger constant than both
-    were, nor turn two finite factors into infinity or lose one in the subnormal range. """
-    shape = np.broadcast_shapes(a.shape, b.shape)
-    if math.prod(shape) > max(a.size, b.size):
-        return None
-    function = np.add if fn == "add" else np.multiply
-    if a.dtype.kind != "f":
-        with np.errstate(over="ignore"):
-            return np.asarray(function(a, b), dtype=a.dtype)
+def merge_sum(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
+    """``a + b`` rounded once; None when finite numbers give infinity. Integers wrap around."""
     with np.errstate(all="ignore"):
-        exact = function(a.astype(np.float64), b.astype(np.float64))
-        rounded = np.asarray(exact.astype(a.dtype))
-    tiny = np.finfo(a.dtype).tiny
-    lost = ~np.isfinite(rounded) | ((np.abs(rounded) < tiny) & (exact != 0))
-    if fn == "mul":
-        lost |= exact == 0
-    return None if lost.any() else rounded
+        if a.dtype.kind != "f":
+            return np.asarray(a + b, dtype=a.dtype)
+        rounded = np.asarray(a.astype(np.float64) + b, dtype=a.dtype)
+    return rounded if np.isfinite(rounded).all() else None
+
+
+def merge_factors(
+    a: np.ndarray, b: np.ndarray, divide: tuple[bool, bool] = (False, False)
+) -> np.ndarray | None:
+    """``a * b`` rounded once, with 1/a or 1/b in place of those that ``divide`` names. Integers
+    wrap around.
+
+    None when the product is zero, subnormal or infinite: the two steps might then differ much from
+    one. """
+    with np.errstate(all="ignore"):
+        if a.dtype.kind != "f":
+            return np.asarray(a * b, dtype=a.dtype)
+        left, right = a.astype(np.float64), b.astype(np.float64)
+        exact = (1 / left if divide[0] else left) * (1 / right if divide[1] else right)
+        rounded = np.asarray(exact, dtype=a.dtype)
+        normal = np.isfinite(rounded) & (np.abs(rounded) >= np.finfo(a.dtype).tiny)
+    return rounded if normal.all() else None

@@ -73,7 +73,7 @@ def _follow_affine(
     channels = contraction.shape[_channel_axis(contraction)]
     scale, shift = np.ones(channels), np.zeros(channels)
     axis = _channel_axis(contraction)
-    node = contraction
+    node, steps = contraction, 0
     end, last = None, None
     while node not in kept and len(users[node]) == 1:
         user = users[node][0]
@@ -85,8 +85,9 @@ def _follow_affine(
                 break
             factor, term = step
             scale, shift = scale * factor, shift * factor + term
-            # A chain of shifts alone is as good as it gets once constants are joined.
-            if not (scale == 1).all():
+            steps += 1
+            # One shift alone is as good as it gets.
+            if steps > 1 or not (scale == 1).all():
                 end, last = user, _Affine(contraction, axis, scale, shift)
         node = user
     if end is None or last is None or not np.isfinite(last.scale).all():

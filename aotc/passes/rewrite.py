@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from aotc.graph.build import Builder
@@ -11,7 +12,7 @@ Emit = Callable[[Builder, Node, Mapping[Node, Node]], Node | None]
 """Given the new builder, an old node and the map from old to new nodes: the new node, or None to
 copy."""
 
-Rule = Callable[[Builder, Op, tuple[Node, ...], str], Node | None]
+Rule = Callable[["RuleBuilder", Op, tuple[Node, ...], str], Node | None]
 """Given the builder, an op, its (new) operands and the origin: an equal node, or None when it does
 not apply.
 
@@ -27,6 +28,16 @@ class RuleBuilder(Builder):
         super().__init__()
         self._rules = rules
         self._rewritten: dict[tuple[object, ...], Node] = {}
+        self._reads: Counter[Node] = Counter()
+
+    def count_reads(self, node: Node, reads: int) -> None:
+        """Record that ``node`` stands for a value that the old graph reads ``reads`` times."""
+        self._reads[node] += reads
+
+    def is_shared(self, node: Node) -> bool:
+        """Whether the old graph reads ``node`` more than once, so that it will be computed
+        anyway."""
+        return self._reads[node] > 1
 
     def apply(self, op: Op, *operands: Node, origin: str = "") -> Node:
         """The node for ``op(operands)`` after rewriting; the first rule that applies wins."""
@@ -81,4 +92,13 @@ def copy(builder: Builder, node: Node, new: Mapping[Node, Node]) -> None:
 
 def rewrite(graph: Graph, rules: Mapping[type[Op], Sequence[Rule]]) -> Graph:
     """``graph`` with ``rules`` (by kind of op) applied bottom-up until none applies any more."""
-    return reemit(graph, copy, RuleBuilder(rules))
+    reads = Counter(operand for node in graph.nodes() for operand in node.inputs)
+    reads.update(node for _, node in graph.outputs)
+    rule_builder = RuleBuilder(rules)
+
+    def emit(builder: Builder, node: Node, new: Mapping[Node, Node]) -> Node:
+        made = builder.apply(node.op, *(new[x] for x in node.inputs), origin=node.origin)
+        rule_builder.count_reads(made, reads[node])
+        return made
+
+    return reemit(graph, emit, rule_builder)

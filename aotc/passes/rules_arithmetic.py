@@ -9,7 +9,15 @@ from aotc.graph import ops
 from aotc.graph.build import Builder
 from aotc.graph.ir import Node, Op
 from aotc.graph.types import DType, broadcast_dims
-from aotc.passes.constants import is_splat, merge, splat_value, stretch, stretched_value
+from aotc.passes.constants import (
+    is_splat,
+    merge_factors,
+    merge_sum,
+    splat_value,
+    stretch,
+    stretched_value,
+)
+from aotc.passes.rewrite import RuleBuilder
 
 _COMMUTATIVE = ("add", "mul", "and", "or", "xor")
 _IDENTITY = {"add": 0, "sub": 0, "mul": 1, "div": 1, "pow": 1}
@@ -136,30 +144,60 @@ def expand_power(
 
 
 def join_constants(
-    builder: Builder, op: Op, operands: tuple[Node, ...], origin: str
+    builder: RuleBuilder, op: Op, operands: tuple[Node, ...], origin: str
 ) -> Node | None:
-    """``(x * c1) * c2`` -> ``x * (c1 * c2)`` and the same for add, max, min; one rounding instead
-    of two."""
+    """``(x + c1) + c2`` -> ``x + (c1 + c2)`` and the same for max and min.
+
+    Not when ``x + c1`` has other readers and is computed anyway.
+    """
     assert isinstance(op, ops.Binary)
     inner, outer = operands
-    c2 = stretched_value(outer)
-    if op.fn not in ("add", "mul", "max", "min") or c2 is None or inner.op != op:
+    if op.fn not in ("add", "max", "min") or inner.op != op:
         return None
-    x, first = inner.inputs
-    c1 = stretched_value(first)
-    if c1 is None or stretched_value(x) is not None:
+    found = _constants_to_join(builder, inner, outer)
+    if found is None:
         return None
-    if op.fn in ("max", "min"):
-        joint = broadcast_dims(c1.shape, c2.shape)
-        if int(np.prod(joint)) > max(c1.size, c2.size):
+    c1, c2 = found
+    if op.fn == "add":
+        joined = merge_sum(c1, c2)
+        if joined is None:
             return None
-        joined = np.maximum(c1, c2) if op.fn == "max" else np.minimum(c1, c2)
     else:
-        merged = merge(op.fn, c1, c2)
-        if merged is None:
-            return None
-        joined = merged
-    return builder.apply(op, x, stretch(builder, joined, outer.shape), origin=origin)
+        joined = np.maximum(c1, c2) if op.fn == "max" else np.minimum(c1, c2)
+    return builder.apply(op, inner.inputs[0], stretch(builder, joined, outer.shape), origin=origin)
+
+
+def join_factors(
+    builder: RuleBuilder, op: Op, operands: tuple[Node, ...], origin: str
+) -> Node | None:
+    """``(x * c1) * c2`` -> ``x * (c1 * c2)``, and floats divided by c1, c2 or both likewise."""
+    assert isinstance(op, ops.Binary)
+    inner, outer = operands
+    if op.fn not in ("mul", "div") or not isinstance(inner.op, ops.Binary):
+        return None
+    divides = inner.op.fn == "div" or op.fn == "div"
+    if inner.op.fn not in ("mul", "div") or (divides and not outer.type.dtype.is_float):
+        return None
+    found = _constants_to_join(builder, inner, outer)
+    if found is None:
+        return None
+    joined = merge_factors(*found, divide=(inner.op.fn == "div", op.fn == "div"))
+    if joined is None:
+        return None
+    factor = stretch(builder, joined, outer.shape)
+    return builder.apply(ops.Binary("mul"), inner.inputs[0], factor, origin=origin)
+
+
+def _constants_to_join(
+    builder: RuleBuilder, inner: Node, outer: Node
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The constants of ``(x op c1) op c2`` when joining them saves work and takes no larger one."""
+    x, first = inner.inputs
+    c1, c2 = stretched_value(first), stretched_value(outer)
+    if c1 is None or c2 is None or stretched_value(x) is not None or builder.is_shared(inner):
+        return None
+    joint = broadcast_dims(c1.shape, c2.shape)
+    return (c1, c2) if joint in (c1.shape, c2.shape) else None
 
 
 def add_negated(

@@ -29,6 +29,7 @@ RULES: dict[type[Op], tuple[Rule, ...]] = {
         arithmetic.drop_repeated_operand,
         arithmetic.expand_power,
         arithmetic.join_constants,
+        arithmetic.join_factors,
         arithmetic.add_negated,
         arithmetic.quotient_to_sigmoid,
         arithmetic.sink_below_broadcast,

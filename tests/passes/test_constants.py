@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from aotc.graph.build import Builder
-from aotc.graph.types import DType
 from aotc.passes.constants import (
     SCANNED_ELEMS,
     is_splat,
-    merge,
+    merge_factors,
+    merge_sum,
     splat_value,
     squeezed_value,
     stretch,
@@ -47,24 +47,38 @@ def test_stretch_makes_no_broadcast_where_none_is_needed():
     assert stretch(b, values[:1], (2, 3)).shape == (2, 3)
 
 
+def floats(*values):
+    return np.array(values, np.float32)
+
+
 @pytest.mark.parametrize(
-    ("fn", "a", "b", "want"),
+    ("a", "b", "want"),
     [
-        ("add", [1.0], [2.0], [3.0]),
-        ("mul", [3.0], [0.5], [1.5]),
-        ("mul", [3.0], [0.0], None),
-        ("mul", [1e30], [1e30], None),
-        ("mul", [1e-30], [1e-30], None),
-        ("add", [1.0, 2.0], [1.0], [2.0, 3.0]),
+        (floats(1), floats(2), [3.0]),
+        (floats(1, 2), floats(1), [2.0, 3.0]),
+        (floats(3e38), floats(3e38), None),
+        (np.array([127], np.int8), np.array([127], np.int8), [-2]),
     ],
 )
-def test_merge(fn, a, b, want):
-    joined = merge(fn, np.array(a, np.float32), np.array(b, np.float32))
+def test_merge_sum(a, b, want):
+    joined = merge_sum(a, b)
     assert (None if joined is None else joined.tolist()) == want
 
 
-def test_merge_refuses_to_grow_and_lets_integers_wrap():
-    row, column = np.ones((1, 3), np.float32), np.ones((3, 1), np.float32)
-    assert merge("add", row, column) is None
-    limit = np.array([127], DType.I8.numpy)
-    assert merge("add", limit, limit).tolist() == [-2]
+@pytest.mark.parametrize(
+    ("a", "b", "divide", "want"),
+    [
+        (floats(3), floats(0.5), (False, False), [1.5]),
+        (floats(4), floats(6), (True, False), [1.5]),
+        (floats(6), floats(4), (False, True), [1.5]),
+        (floats(2), floats(4), (True, True), [0.125]),
+        (floats(3), floats(0), (False, False), None),
+        (floats(3), floats(0), (False, True), None),
+        (floats(1e30), floats(1e30), (False, False), None),
+        (floats(1e-30), floats(1e-30), (False, False), None),
+        (np.array([64], np.int8), np.array([3], np.int8), (False, False), [-64]),
+    ],
+)
+def test_merge_factors(a, b, divide, want):
+    joined = merge_factors(a, b, divide)
+    assert (None if joined is None else joined.tolist()) == want

@@ -83,6 +83,14 @@ def test_affine_after_dot_also_through_a_reshape():
     assert isinstance(one_bias(folded(make, 10, 3), 4, 3, 4).op, ops.Reshape)
 
 
+def test_two_shifts_become_one():
+    def make(b, x):
+        y = b.binary("add", conv(b, x, weights(4, 3, 1, 1)), per_channel(b, 4, 4, 1))
+        return b.binary("add", y, b.constant(3.0, DType.F32))
+
+    assert isinstance(one_bias(folded(make, 1, 3, 2, 2), 4, 1, 4).op, ops.Conv)
+
+
 def test_scalar_scale_and_reversed_subtraction():
     def make(b, x):
         y = b.binary("mul", conv(b, x, weights(2, 3, 1, 1)), b.constant(3.0, DType.F32))

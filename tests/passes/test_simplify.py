@@ -61,6 +61,15 @@ ARITHMETIC = {
     "(x*3)*5": (
         lambda b, x: b.binary("mul", b.binary("mul", x, scalar(b, 3)), scalar(b, 5)), "mul(x, 15)",
     ),
+    "(x/3)*6": (
+        lambda b, x: b.binary("mul", b.binary("div", x, scalar(b, 3)), scalar(b, 6)), "mul(x, 2)",
+    ),
+    "(x*9)/3": (
+        lambda b, x: b.binary("div", b.binary("mul", x, scalar(b, 9)), scalar(b, 3)), "mul(x, 3)",
+    ),
+    "(x/5)/2": (
+        lambda b, x: b.binary("div", b.binary("div", x, scalar(b, 5)), scalar(b, 2)), "mul(x, 0.1)",
+    ),
     "(x+3)-5": (
         lambda b, x: b.binary("sub", b.binary("add", x, scalar(b, 3)), scalar(b, 5)), "add(x, -2)",
     ),
@@ -105,13 +114,29 @@ def test_arithmetic(name):
     assert simplified(make) == want
 
 
-def test_constants_join_only_when_that_makes_no_larger_one():
+def test_constants_that_vary_along_different_axes_do_not_join():
     def outer(b, x):
         row = b.constant(np.array([[1, 2, 3]], np.float32))
         column = b.constant(np.array([[1], [2]], np.float32))
         return b.binary("add", b.binary("add", x, row), column)
 
     assert simplified(outer) == "add(add(x, const[1, 3]), const[2, 1])"
+
+
+def test_a_sum_with_other_readers_is_not_taken_apart():
+    def make(b, x):
+        shifted = b.binary("add", x, scalar(b, 2))
+        return b.binary("mul", shifted, b.binary("add", shifted, scalar(b, 3)))
+
+    assert simplified(make) == "mul(add(x, 2), add(add(x, 2), 3))"
+
+
+def test_integer_divisions_do_not_join():
+    def chain(b, x):
+        three = scalar(b, 3, DType.I32)
+        return b.binary("mul", b.binary("div", x, three), three)
+
+    assert simplified(chain, TensorType(DType.I32, (2,))) == "mul(div(x, 3), 3)"
 
 
 def test_constants_do_not_join_into_infinity_or_nothing():
