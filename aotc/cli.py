@@ -14,7 +14,7 @@ from types import ModuleType
 
 from aotc.commands import bench, check, compile, run, targets, verify
 from aotc.config import VERSION
-from aotc.errors import AotcError, VerifyError
+from aotc.errors import AotcError, UsageError, VerifyError
 
 COMMANDS: tuple[ModuleType, ...] = (compile, verify, bench, run, check, targets)
 
@@ -51,6 +51,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="aotc",
         description="Compiles an ONNX model to one object file and one C header.",
+        allow_abbrev=False,
         epilog="`aotc COMMAND --help` shows the arguments of a command.",
     )
     parser.add_argument("--version", action="version", version=f"aotc {VERSION}")
@@ -59,6 +60,7 @@ def _build_parser() -> argparse.ArgumentParser:
         subparser = commands.add_parser(
             command.NAME,
             help=command.HELP,
+            allow_abbrev=False,
             description=command.__doc__,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -71,9 +73,10 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _in_file(error: AotcError, args: argparse.Namespace) -> str:
-    """The message, with the model file in front unless it is named already."""
+    """The message, with the model file in front unless it says already which file it is about."""
     text, model = str(error), getattr(args, "model", None)
-    return text if model is None or str(model) in text else f"{model}: {text}"
+    elsewhere = isinstance(error, UsageError) and error.where
+    return text if model is None or elsewhere or str(model) in text else f"{model}: {text}"
 
 
 def _fail(message: str, debug: bool) -> int:
