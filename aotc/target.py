@@ -1,7 +1,7 @@
-"""Targets: in go the names given as --target and --cpu, out comes what a machine can do, as a value.
+"""Targets: in go the names given as --target and --cpu, out comes what a machine can do.
 
-The lists of processors are LLVM's own (``-mcpu=help``) in classes by vector unit. They are kept here because LLVM
-accepts any unknown name with no more than a warning; a test compares them with the LLVM in use.
+The lists of processors are LLVM's own (``-mcpu=help``), by vector unit. They are kept here
+because LLVM accepts an unknown name with a mere warning; a test compares them with the LLVM in use.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ _DATA_LAYOUT = {
 class Target:
     """What code generation and scheduling need to know about a machine.
 
-    ``features`` is LLVM's list (``+avx2,-sse4a``), empty when ``cpu`` says it all. ``vector_bits`` and
-    ``vector_registers`` describe one vector register and their number; the caches are those of one core.
+    ``features`` is LLVM's list (``+avx2,-sse4a``), empty when ``cpu`` says it all. ``vector_bits``
+    is the size of one vector register; the caches are those of one core.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Target:
 def resolve_target(name: str = "x86_64", cpu: str | None = None) -> Target:
     """The target for ``--target name --cpu cpu``; UsageError lists the choices when one is unknown.
 
-    ``cpu`` is one of LLVM's names, an x86-64-vN level, or ``native`` for the machine that this runs on;
+    ``cpu`` is one of LLVM's names, an x86-64-vN level, or ``native`` for the machine this runs on;
     without it x86_64 means x86-64-v3 and aarch64 means neoverse-n1.
     """
     if name not in _DEFAULT_CPU:

@@ -1,7 +1,7 @@
-"""Addresses: in go a buffer and an index expression, out comes the name of a pointer to that element.
+"""Addresses: in go a buffer and an index expression, out comes the name of a pointer.
 
-An address is the buffer's base, plus for each enclosing loop the part of the index that depends on its
-variable (added at the head of that loop), plus a constant that the machine's addressing modes absorb.
+An address is the buffer's base, plus for each enclosing loop the part of the index that depends on
+its variable (added at the head of that loop), plus a constant that addressing modes absorb.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Addresses(Writer):
         for term, coef in parts.here:
             offset = self.put(f"mul nsw i64 {self.index_term(term)}, {coef * size}")
             pointer = self.put(f"getelementptr i8, ptr {pointer}, i64 {offset}")
-        return self._displaced(pointer, parts.const * size) if parts.const else pointer
+        return self.displaced(pointer, parts.const * size)
 
     def _parts(self, index: Expr) -> _Parts:
         form = self.analysis.linear(index)
@@ -84,8 +84,10 @@ class Addresses(Writer):
                 depth = max(depth, value[1])
         return depth, (id(term), *sorted(unrolled))
 
-    def _displaced(self, pointer: str, offset_bytes: int) -> str:
-        """``pointer`` plus a constant, in the block of its use, where instructions can absorb it."""
+    def displaced(self, pointer: str, offset_bytes: int) -> str:
+        """``pointer`` plus a constant, in the block of its use: instructions absorb it."""
+        if not offset_bytes:
+            return pointer
         key = (pointer, offset_bytes)
         if key not in self.block_names:
             self.block_names[key] = self.put(

@@ -1,4 +1,4 @@
-"""Code generation: in goes a loop-IR kernel, out comes the text of one LLVM function that does that.
+"""Code generation: in goes a loop-IR kernel, out comes the text of the LLVM function it states.
 
 Nothing is decided here: every loop kind is executed as stated. SERIAL and PARALLEL loops become
 counted loops, UNROLLED loops are repeated, a VECTOR loop is computed once with vector values.
@@ -39,7 +39,7 @@ def emit_kernel(kernel: Kernel, target: Target, symbol: str, private: bool = Tru
     emitter.body(kernel.body)
     params = []
     for buffer in kernel.params:
-        # Not marked readonly: a fence orders the loads of an unmarked parameter (see _is_crowded_step).
+        # Not readonly: a fence orders loads of unmarked parameters only (see _is_crowded_step).
         alias = "" if kernel.may_alias else "noalias "
         params.append(f"ptr {alias}captures(none) {aligned(buffer)} {emitter.bases[buffer]}")
     # no-builtins: loops must not become calls of memset or memcpy, which nobody provides.

@@ -1,7 +1,7 @@
 """Expressions: in go loop-IR expressions, out comes their value as text, computed by instructions.
 
-In a vector loop an expression stays scalar while it does not depend on the lane, and is widened where it
-meets one that does.
+In a vector loop an expression stays scalar while it does not depend on the lane, and is widened
+where it meets one that does.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ from aotc.loop.ir import (
     Un,
     Var,
 )
+
+# Loads with these steps between lanes are vector loads of the whole window and shuffles.
+_SHUFFLED_STEPS = (-1, 2, 3, 4)
 
 
 class Value:
@@ -127,7 +130,7 @@ class Expressions(Addresses):
         return Value(text, lanes > 0)
 
     def _integer(self, expr: Expr) -> Value:
-        """A linear int64 expression: scalar terms summed as scalars, then the lanes as a constant."""
+        """A linear int64 expression: terms summed as scalars, then the lanes as a constant."""
         form = self.analysis.linear(expr)
         const, step = form.const, 0
         total: Value | None = None
@@ -207,9 +210,12 @@ class Expressions(Addresses):
         buffer, step = expr.buffer, self.lane_step(expr.index)
         if step == 0:
             pointer = self.address(buffer, expr.index)
-            text = self.put(f"load {memory_type_of(buffer.dtype)}, ptr {pointer}, {aligned(buffer)}")
+            ty = memory_type_of(buffer.dtype)
+            text = self.put(f"load {ty}, ptr {pointer}, {aligned(buffer)}")
             return Value(self._from_memory(buffer.dtype, 0, text), False)
         loop = self.vector_loop()
+        if step in _SHUFFLED_STEPS and loop.extent == loop.lanes:
+            return self._load_window(expr, step)
         if step != 1:
             return self._load_lanes(expr)
         ty = memory_type_of(buffer.dtype, loop.lanes)
@@ -224,6 +230,35 @@ class Expressions(Addresses):
             text = self.put(f"load {ty}, ptr {pointer}, {aligned(buffer)}")
         return Value(self._from_memory(buffer.dtype, loop.lanes, text), True)
 
+    def _load_window(self, expr: Load, step: int) -> Value:
+        """Lanes a small constant step apart: the vectors from the first to the last lane, shuffled.
+
+        Nothing outside that window is read, so this is in bounds whenever each lane is.
+        """
+        lanes, buffer, parts = self.lanes, expr.buffer, abs(step)
+        ty = memory_type_of(buffer.dtype, lanes)
+        lowest = self.lane_address(buffer, expr.index, 0 if step > 0 else lanes - 1)
+        starts = [part * lanes for part in range(parts - 1)] + [(parts - 1) * (lanes - 1)]
+        places = [parts * (lane if step > 0 else lanes - 1 - lane) for lane in range(lanes)]
+        owners = [min(place // lanes, parts - 1) for place in places]
+        text = ""
+        for part, start in enumerate(starts):
+            pointer = self.displaced(lowest, start * buffer.dtype.size_bytes)
+            vector = self.put(f"load {ty}, ptr {pointer}, {aligned(buffer)}")
+            if not part and parts > 1:
+                text = vector
+                continue
+            mask = []
+            for lane, (owner, place) in enumerate(zip(owners, places, strict=True)):
+                kept = place if part <= 1 else lane  # until the first shuffle, lanes are unsorted
+                taken = place - start + (lanes if part else 0)
+                mask.append("poison" if owner > part else str(taken if owner == part else kept))
+            text = self.put(
+                f"shufflevector {ty} {text or vector}, {ty} {vector}, "
+                f"<{lanes} x i32> {vector_constant(mask, 'i32')}"
+            )
+        return Value(self._from_memory(buffer.dtype, lanes, text), True)
+
     def _load_lanes(self, expr: Load) -> Value:
         """A vector from one scalar load per active lane."""
         loop, buffer = self.vector_loop(), expr.buffer
@@ -236,7 +271,7 @@ class Expressions(Addresses):
         return Value(self._from_memory(buffer.dtype, loop.lanes, text), True)
 
     def lane_address(self, buffer: Buffer, index: Expr, lane: int) -> str:
-        """The address that one lane accesses, computed with the lane variable bound to a constant."""
+        """The address that one lane accesses; the lane variable is a constant in it."""
         loop, memo = self.vector_loop(), self.memo
         self.vector, self.memo = None, {}
         self.values[loop.var] = lane

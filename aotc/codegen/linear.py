@@ -1,6 +1,6 @@
 """Index analysis on loop IR: in go int64 expressions, out come sums of constant multiples of terms.
 
-Unlike ``aotc.loop.index.affine`` a term may be anything (a div, a loaded index): only its place matters.
+Unlike in ``aotc.loop.index.affine`` a term may be anything, such as a div or a loaded index.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from aotc.loop.ir import Bin, Bits, Cmp, Conv, Expr, Fma, Kernel, Lit, Load, Sel
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """``const + sum(coef * term)``; terms are distinct nodes (loop variables or anything not linear)."""
+    """``const + sum(coef * term)``; terms are distinct nodes, variables or anything not linear."""
 
     const: int
     terms: tuple[tuple[Expr, int], ...]

@@ -1,4 +1,4 @@
-"""LLVM at work: in goes module text and a target, out comes an object file, assembly or optimised IR."""
+"""LLVM at work: in go module text and a target, out comes an object, assembly or optimised IR."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aotc.target import Target
 
 
 def compile_module(llvm_text: str, target: Target) -> bytes:
-    """The relocatable, position-independent object of a module. VerifyError when LLVM rejects the text."""
+    """The position-independent object of a module. VerifyError when LLVM rejects the text."""
     machine, module = _optimized(llvm_text, target)
     return bytes(machine.emit_object(module))
 
@@ -47,7 +47,7 @@ def _optimized(llvm_text: str, target: Target) -> tuple[llvm.TargetMachine, llvm
     module.triple = target.triple
     module.data_layout = str(machine.target_data)
     options = llvm.create_pipeline_tuning_options(speed_level=3)
-    # Vectors and unrolling are in the loop IR already; LLVM only promotes, folds, hoists and selects.
+    # Vectors and unrolling are stated in the loop IR; LLVM promotes, folds, hoists and selects.
     options.loop_vectorization = False
     options.loop_interleaving = False
     options.slp_vectorization = False

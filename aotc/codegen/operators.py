@@ -1,12 +1,12 @@
-"""Operators as LLVM instructions: in go operand texts and element types, out comes the result's text.
+"""Operators as LLVM instructions: in go operand texts and element types, out comes a result text.
 
-Every function takes ``put``, which appends ``%name = <instruction>`` and returns ``%name``, and ``lanes``
-(0 for scalars); the same sequence serves scalars and vectors. Nothing here may become a library call on
-x86-64-v3 or aarch64, and each result has the same bits on every target:
+Every function takes ``put``, which appends ``%name = <instruction>`` and returns ``%name``, and
+``lanes`` (0 for scalars); the same sequence serves scalars and vectors. Nothing here may become a
+library call on x86-64-v3 or aarch64, and each result has the same bits on every target:
 
-* ``max(a, b)`` is ``b > a or isnan(b) ? b : a`` and ``min(a, b)`` is ``b < a or isnan(b) ? b : a``: NaN if
-  either is NaN, and the first operand when both are equal, so of two zeros the first. With a literal as
-  second operand that is one instruction on x86.
+* ``max(a, b)`` is ``b > a or isnan(b) ? b : a`` and ``min(a, b)`` is ``b < a or isnan(b) ? b : a``:
+  NaN if either is NaN, and the first operand when both are equal, so of two zeros the first. With a
+  literal as second operand that is one or two instructions on x86.
 * f16 arithmetic is rounded after every operation, once, also Fma.
 * Shifts by the width or more give 0 (or the sign, for a signed right shift).
 * Integer division and mod by zero give 0; the smallest integer divided by -1 is itself.
@@ -35,7 +35,7 @@ def constant(value: float | int, dtype: DType, lanes: int) -> str:
 
 
 def intrinsic(put: Put, name: str, ty: str, *args: str, extra: str = "") -> str:
-    """A call of the overloaded intrinsic ``llvm.<name>`` whose operands and result have type ``ty``."""
+    """A call of the overloaded intrinsic ``llvm.<name>`` on operands of type ``ty``."""
     operands = ", ".join(f"{ty} {arg}" for arg in args)
     return put(f"call {ty} @llvm.{name}.{suffix_of(ty)}({operands}{extra})")
 
@@ -156,7 +156,7 @@ def fused_multiply_add(put: Put, dtype: DType, lanes: int, a: str, b: str, c: st
         return put(f"add {ty} {product}, {c}")
     if dtype is not DType.F16:
         return intrinsic(put, "fma", ty, a, b, c)
-    # In f64 the product is exact, and so is the sum unless c is so much larger that it is the result.
+    # In f64 the product is exact, and so is the sum, unless c is so large that it is the result.
     wide = [convert(put, DType.F16, DType.F64, lanes, x) for x in (a, b, c)]
     total = intrinsic(put, "fma", type_of(DType.F64, lanes), *wide)
     return convert(put, DType.F64, DType.F16, lanes, total)
@@ -210,8 +210,8 @@ def _convert_float(put: Put, source: DType, dtype: DType, lanes: int, x: str) ->
     if dtype.size_bytes > source.size_bytes:
         return put(f"fpext {ty} {x} to {result}")
     if source is DType.F64 and dtype is DType.F16:
-        # Processors have no such instruction, and rounding twice is wrong. So round to f32 "to odd" (an
-        # inexact result gets an odd last bit), after which rounding to f16 is correct.
+        # Processors have no such instruction, and rounding twice is wrong. So round to f32 "to odd"
+        # (an inexact result gets an odd last bit), after which rounding to f16 is correct.
         bits_type = type_of(DType.U64, lanes)
         bits = put(f"bitcast {ty} {x} to {bits_type}")
         dropped = put(f"and {bits_type} {bits}, {constant((1 << 29) - 1, DType.U64, lanes)}")

@@ -1,4 +1,4 @@
-"""Which elements of REGISTER buffers a kernel reads: in goes a kernel, out come sets of element indices.
+"""Which elements of REGISTER buffers a kernel reads: in goes a kernel, out come element indices.
 
 A vector store with fewer active lanes than physical ones may write all lanes when nobody reads the
 inactive ones; otherwise it must keep their old values. This module answers that question.
@@ -13,7 +13,7 @@ from aotc.loop.ir import Alloc, Buffer, Expr, For, Kernel, Kind, Load, Space, St
 
 
 def read_elements(kernel: Kernel, analysis: IndexAnalysis) -> dict[Buffer, set[int] | None]:
-    """For each REGISTER buffer with a partial vector store, the elements read anywhere (None: all)."""
+    """Of each REGISTER buffer with a partial vector store, the elements ever read (None: all)."""
     reads: list[tuple[Load, dict[Var, For]]] = []
     partial: set[Buffer] = set()
     _walk(kernel.body, {}, reads, partial)

@@ -1,4 +1,4 @@
-"""Pieces of LLVM IR text: in go element types and Python values, out come type names and literals."""
+"""Pieces of LLVM IR text: in go element types and values, out come type names and literals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SUFFIXES = {"half": "f16", "float": "f32", "double": "f64"}
 
 
 def type_of(dtype: DType, lanes: int = 0) -> str:
-    """The LLVM type of a value of ``dtype`` in a register; ``lanes`` 0 is a scalar. Bools are i1."""
+    """The LLVM type of ``dtype`` in a register; ``lanes`` 0 is a scalar. Bools are i1."""
     name = _REGISTER_TYPES[dtype]
     return f"<{lanes} x {name}>" if lanes else name
 

@@ -1,7 +1,7 @@
 """Text of one LLVM function under construction: in go instructions, out comes the function's body.
 
-A run-time loop has a scope: its lines, and lines at its head, to which values can be added later that
-depend on nothing deeper. That is how an address is computed once for all its uses in a loop.
+A run-time loop has a scope: its lines, and lines at its head, to which values can be added later
+that depend on nothing deeper. That is how an address is computed once for all its uses in a loop.
 """
 
 from __future__ import annotations

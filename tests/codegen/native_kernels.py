@@ -1,4 +1,4 @@
-"""Helper of the code generation tests: run a kernel as machine code on this computer, through LLVM's JIT."""
+"""Helper of the code generation tests: run a kernel as machine code here, through LLVM's JIT."""
 
 import ctypes
 import subprocess
@@ -8,7 +8,9 @@ import numpy as np
 
 from aotc.codegen.emit import emit_kernel
 from aotc.codegen.machine import compile_module
+from aotc.loop.eval import run_kernel
 from aotc.loop.ir import Bin, Kernel, Lit
+from aotc.loop.verify import verify_kernel
 from aotc.target import resolve_target
 
 
@@ -32,11 +34,29 @@ def run_object(object_bytes, arrays):
     function(*[array.ctypes.data for array in arrays])
 
 
-def run_native(kernel: Kernel, *arrays: np.ndarray, cpu="native") -> None:
-    """Runs ``kernel`` in place on ``arrays``, one per parameter."""
+def run_native(kernel: Kernel, *arrays: np.ndarray, cpu="native", evaluate=True) -> None:
+    """Runs ``kernel`` in place on ``arrays``; the evaluator must give the same bytes."""
     for buffer, array in zip(kernel.params, arrays, strict=True):
         assert array.size == buffer.elems and array.dtype == buffer.dtype.numpy
+    verify_kernel(kernel)
+    copies = {id(array): array.reshape(-1).copy() for array in arrays}
     run_object(compile_native(kernel, cpu), arrays)
+    if evaluate:
+        run_kernel(kernel, [copies[id(array)] for array in arrays])
+        for array in arrays:
+            assert_same_bits(array.reshape(-1), copies[id(array)])
+
+
+def assert_same_bits(got, want):
+    """Equal bit patterns; any NaN equals any NaN, whose bits are the processor's choice."""
+    want = np.asarray(want)
+    assert got.dtype == want.dtype and got.shape == want.shape
+    if got.dtype.kind == "f":
+        nan = np.isnan(want)
+        assert np.array_equal(nan, np.isnan(got))
+        got, want = (np.where(nan, 0, x).astype(got.dtype) for x in (got, want))
+    differs = np.flatnonzero(got.view(np.uint8) != want.view(np.uint8)) // got.itemsize
+    assert differs.size == 0, (differs[0], got[differs[0]], want[differs[0]])
 
 
 def undefined_symbols(object_bytes, path):

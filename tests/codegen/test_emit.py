@@ -1,4 +1,4 @@
-"""Kernels as machine code against what they mean: loops, vectors, tails, strides, registers, addresses."""
+"""Kernels as machine code against what they mean: loops, vectors, tails, strides, registers."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -87,6 +87,21 @@ def test_strided_loads_and_stores(step, store_step, extent, count):
             want[n * 40 + lane * store_step + 60] = source[n * 40 + lane * step + 50]
     run_native(kernel_of([x, y], [y], loop), source, got)
     assert np.array_equal(got, want)
+
+
+@pytest.mark.parametrize("step", [-1, 2, 3, 4, 5])
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+def test_a_strided_load_reads_only_from_its_first_to_its_last_element(step, lanes):
+    span = abs(step) * (lanes - 1) + 1
+    x, y, v = Buffer("x", F32, span), Buffer("y", F32, lanes), Var("v")
+    start = 0 if step > 0 else span - 1
+    body = vector(v, lanes, Store(y, v, Load(x, add(mul(v, step), start))))
+    source, got = random(span), np.zeros(lanes, np.float32)
+    run_native(kernel_of([x, y], [y], body), source, got)
+    assert np.array_equal(got, source[::step])
+    target = resolve_target()
+    text = emit_kernel(kernel_of([x, y], [y], body), target, "k")
+    assert ("insertelement" in text) == (step == 5)
 
 
 def test_gather_rows_by_loaded_index():

@@ -1,4 +1,4 @@
-"""What the machine code of contraction kernels looks like: registers hold, loads fold, nothing spills."""
+"""What the machine code of contractions looks like: accumulators in registers, nothing spills."""
 
 import re
 
@@ -29,9 +29,9 @@ F32 = DType.F32
 
 
 def tile_kernel(rows, vectors, lanes, depth=256, unroll=1, tiles=1, stride=0):
-    """C[t] = A[t] @ B for tiles of rows x (vectors*lanes): A by rows, B packed, all of C in registers.
+    """C[t] = A[t] @ B for tiles of rows x (vectors*lanes): A by rows, B packed, C in registers.
 
-    With ``stride`` the rows of A overlap as in a convolution: row i begins ``stride`` after row i-1.
+    With ``stride`` rows of A overlap as in a convolution: row i begins ``stride`` after i-1.
     """
     columns = vectors * lanes
     a = Buffer("a", F32, tiles * rows * (stride or depth) + depth)
@@ -115,7 +115,9 @@ def test_a_register_tile_stays_in_registers(rows, vectors, lanes, name, cpu, unr
     assert not [x for x in loop if re.match(r"vmov[au]ps\t%\wmm\d+, %\wmm\d+$", x)]
 
 
-@pytest.mark.parametrize("rows, vectors, lanes, cpu", [(14, 2, 16, "native"), (6, 2, 8, "x86-64-v3")])
+@pytest.mark.parametrize(
+    "rows, vectors, lanes, cpu", [(14, 2, 16, "native"), (6, 2, 8, "x86-64-v3")]
+)
 def test_a_register_tile_computes_the_product(rows, vectors, lanes, cpu):
     depth, tiles = 24, 3
     rng = np.random.default_rng(0)
