@@ -15,6 +15,7 @@ from aotc.passes.explicit_pad import explicit_pad
 from aotc.passes.fold import fold
 from aotc.passes.fold_scales import fold_scales
 from aotc.passes.layout import layout
+from aotc.passes.order_columns import order_columns
 from aotc.passes.simplify import simplify
 
 
@@ -46,6 +47,7 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("simplify-pads", simplify),
     Pass("layout", layout),
     Pass("simplify-layout", simplify),
+    Pass("order-columns", order_columns),
     Pass("fold-layout", fold),
     Pass("final-cleanup", cleanup),
 )
