@@ -51,6 +51,7 @@ def lower_contract(context: Context, group: Group) -> None:
         inner_depth=depth[-1],
         lanes=context.lanes_for(operands.lhs.dtype, operands.result.dtype),
         elem_bytes=operands.lhs.dtype.size_bytes,
+        can_block=operands.result.dtype is operands.lhs.dtype,
         overlapping=columns > 1
         and abs(column_stride) < depth[-1] * abs(inner_stride) <= 16 * depth[-1]
         and column_stride != 0

@@ -111,7 +111,7 @@ class ContractWriter:
         """Leaves that the result may overwrite: the same view, each element read before it
         is written."""
         result = self.operands.result
-        if self.two_phase:
+        if self.two_phase or self.recipe.depth_blocks:
             return []
         sources = (self.operands.lhs.storage, self.operands.rhs.storage)
         return [
@@ -126,16 +126,74 @@ class ContractWriter:
         if dims:
             return loop(f"b{len(at)}", dims[0], lambda i: self._batches((*at, i), dims[1:]))
         panels = self.recipe.panels
-        if not self.recipe.panel_outer:
-            return self._pixels(
-                lambda *pixels: self._over_panels(panels, self._tile_at(at, *pixels))
+        if self.recipe.depth_blocks:
+            return self._over_panels(panels, functools.partial(self._blocked_panel, at))
+        if self.recipe.panel_outer:
+            return self._over_panels(panels, functools.partial(self._whole_panel, at))
+        return self._pixels(lambda *pixels: self._over_panels(panels, self._tile_at(at, *pixels)))
+
+    def _whole_panel(self, at: tuple[Expr, ...], panel: Segment, p: Expr) -> list[Stmt]:
+        return self._pixels(lambda *pixels: self._tile_at(at, *pixels)(panel, p))
+
+    def _blocked_panel(self, at: tuple[Expr, ...], panel: Segment, p: Expr) -> list[Stmt]:
+        """All pixels of one panel, block by block of the depth; the sums wait in the result."""
+
+        def tile(row: Segment, column: Segment, r0: Expr, c0: Expr) -> _Tile:
+            return _Tile(row, column, panel, r0, c0, p)
+
+        def block(k: tuple[Expr, ...], inner: Segment) -> list[Stmt]:
+            return loop(
+                "kb",
+                inner.count,
+                lambda i: self._pixels(
+                    lambda *pixels: self._partial_tile(
+                        at, tile(*pixels), k, _first(inner, i), inner.size
+                    )
+                ),
             )
-        return self._over_panels(
-            panels,
-            lambda panel, p: self._pixels(
-                lambda *pixels: self._tile_at(at, *pixels)(panel, p),
-            ),
+
+        def outer(k: tuple[Expr, ...]) -> list[Stmt]:
+            if len(k) < len(self.depth) - 1:
+                return loop(f"k{len(k)}", self.depth[len(k)], lambda i: outer((*k, i)))
+            return [stmt for inner in self.recipe.depth_blocks for stmt in block(k, inner)]
+
+        stmts = self._pixels(lambda *pixels: self._clear_result(at, tile(*pixels)))
+        stmts += outer(())
+        if self.epilogue:
+            stmts += self._pixels(
+                lambda *pixels: self._finish(at, tile(*pixels), None, self.epilogue)
+            )
+        return stmts
+
+    def _clear_result(self, at: tuple[Expr, ...], tile: _Tile) -> list[Stmt]:
+        def clear(i: Expr, j: Expr, w: int) -> list[Stmt]:
+            def lane(v: Expr) -> list[Stmt]:
+                return [self.result.store(self._where(at, tile, i, j, w, v), Lit(0, self.dtype))]
+
+            return [vector("v", self._active(tile, w), self.recipe.lanes, lane)]
+
+        return self._each(tile, clear, Kind.SERIAL)
+
+    def _partial_tile(
+        self, at: tuple[Expr, ...], tile: _Tile, k: tuple[Expr, ...], first: Expr, count: int
+    ) -> list[Stmt]:
+        """Adds ``count`` terms from position ``(*k, first)`` of the depth to one tile of the result."""
+        lanes = self.recipe.lanes
+        acc = Buffer("acc", self.dtype, tile.pixels * tile.panel.size * lanes, Space.REGISTER)
+
+        def fetch(i: Expr, j: Expr, w: int) -> list[Stmt]:
+            def lane(v: Expr) -> list[Stmt]:
+                value = self.result.load(self._where(at, tile, i, j, w, v))
+                return [Store(acc, self._cell(tile, i, j, w, v), value)]
+
+            return [vector("v", self._active(tile, w), lanes, lane)]
+
+        body = self._each(tile, fetch, Kind.UNROLLED)
+        body += self._unrolled(
+            count, lambda i: self._step(at, tile, acc, (*k, index.add(first, i)))
         )
+        body += self._finish(at, tile, acc, ())
+        return [Alloc(acc, tuple(body))]
 
     def _over_panels(self, panels: Sequence[Segment], body: PanelBody) -> list[Stmt]:
         stmts: list[Stmt] = []
@@ -181,24 +239,32 @@ class ContractWriter:
                 )
             ]
 
-        def step(k: tuple[Expr, ...]) -> list[Stmt]:
-            def term(i: Expr, j: Expr, w: int) -> list[Stmt]:
-                def lane(v: Expr) -> list[Stmt]:
-                    a = self.lhs.load((*at, index.add(tile.r0, i), index.add(tile.c0, j), *k))
-                    b = self._weight(at, tile, k, w, v)
-                    target = self._cell(tile, i, j, w, v)
-                    return [Store(acc, target, multiply_add(a, b, Load(acc, target)))]
-
-                active = lanes if self.rhs_packed else self._active(tile, w)
-                return [vector("v", active, lanes, lane)]
-
-            return self._each(tile, term, Kind.UNROLLED)
-
-        body = [*self._each(tile, clear, Kind.UNROLLED), *self._depth((), self.depth, step)]
+        body = [
+            *self._each(tile, clear, Kind.UNROLLED),
+            *self._depth((), self.depth, functools.partial(self._step, at, tile, acc)),
+        ]
         if not self.two_phase:
             return [Alloc(acc, tuple(body + self._finish(at, tile, acc, self.epilogue)))]
         body += self._finish(at, tile, acc, ())
         return [Alloc(acc, tuple(body)), *self._finish(at, tile, None, self.epilogue)]
+
+    def _step(
+        self, at: tuple[Expr, ...], tile: _Tile, acc: Buffer, k: tuple[Expr, ...]
+    ) -> list[Stmt]:
+        """One depth step: every accumulator of the tile takes one term."""
+        lanes = self.recipe.lanes
+
+        def term(i: Expr, j: Expr, w: int) -> list[Stmt]:
+            def lane(v: Expr) -> list[Stmt]:
+                a = self.lhs.load((*at, index.add(tile.r0, i), index.add(tile.c0, j), *k))
+                b = self._weight(at, tile, k, w, v)
+                target = self._cell(tile, i, j, w, v)
+                return [Store(acc, target, multiply_add(a, b, Load(acc, target)))]
+
+            active = lanes if self.rhs_packed else self._active(tile, w)
+            return [vector("v", active, lanes, lane)]
+
+        return self._each(tile, term, Kind.UNROLLED)
 
     def _each(
         self, tile: _Tile, body: Callable[[Expr, Expr, int], list[Stmt]], kind: Kind
@@ -234,18 +300,22 @@ class ContractWriter:
             unrolled = math.prod(dims) <= self.recipe.depth_unroll
             kind = Kind.UNROLLED if unrolled else Kind.SERIAL
             return loop(f"k{len(k)}", dims[0], lambda i: self._depth((*k, i), dims[1:], step), kind)
-        extent, unroll = dims[0], min(self.recipe.depth_unroll, dims[0])
+        return self._unrolled(dims[0], lambda i: step((*k, i)))
+
+    def _unrolled(self, extent: int, body: Callable[[Expr], list[Stmt]]) -> list[Stmt]:
+        """``body`` for every index below ``extent``, in line by the recipe's factor."""
+        unroll = min(self.recipe.depth_unroll, extent)
         chunks = extent // unroll
 
         def chunk(i: Expr) -> list[Stmt]:
             first = index.mul(i, unroll)
-            return loop("u", unroll, lambda u: step((*k, index.add(first, u))), Kind.UNROLLED)
+            return loop("u", unroll, lambda u: body(index.add(first, u)), Kind.UNROLLED)
 
         stmts = loop("k", chunks, chunk)
         rest = extent - chunks * unroll
         if rest:
             first = index.lit(chunks * unroll)
-            stmts += loop("u", rest, lambda u: step((*k, index.add(first, u))), Kind.UNROLLED)
+            stmts += loop("u", rest, lambda u: body(index.add(first, u)), Kind.UNROLLED)
         return stmts
 
     def _channel(self, tile: _Tile, w: int, v: Expr) -> Expr:
@@ -253,6 +323,13 @@ class ContractWriter:
         lanes = self.recipe.lanes
         first = index.lit((tile.panel.start + w) * lanes)
         return index.add(index.add(index.mul(tile.p, tile.panel.size * lanes), first), v)
+
+    def _where(
+        self, at: tuple[Expr, ...], tile: _Tile, i: Expr, j: Expr, w: int, v: Expr
+    ) -> tuple[Expr, ...]:
+        """The position in the result of pixel (i, j), vector w, lane v of the tile."""
+        row, column = index.add(tile.r0, i), index.add(tile.c0, j)
+        return (*at, row, column, self._channel(tile, w, v))
 
     def _weight(
         self, at: tuple[Expr, ...], tile: _Tile, k: tuple[Expr, ...], w: int, v: Expr
@@ -297,12 +374,7 @@ class ContractWriter:
 
         def put(i: Expr, j: Expr, w: int) -> list[Stmt]:
             def lane(v: Expr) -> list[Stmt]:
-                where = (
-                    *at,
-                    index.add(tile.r0, i),
-                    index.add(tile.c0, j),
-                    self._channel(tile, w, v),
-                )
+                where = self._where(at, tile, i, j, w, v)
                 raw = Load(acc, self._cell(tile, i, j, w, v)) if acc else self.result.load(where)
                 values: dict[Node, Expr] = {
                     node: leaf.load(where)

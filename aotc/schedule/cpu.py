@@ -18,6 +18,8 @@ FMA_LATENCY = 4
 #: Cycles that a vector of weights costs beyond its load slot, from the second- and the first-
 #: level cache.
 FAR_LOAD, NEAR_LOAD = 0.5, 0.1
+#: Depth steps below which moving partial sums in and out costs more than it saves.
+MIN_DEPTH_BLOCK = 64
 #: What a broadcast of one element of the lhs costs beyond its load slot.
 BROADCAST = 0.25
 #: Cycles to start and drain one tile, and cycles per vector of its result.
@@ -40,6 +42,7 @@ class ContractSizes:
     lanes: int
     elem_bytes: int
     lhs_bytes: int
+    can_block: bool  # partial sums may wait in the result
     overlapping: bool  # neighbouring pixels read the same elements within the innermost depth loop
 
 
@@ -61,15 +64,37 @@ def choose_contract(sizes: ContractSizes, target: Target) -> ContractRecipe:
     assert best is not None
     rows, columns, width = best[1]
     panels = _panels(sizes.channels, lanes, width)
+    unroll = _depth_unroll(sizes, rows * columns * width)
     rhs_bytes = vectors * lanes * sizes.depth * sizes.elem_bytes
+    blocks: tuple[Segment, ...] = ()
+    if sizes.can_block and rows * columns < sizes.rows * sizes.columns:
+        blocks = _depth_blocks(sizes, target.l1_bytes, width * lanes, unroll)
     return ContractRecipe(
         lanes,
         split_evenly(sizes.rows, rows),
         split_evenly(sizes.columns, columns),
         panels,
-        _depth_unroll(sizes, rows * columns * width),
-        panel_outer=rhs_bytes > target.l2_bytes // 4,
+        unroll,
+        panel_outer=bool(blocks) or rhs_bytes > target.l2_bytes // 16,
+        depth_blocks=blocks,
     )
+
+
+def _depth_blocks(
+    sizes: ContractSizes, l1_bytes: int, panel_lanes: int, unroll: int
+) -> tuple[Segment, ...]:
+    """Cuts the innermost depth axis so that a block of weights fills half of the first-level cache."""
+    step_bytes = panel_lanes * sizes.elem_bytes
+    if sizes.depth * step_bytes <= l1_bytes // 2:
+        return ()
+    largest = max(MIN_DEPTH_BLOCK, l1_bytes // 2 // step_bytes)
+    blocks = -(-sizes.inner_depth // largest)
+    size = -(-sizes.inner_depth // (blocks * unroll)) * unroll
+    whole, rest = divmod(sizes.inner_depth, size)
+    segments = [Segment(0, whole, size)] if whole else []
+    if rest:
+        segments.append(Segment(whole * size, 1, rest))
+    return tuple(segments)
 
 
 def _widest(target: Target) -> int:
