@@ -82,6 +82,13 @@ class Attributes:
         text = self._require(name, _Proto.STRING, "a string").s
         return bytes(text).decode("utf-8", errors="replace")
 
+    def strings(self, name: str) -> tuple[str, ...] | None:
+        """A list of strings, or None."""
+        entry = self._find(name, _Proto.STRINGS, "a list of strings")
+        if entry is None:
+            return None
+        return tuple(bytes(text).decode("utf-8", errors="replace") for text in entry.strings)
+
     def tensor(self, name: str) -> np.ndarray:
         """A tensor that must be there."""
         return tensor_values(self._require(name, _Proto.TENSOR, "a tensor").t, self._folder)

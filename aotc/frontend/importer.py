@@ -147,16 +147,17 @@ class Importer:
         self._reporter.report(error, origin_of(node, scope), operator, opset)
 
     def _import(self, node: onnx.NodeProto, scope: Scope, used: frozenset[str]) -> None:
-        results: Sequence[Node] = ()
+        results: Sequence[Node | None] = ()
         scope.values.update(dict.fromkeys(filter(None, node.output), Missing.FAILED))
         try:
             results = self._results(node, scope, used)
-            missing = [name for name in node.output[len(results) :] if name in used]
-            if missing:
-                raise UnsupportedError(
-                    f"its output '{missing[0]}' is not supported",
-                    remedy="rewrite this part of the model",
-                )
+            padded = [*results, *[None] * len(node.output)]
+            for name, result in zip(node.output, padded, strict=False):
+                if result is None and name in used:
+                    raise UnsupportedError(
+                        f"its output '{name}' is not supported",
+                        remedy="rewrite this part of the model",
+                    )
         except _Incomplete:
             return
         except AotcError as error:
@@ -166,12 +167,12 @@ class Importer:
             remedy = "the node is malformed: export the model again"
             self._report(ModelError(text, remedy=remedy), node, scope)
         for name, result in zip(node.output, results, strict=False):
-            if name:
+            if name and result is not None:
                 scope.values[name] = result
 
     def _results(
         self, node: onnx.NodeProto, scope: Scope, used: frozenset[str]
-    ) -> Sequence[Node]:
+    ) -> Sequence[Node | None]:
         domain = normal_domain(node.domain)
         function = self._functions.get((domain, node.op_type, node.overload))
         if function is not None:
@@ -185,7 +186,13 @@ class Importer:
             )
         operands = self._operands(node, scope)
         if rule is None:
-            body = schema_function(node, schema, operands, scope.opsets[domain])
+            plain = onnx.NodeProto()
+            plain.CopyFrom(node)
+            plain.ClearField("attribute")
+            for name, entry in resolved_attributes(node, scope.references).items():
+                plain.attribute.add().CopyFrom(entry)
+                plain.attribute[-1].name = name
+            body = schema_function(plain, schema, operands, scope.opsets[domain])
             return self._call_function(node, body, scope, operands)
         origin = origin_of(node, scope)
         call = Call(
@@ -238,7 +245,7 @@ class Importer:
         function: onnx.FunctionProto,
         outer: Scope,
         operands: Sequence[Node | None],
-    ) -> list[Node]:
+    ) -> list[Node | None]:
         """The body of ``function`` with the operands in place of its inputs."""
         _expect_depth(outer)
         if len(operands) > len(function.input):
@@ -248,7 +255,7 @@ class Importer:
         references = {entry.name: entry for entry in function.attribute_proto}
         references.update(resolved_attributes(node, outer.references))
         scope = Scope(
-            opsets=opset_versions(function.opset_import) or outer.opsets,
+            opsets={**outer.opsets, **opset_versions(function.opset_import)},
             references=references,
             prefix=f"{origin_of(node, outer)}/",
             depth=outer.depth + 1,
@@ -256,10 +263,12 @@ class Importer:
         given = [*operands, *[None] * (len(function.input) - len(operands))]
         for name, operand in zip(function.input, given, strict=True):
             scope.values[name] = Missing.ABSENT if operand is None else operand
-        # an output that the node leaves out at the end is not computed at all
-        names = function.output[: len(node.output)]
+        # an output that the node does not name is not computed at all
+        pairs = list(zip(function.output, node.output, strict=False))
+        names = [inner for inner, outside in pairs if outside]
         self.run(function.node, names, scope)
-        return self._collect(names, scope)
+        results = iter(self._collect(names, scope))
+        return [next(results) if outside else None for _, outside in pairs]
 
 
 def _expect_depth(outer: Scope) -> None:

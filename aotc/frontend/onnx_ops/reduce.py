@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
+import numpy as np
+
 from aotc.errors import ModelError
 from aotc.frontend.onnx_ops.call import Call, Rule
 from aotc.graph import ops
@@ -44,9 +46,21 @@ def plain(fn: str) -> Formula:
 
     def formula(call: Call, x: Node, axes: Axes, keep: bool) -> Node:
         chosen = {"max": "or", "min": "and"}.get(fn, fn) if x.type.dtype is DType.BOOL else fn
+        if chosen in ("max", "min") and any(x.shape[axis] == 0 for axis in axes):
+            kept = [1 if at in axes else n for at, n in enumerate(x.shape) if keep or at not in axes]
+            worst = call.constant(_worst(chosen, x.type.dtype))
+            return call.broadcast(worst, kept)
         return call.reduce(chosen, x, axes, keep)
 
     return formula
+
+
+def _worst(fn: str, dtype: DType) -> np.ndarray:
+    """What a maximum or minimum of nothing is."""
+    if dtype.is_float:
+        return np.asarray(-np.inf if fn == "max" else np.inf, dtype=dtype.numpy)
+    info = np.iinfo(dtype.numpy)
+    return np.asarray(info.min if fn == "max" else info.max, dtype=dtype.numpy)
 
 
 def mean(call: Call, x: Node, axes: Axes, keep: bool) -> Node:

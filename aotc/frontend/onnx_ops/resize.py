@@ -115,7 +115,8 @@ def _nearest_axis(call: Call, x: Node, plan: AxisPlan, how: Sampling) -> Node:
     positions = source_positions(plan, how.coordinates)
     places = np.clip(nearest_places(positions, how.nearest), 0, plan.size - 1)
     factor = plan.result // plan.size
-    if np.array_equal(places, np.arange(plan.result) // max(factor, 1)):
+    repeats = factor > 0 and factor * plan.size == plan.result
+    if repeats and np.array_equal(places, np.arange(plan.result) // factor):
         # [a, b] -> [a, 1, b] -> [a, factor, b]: repeating needs no index
         dims = x.shape
         apart = call.reshape(x, (*dims[: plan.axis + 1], 1, *dims[plan.axis + 1 :]))
