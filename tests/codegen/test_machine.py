@@ -129,6 +129,12 @@ def test_a_register_tile_computes_the_product(rows, vectors, lanes, cpu):
     assert np.array_equal(got, a @ b)
 
 
+def test_loops_are_repeated_only_as_the_schedule_says():
+    text = listing(tile_kernel(6, 2, 8, depth=3, tiles=2), "x86_64", "x86-64-v3")
+    assert text.count("vfmadd") == 12
+    assert len(re.findall(r"vmovups\t%ymm\d+, \d*\(", text)) == 12
+
+
 def test_an_object_needs_nothing_and_is_the_same_every_time(tmp_path):
     kernel, target = tile_kernel(4, 2, 8, tiles=2), resolve_target()
     text = emit_kernel(kernel, target, "kernel", private=False)

@@ -72,16 +72,26 @@ def elementwise(expr_of, dtypes, result, lanes=LANES):
     return Kernel("elementwise", (*inputs, output), frozenset([output]), (loop,))
 
 
-def check(expr_of, meaning, dtypes, result, seeds=None, cpus=("native",)):
-    """The kernel as vectors and as scalars gives the bytes of ``meaning``."""
+def check(expr_of, meaning, dtypes, result):
+    """A kernel that computes in vectors, then in scalars, gives the bytes of ``meaning`` twice."""
+    inputs = [Buffer(f"x{i}", dtype, COUNT) for i, dtype in enumerate(dtypes)]
+    outputs = [Buffer(name, result, COUNT) for name in ("vectors", "scalars")]
+    i, j, v = Var("i"), Var("j"), Var("v")
+    stores = [
+        Store(y, index, expr_of(*[Load(x, index) for x in inputs]))
+        for y, index in zip(outputs, (add(mul(i, LANES), v), j), strict=True)
+    ]
+    body = (
+        For(i, COUNT // LANES, (For(v, LANES, (stores[0],), Kind.VECTOR, LANES),)),
+        For(j, COUNT, (stores[1],)),
+    )
     arrays = [values(dtype, seed) for seed, dtype in enumerate(dtypes)]
+    got = [np.zeros(COUNT, result.numpy) for _ in outputs]
+    kernel = Kernel("check", (*inputs, *outputs), frozenset(outputs), body)
+    run_native(kernel, *arrays, *got, evaluate=False)
     want = meaning(*arrays)
-    for cpu in cpus:
-        for lanes in (LANES, 0):
-            got = np.zeros(COUNT, result.numpy)
-            kernel = elementwise(expr_of, dtypes, result, lanes)
-            run_native(kernel, *arrays, got, cpu=cpu, evaluate=False)
-            assert_same_bits(got, want)
+    for array in got:
+        assert_same_bits(array, want)
 
 
 UNARY = [(fn, t) for fn in ("neg", "abs", "sqrt", "floor", "ceil", "round") for t in FLOATS]
