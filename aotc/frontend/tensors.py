@@ -103,7 +103,7 @@ _AGAIN = "the file is damaged: export or download the model again"
 def _from_bytes(raw: bytes, dtype: DType) -> np.ndarray:
     if dtype is DType.BOOL:
         # any byte but 0 is true; kernels rely on 0 and 1
-        return np.frombuffer(raw, dtype=np.uint8) != 0
+        return np.asarray(np.frombuffer(raw, dtype=np.uint8) != 0)
     return np.frombuffer(raw, dtype=dtype.numpy.newbyteorder("<")).view(dtype.numpy)
 
 
@@ -118,7 +118,7 @@ def _typed_values(tensor: onnx.TensorProto, dtype: DType, elems: int) -> np.ndar
     if dtype is DType.F16:
         return np.array(data, dtype=np.int32).astype(np.uint16).view(np.float16)
     if dtype is DType.BOOL:
-        return np.array(data, dtype=np.int32) != 0
+        return np.asarray(np.array(data, dtype=np.int32) != 0)
     wide = {"int32_data": np.int32, "uint64_data": np.uint64}.get(_TYPED_FIELDS[dtype])
     return np.array(data, dtype=wide or dtype.numpy).astype(dtype.numpy, copy=False)
 

@@ -16,8 +16,8 @@ from aotc.graph.ir import Node
 def parse(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
     """One label per axis for each operand, and the labels of the result.
 
-    An ellipsis becomes capital letters that the equation does not use. Without ``->`` the labels that
-    occur once are kept, in alphabetical order, after the ellipsis (as in numpy).
+    An ellipsis becomes capital letters that the equation does not use. Without ``->`` the labels
+    that occur once are kept, in alphabetical order, after the ellipsis (as in numpy).
     """
     text = equation.replace(" ", "")
     left, arrow, right = text.partition("->")

@@ -1,8 +1,6 @@
-"""ONNX RNN, GRU and LSTM: a `Call` goes in; every step of the sequence comes out, one after
-another.
+"""ONNX RNN, GRU and LSTM: a `Call` goes in, every step of the sequence comes out in turn.
 
-Formulas and gate orders are those of the operator pages of ONNX (docs/Operators.md#LSTM, #GRU,
-#RNN).
+Formulas and gate orders are those of the operator pages of ONNX (docs/Operators.md, LSTM etc.).
 """
 
 from __future__ import annotations

@@ -47,7 +47,8 @@ def plain(fn: str) -> Formula:
     def formula(call: Call, x: Node, axes: Axes, keep: bool) -> Node:
         chosen = {"max": "or", "min": "and"}.get(fn, fn) if x.type.dtype is DType.BOOL else fn
         if chosen in ("max", "min") and any(x.shape[axis] == 0 for axis in axes):
-            kept = [1 if at in axes else n for at, n in enumerate(x.shape) if keep or at not in axes]
+            dims = enumerate(x.shape)
+            kept = [1 if at in axes else size for at, size in dims if keep or at not in axes]
             worst = call.constant(_worst(chosen, x.type.dtype))
             return call.broadcast(worst, kept)
         return call.reduce(chosen, x, axes, keep)

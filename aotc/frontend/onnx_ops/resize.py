@@ -55,6 +55,7 @@ def source_positions(plan: AxisPlan, coordinates: str) -> np.ndarray:
     if coordinates == "tf_half_pixel_for_nn":
         return (x + 0.5) / scale
     if coordinates == "align_corners":
+        # as in ONNX Runtime: the whole number of elements counts, not the scale times the size
         return x * (size - 1) / (result - 1) if result > 1 else np.zeros_like(x)
     if coordinates == "half_pixel_symmetric":
         adjustment = result / (scale * size)
@@ -71,23 +72,24 @@ def source_positions(plan: AxisPlan, coordinates: str) -> np.ndarray:
 def nearest_places(positions: np.ndarray, rounding: str) -> np.ndarray:
     """Fractional positions to whole ones."""
     if rounding == "round_prefer_floor":
-        return np.ceil(positions - 0.5).astype(np.int64)
-    if rounding == "round_prefer_ceil":
-        return np.floor(positions + 0.5).astype(np.int64)
-    if rounding == "floor":
-        return np.floor(positions).astype(np.int64)
-    if rounding == "ceil":
-        return np.ceil(positions).astype(np.int64)
-    raise ModelError(f"attribute 'nearest_mode' cannot be '{rounding}'")
+        places = np.ceil(positions - 0.5)
+    elif rounding == "round_prefer_ceil":
+        places = np.floor(positions + 0.5)
+    elif rounding == "floor":
+        places = np.floor(positions)
+    elif rounding == "ceil":
+        places = np.ceil(positions)
+    else:
+        raise ModelError(f"attribute 'nearest_mode' cannot be '{rounding}'")
+    return np.asarray(places, dtype=np.int64)
 
 
 def _linear(distance: np.ndarray) -> np.ndarray:
-    return np.maximum(0.0, 1.0 - np.abs(distance))
+    return np.asarray(np.maximum(0.0, 1.0 - np.abs(distance)))
 
 
 def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
-    """Keys, Cubic convolution interpolation for digital image processing (1981), with parameter
-    a."""
+    """Keys, Cubic convolution interpolation for digital image processing (1981)."""
     d = np.abs(distance)
     near = (a + 2) * d**3 - (a + 3) * d**2 + 1
     far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
