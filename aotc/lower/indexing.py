@@ -21,7 +21,8 @@ from aotc.loop.ir import Alloc, Bin, Buffer, Cmp, Conv, Expr, Lit, Load, Sel, Sp
 from aotc.loop.program import Call
 from aotc.lower.context import Context
 from aotc.lower.pointwise import UNROLL, innermost_last, sweep
-from aotc.lower.scan import lower_arg_reduce, lower_cumsum, lower_top_k
+from aotc.lower.ranking import lower_arg_reduce, lower_top_k
+from aotc.lower.scan import lower_cumsum
 from aotc.lower.scope import Access, KernelScope, loop, vector_sweep
 from aotc.lower.views import View, collapse
 

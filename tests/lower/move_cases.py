@@ -1,7 +1,8 @@
-"""One primitive as a whole program: lowered, verified, run, and compared with the reference evaluator."""
+"""One primitive as a whole program: lowered, verified, run, and compared with the reference."""
 
 import numpy as np
 from handmade import compile_program
+from hypothesis import strategies as st
 
 from aotc.fuse.groups import fuse
 from aotc.graph.build import Builder
@@ -74,3 +75,13 @@ def numbers(dtype, shape, seed, special=False):
         odd = random.choice([np.nan, np.inf, -np.inf, 0.0, -0.0], shape)
         values = np.where(random.random(shape) < 0.4, odd, values).astype(dtype)
     return values
+
+
+@st.composite
+def tensors(draw, special=True):
+    """(operand, axis): a small tensor of any number type, maybe behind a transposing view."""
+    shape = tuple(draw(st.lists(st.integers(1, 9), min_size=1, max_size=3)))
+    dtypes = ["float32", "float64", "int32", "int64", "uint8", "int8", "float16"]
+    values = numbers(draw(st.sampled_from(dtypes)), shape, draw(st.integers(0, 999)), special)
+    axis = draw(st.integers(0, len(shape) - 1))
+    return (Swapped(values) if draw(st.booleans()) else values), axis
