@@ -121,7 +121,9 @@ def print_report(rows: list[dict[str, Any]], compilation: dict[str, float] | Non
     for row in rows:
         if row["name"] == CAPITAL:
             print(f"| code beyond weights, {CAPITAL} | 300 KB | {row['code_bytes'] / 1e3:.0f} KB |")
-    print(f"| arena over its lower bound, the most | 1.10 | {widest['gap']:.3f} ({widest['name']}) |")
+    print(
+        f"| arena over its lower bound, the most | 1.10 | {widest['gap']:.3f} ({widest['name']}) |"
+    )
     print(f"| undefined symbols | none | {sum(undefined) if undefined else 'nm is missing'} |\n")
     print("| model | aotc ms | ONNX Runtime ms | ratio | error | arena KB | over bound | code KB |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")

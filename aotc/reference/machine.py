@@ -11,9 +11,7 @@ def describe_machine() -> dict[str, object]:
     """Processor, usable cores, architecture and operating system."""
     return {
         "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": os.cpu_count(),
         "architecture": platform.machine(),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
