@@ -68,7 +68,7 @@ def choose_contract(sizes: ContractSizes, target: Target) -> ContractRecipe:
     rhs_bytes = vectors * lanes * sizes.depth * sizes.elem_bytes
     blocks: tuple[Segment, ...] = ()
     if sizes.can_block and rows * columns < sizes.rows * sizes.columns:
-        blocks = _depth_blocks(sizes, target.l1_bytes, width * lanes, unroll)
+        blocks = _depth_blocks(sizes, target, width * lanes, unroll)
     return ContractRecipe(
         lanes,
         split_evenly(sizes.rows, rows),
@@ -81,13 +81,14 @@ def choose_contract(sizes: ContractSizes, target: Target) -> ContractRecipe:
 
 
 def _depth_blocks(
-    sizes: ContractSizes, l1_bytes: int, panel_lanes: int, unroll: int
+    sizes: ContractSizes, target: Target, panel_lanes: int, unroll: int
 ) -> tuple[Segment, ...]:
-    """Cuts the innermost depth axis so that a block of weights fills half of the first-level cache."""
+    """Cuts the innermost depth axis so that a block of weights fills half of the first-level cache,
+    when a whole panel takes so much of the second-level cache that pixels would evict it."""
     step_bytes = panel_lanes * sizes.elem_bytes
-    if sizes.depth * step_bytes <= l1_bytes // 2:
+    if sizes.depth * step_bytes <= target.l2_bytes // 6:
         return ()
-    largest = max(MIN_DEPTH_BLOCK, l1_bytes // 2 // step_bytes)
+    largest = max(MIN_DEPTH_BLOCK, target.l1_bytes // 2 // step_bytes)
     blocks = -(-sizes.inner_depth // largest)
     size = -(-sizes.inner_depth // (blocks * unroll)) * unroll
     whole, rest = divmod(sizes.inner_depth, size)
