@@ -94,9 +94,10 @@ class Un(Expr):
 @dataclass(frozen=True, eq=False, slots=True)
 class Bin(Expr):
     """Operands of one dtype, result of the same. ``fn``: add sub mul div; min max (if either
-    operand is NaN the result is NaN); and or xor shl shr (integers, bool for the first three); mod
-    (integers: sign of divisor). Integer arithmetic wraps. Integer div truncates; dividing by zero
-    gives 0; index arithmetic uses div and mod on values that are never negative."""
+    operand is NaN the result is NaN, of two equals the first); and or xor shl shr (integers, bool
+    for the first three; shifts by the width or more leave 0 or the sign); mod (integers: sign of
+    divisor). Integer arithmetic wraps. Integer div truncates; dividing by zero gives 0; index
+    arithmetic uses div and mod on values that are never negative."""
 
     fn: str
     a: Expr

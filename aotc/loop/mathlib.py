@@ -97,9 +97,9 @@ def unary(fn: str, x: Expr) -> Expr:
     type."""
     if fn == "isnan" or fn == "isinf":
         return _classify(fn, x)
-    if fn == "not" or fn == "bitnot":
+    if (fn == "not" and x.dtype is DType.BOOL) or (fn == "bitnot" and x.dtype.is_int):
         return Un(fn, x)
-    if fn == "sign":
+    if fn == "sign" and x.dtype is not DType.BOOL:
         return _sign(x)
     if not x.dtype.is_float:
         return _unary_int(fn, x)
@@ -139,12 +139,11 @@ def _sign(x: Expr) -> Expr:
 
 
 def _unary_int(fn: str, x: Expr) -> Expr:
-    if fn in ("floor", "ceil", "round") or (fn == "abs" and not x.dtype.is_signed):
-        return x
-    if fn == "neg" and x.dtype.is_int:
-        return neg(x)
-    if fn == "abs":
-        return absolute(x)
+    if x.dtype.is_int:
+        if fn in ("floor", "ceil", "round") or (fn == "abs" and not x.dtype.is_signed):
+            return x
+        if fn == "neg" or fn == "abs":
+            return Un(fn, x)
     raise ValueError(f"no expansion of '{fn}' on {x.dtype.value}")
 
 
@@ -153,18 +152,19 @@ def binary(fn: str, a: Expr, b: Expr) -> Expr:
     type."""
     if a.dtype is not b.dtype:
         raise ValueError(f"operands of '{fn}' are {a.dtype.value} and {b.dtype.value}")
+    is_bool = a.dtype is DType.BOOL
     match fn:
-        case "pow":
+        case "and" | "or" | "xor" if not a.dtype.is_float:
+            return Bin(fn, a, b)
+        case "shl" | "shr" if a.dtype.is_int:
+            return Bin(fn, a, b)
+        case "pow" if not is_bool:
             return _pow(a, b)
-        case "fmod":
+        case "fmod" if not is_bool:
             return _fmod_float(a, b) if a.dtype.is_float else _fmod_int(a, b)
         case "mod" if a.dtype.is_float:
             return _mod_float(a, b)
-        case "shl" | "shr":
-            return _shift(fn, a, b)
-        case "and" | "or" | "xor" if not a.dtype.is_float:
-            return Bin(fn, a, b)
-        case "add" | "sub" | "mul" | "div" | "min" | "max" | "mod" if a.dtype is not DType.BOOL:
+        case "add" | "sub" | "mul" | "div" | "min" | "max" | "mod" if not is_bool:
             return Bin(fn, a, b)
     raise ValueError(f"no expansion of '{fn}' on {a.dtype.value}")
 
@@ -183,24 +183,9 @@ def _pow(a: Expr, b: Expr) -> Expr:
     return convert(wide, a.dtype)
 
 
-def _shift(fn: str, a: Expr, count: Expr) -> Expr:
-    """Shifts are defined for counts below the width; from there on, zero (or the sign) remains."""
-    width = a.dtype.size_bytes * 8
-    last = const(width - 1, a)
-    over = less(last, count)
-    inside = Bin("and", count, last)
-    if fn == "shr" and a.dtype.is_signed:
-        return Bin("shr", a, select(over, last, inside))
-    return select(over, const(0, a), Bin(fn, a, inside))
-
-
 def _fmod_int(a: Expr, b: Expr) -> Expr:
     """a - b*trunc(a/b); 0 when b is 0."""
     return select(equal(b, 0), const(0, a), sub(a, mul(b, div(a, b))))
-
-
-def _truncate(x: Expr) -> Expr:
-    return copy_sign(Un("floor", absolute(x)), x)
 
 
 def _fmod_wide(x: Expr, y: Expr) -> Expr:

@@ -78,7 +78,7 @@ _ROUND_MAGIC = 1.5 * 2.0**23 + 127.0
 
 
 def exp(x: Expr) -> Expr:
-    """e^x; 17 operations. x = 2n ln 2 + r, so 2^n is one shift and multiplying by it twice reaches
+    """e^x. x = 2n ln 2 + r, so 2^n is one shift and multiplying by it twice reaches
     both the largest finite and the denormal results."""
     x = clamp(x, -104.0, 89.0)
     shifted = fma(x, _HALF_LOG2E, _ROUND_MAGIC)
@@ -109,14 +109,14 @@ def log(x: Expr) -> Expr:
 
 
 def tanh(x: Expr) -> Expr:
-    """Hyperbolic tangent as a rational function; 16 operations."""
+    """Hyperbolic tangent as a rational function."""
     x = clamp(x, -9.02, 9.02)
     square = mul(x, x)
     return clamp(div(mul(x, poly(square, _TANH_P)), poly(square, _TANH_Q)), -1.0, 1.0)
 
 
 def erf(x: Expr) -> Expr:
-    """The error function as a rational function; 20 operations."""
+    """The error function as a rational function."""
     x = clamp(x, -3.93, 3.93)
     square = mul(x, x)
     return clamp(div(mul(x, poly(square, _ERF_P)), poly(square, _ERF_Q)), -1.0, 1.0)

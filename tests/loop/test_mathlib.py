@@ -277,6 +277,12 @@ def test_functions_on_types_without_them_are_refused():
         mathlib.unary("exp", Lit(1, DType.I32))
     with pytest.raises(ValueError, match="no expansion of 'and' on float32"):
         mathlib.binary("and", Lit(1.0, DType.F32), Lit(1.0, DType.F32))
+    for fn in ("pow", "fmod", "add", "shl"):
+        with pytest.raises(ValueError, match=f"no expansion of '{fn}' on bool"):
+            mathlib.binary(fn, Lit(1, DType.BOOL), Lit(1, DType.BOOL))
+    for fn in ("neg", "sign", "bitnot", "abs"):
+        with pytest.raises(ValueError, match=f"no expansion of '{fn}' on bool"):
+            mathlib.unary(fn, Lit(1, DType.BOOL))
     with pytest.raises(ValueError, match="float32 and float64"):
         mathlib.binary("add", Lit(1.0, DType.F32), Lit(1.0, DType.F64))
 
