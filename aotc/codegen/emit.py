@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from aotc.codegen.expressions import Expressions, aligned
 from aotc.codegen.linear import IndexAnalysis
-from aotc.codegen.registers import read_elements, stores_in
+from aotc.codegen.registers import most_lanes, read_elements, stores_in
 from aotc.codegen.text import memory_type_of, prefix_mask, suffix_of
 from aotc.errors import VerifyError
 from aotc.loop.ir import (
@@ -59,6 +59,7 @@ class _Emitter(Expressions):
         names = {buffer: f"%p{number}" for number, buffer in enumerate(kernel.params)}
         super().__init__(IndexAnalysis(kernel), names)
         self._read_elements = read_elements(kernel, self.analysis)
+        self._most_lanes = most_lanes(kernel.body)
         self._register_bits = target.vector_bits * target.vector_registers
         self._accumulator_bits = 0  # of the REGISTER buffers in scope
 
@@ -118,8 +119,8 @@ class _Emitter(Expressions):
     def _allocate(self, stmt: Alloc) -> None:
         buffer = stmt.buffer
         if buffer not in self.bases:  # else it is there from an earlier copy of an unrolled body
-            # With slack: vector accesses with inactive lanes may run past the last element.
-            elems = buffer.elems + _CACHE_LINE_BYTES // buffer.dtype.size_bytes
+            # With slack: inactive lanes of a vector access may run past the last element.
+            elems = buffer.elems + self._most_lanes
             name = f"%{self.fresh('a')}"
             array = f"[{elems} x {memory_type_of(buffer.dtype)}]"
             self.scopes[0].head.append(f"  {name} = alloca {array}, align {_CACHE_LINE_BYTES}")
@@ -147,7 +148,7 @@ class _Emitter(Expressions):
             return
         text = self.to_memory(buffer.dtype, self.lanes, self.widen(value, stmt.value.dtype))
         step = self.lane_step(stmt.index)
-        if step == 0:
+        if step == 0 and self.vector.extent > 1:
             raise VerifyError(f"all lanes of a vector loop store to one element of '{buffer.name}'")
         if step == 1:
             self._store_vector(buffer, stmt.index, text)

@@ -1,7 +1,7 @@
-"""Which elements of REGISTER buffers a kernel reads: in goes a kernel, out come element indices.
+"""Facts about the buffers of a kernel: in go statements, out come elements read, stores, lanes.
 
-A vector store with fewer active lanes than physical ones may write all lanes when nobody reads the
-inactive ones; otherwise it must keep their old values. This module answers that question.
+A vector store with fewer active lanes than physical ones may write all lanes of a REGISTER buffer
+when nobody reads the inactive ones; otherwise it must keep their old values.
 """
 
 from __future__ import annotations
@@ -36,6 +36,13 @@ def stores_in(body: tuple[Stmt, ...]) -> list[Store]:
         elif isinstance(stmt, (For, Alloc)):
             found.extend(stores_in(stmt.body))
     return found
+
+
+def most_lanes(body: tuple[Stmt, ...]) -> int:
+    """The largest number of lanes of a vector loop in ``body``; 0 without one."""
+    inner = [most_lanes(stmt.body) for stmt in body if isinstance(stmt, (For, Alloc))]
+    own = [stmt.lanes for stmt in body if isinstance(stmt, For) and stmt.kind is Kind.VECTOR]
+    return max(inner + own, default=0)
 
 
 def _walk(

@@ -288,6 +288,18 @@ def test_prefetch_may_lie_outside():
     assert "prefetcht0" in assembly(emit_kernel(kernel, target, "k", private=False), target)
 
 
+def test_a_single_active_lane_may_store_to_a_fixed_place():
+    x, y, v = Buffer("x", F32, 3), Buffer("y", F32, 2), Var("v")
+    acc = Buffer("acc", DType.F64, 1, Space.REGISTER)
+    body = (
+        vector(v, 16, Store(acc, Lit(0), Conv(Load(x, add(v, 2)), DType.F64)), extent=1),
+        Store(y, Lit(1), Conv(Load(acc, Lit(0)), F32)),
+    )
+    source, got = random(3), np.zeros(2, np.float32)
+    run_native(kernel_of([x, y], [y], Alloc(acc, body)), source, got)
+    assert got.tolist() == [0.0, source[2]]
+
+
 def test_storing_all_lanes_to_one_element_is_refused():
     x, y, v = Buffer("x", F32, 8), Buffer("y", F32, 8), Var("v")
     with pytest.raises(VerifyError, match="one element of 'y'"):
