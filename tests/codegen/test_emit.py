@@ -47,8 +47,8 @@ def vector(var, lanes, *body, extent=None):
 
 
 @pytest.mark.parametrize("cpu", CPUS)
-@pytest.mark.parametrize("count", [1, 7, 8, 9, 16, 37, 64])
-@pytest.mark.parametrize("dtype", [F32, U8, BOOL, I64, DType.F16, DType.F64])
+@pytest.mark.parametrize("count", [1, 8, 9, 37])
+@pytest.mark.parametrize("dtype", [F32, U8, BOOL, I64, DType.F16])
 def test_elementwise_with_tail_touches_only_its_elements(count, dtype, cpu):
     lanes = 8
     x, y = Buffer("x", dtype, count), Buffer("y", dtype, count)
