@@ -109,7 +109,7 @@ class _Fuser:
         return Groups(self.graph, tuple(_toposorted(self.groups, self.order)))
 
     def _anchored(self, kind: GroupKind, anchor: Node) -> None:
-        if kind is GroupKind.MOVE:
+        if kind is GroupKind.MOVE or _reduces_nothing(anchor):
             self._close(kind, {anchor}, anchor, anchor)
             return
         members = {anchor}
@@ -212,6 +212,12 @@ def _anchor_kind(node: Node) -> GroupKind | None:
     if isinstance(node.op, (*VIEW_OPS, *POINTWISE_OPS)):
         return None
     return GroupKind.MOVE
+
+
+def _reduces_nothing(node: Node) -> bool:
+    """Whether a Reduce has one element to a result: rows then look like results, so nothing can
+    join."""
+    return isinstance(node.op, ops.Reduce) and node.inputs[0].type.elems == node.type.elems
 
 
 def _same_shape_rule(anchor: Node) -> Callable[[Node], bool]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
+from aotc.errors import UnsupportedError
 from aotc.fuse.groups import Group, GroupKind, Groups
 from aotc.graph import ops
 from aotc.graph.ir import Graph, Node, Op, Parameter
@@ -44,8 +45,12 @@ BY_OP: Mapping[type[Op], Lowering] = MappingProxyType(
 
 
 def lower(groups: Groups, target: Target, name: str) -> Program:
-    """The kernels of ``groups`` for ``target``, as a program called ``name``."""
+    """The kernels of ``groups`` for ``target``, as a program called ``name``.
+
+    UnsupportedError names a tensor without elements.
+    """
     graph = groups.graph
+    _refuse_empty(graph)
     context = Context(groups, target)
     inputs = tuple(
         (node.op.name, node.type, Storage(node.op.name, Role.INPUT, node.type.size_bytes))
@@ -68,6 +73,17 @@ def lower(groups: Groups, target: Target, name: str) -> Program:
     for node, view in copied:
         context.copy(context.view(node), view)
     return Program(name, inputs, outputs, _share_kernels(context.calls))
+
+
+def _refuse_empty(graph: Graph) -> None:
+    outputs = {node for _, node in graph.outputs}
+    for node, readers in graph.users().items():
+        if 0 in node.shape and (readers or node in outputs):
+            raise UnsupportedError(
+                f"{node.type} has no elements",
+                where=f"node '{node.origin}' ({node.op.mnemonic})",
+                remedy="give the model larger dimensions, or remove the empty tensor from it",
+            )
 
 
 def _bind_outputs(

@@ -21,7 +21,7 @@ from aotc.graph.types import DType
 from aotc.loop import index
 from aotc.loop.ir import Alloc, Bin, Buffer, Expr, Lit, Load, Space, Stmt, Store
 from aotc.lower.context import Context
-from aotc.lower.pointwise import HEAVY, evaluate_nodes, expression
+from aotc.lower.pointwise import HEAVY, evaluate_nodes, expression, operand_value
 from aotc.lower.scope import KernelScope, loop, rest_lanes, vector, vector_sweep
 from aotc.lower.views import View, collapse
 
@@ -54,6 +54,10 @@ def _axes_part(view: View, axes: Sequence[int]) -> View:
     )
 
 
+def _axes_shape(node: Node, axes: Sequence[int]) -> tuple[int, ...]:
+    return tuple(node.shape[axis] for axis in axes)
+
+
 def _joined(kept: View, reduced: View) -> View:
     return replace(kept, shape=kept.shape + reduced.shape, strides=kept.strides + reduced.strides)
 
@@ -73,7 +77,7 @@ def lower_reduce(context: Context, group: Group) -> None:
     result = context.view(group.result)
     out, *parts = collapse([result, *kept, *(_axes_part(view, kept_axes) for view in full)])
     kept, parts = parts[: len(kept)], parts[len(kept) :]
-    reduced = collapse([_axes_part(view, op.axes) for view in full])
+    reduced = collapse([_axes_part(view, op.axes) for view in full]) if full else []
     full = [_joined(a, b) for a, b in zip(parts, reduced, strict=True)]
 
     scope = KernelScope()
@@ -84,7 +88,7 @@ def lower_reduce(context: Context, group: Group) -> None:
     dtype = group.anchor.type.dtype
     lanes = context.lanes_for(dtype, out.dtype, *(view.dtype for view in full))
     first = Lit(identity(op.fn, dtype), dtype)
-    terms = reduced[0].shape
+    terms = reduced[0].shape if reduced else _axes_shape(group.anchor.inputs[0], op.axes)
     extent = out.shape[-1]
 
     def tile(at: tuple[Expr, ...], start: Expr, active: int, width: int) -> list[Stmt]:
@@ -102,7 +106,7 @@ def lower_reduce(context: Context, group: Group) -> None:
             def term(v: Expr) -> Stmt:
                 position = (*at, index.add(start, v), *r)
                 loads = {n: s.load(position) for n, s in zip(full_nodes, sources, strict=True)}
-                value = evaluate_nodes(before, loads)[group.anchor.inputs[0]]
+                value = operand_value(group.anchor.inputs[0], evaluate_nodes(before, loads))
                 return Store(acc, v, Bin(COMBINE[op.fn], Load(acc, v), value))
 
             return each(term)
@@ -199,7 +203,7 @@ class _RowWriter:
 
     def is_full(self, node: Node) -> bool:
         """Whether the node has a value for each element of the row, not one for each row."""
-        return node.shape == self.full
+        return node.shape == self.full and not isinstance(node.op, ops.Reduce)
 
     def _leaf_view(self, node: Node) -> View:
         view = self._flat(self.context.view(node), node)
@@ -328,8 +332,7 @@ class _RowWriter:
             return values[node]
 
         found = value(root)
-        assert found is not None
-        return stores, found
+        return stores, operand_value(root, {}) if found is None else found
 
     def _reduction(self, at: tuple[Expr, ...], node: Node) -> list[Stmt]:
         """One pass: the row of the operand in virtual lanes, then the tree, into the

@@ -47,6 +47,7 @@ class KernelScope:
         self._args: list[Arg] = []
         self._elems: list[int] = []
         self._written: set[int] = set()
+        self._accesses: dict[int, set[Access]] = {}
         self._pending: list[tuple[Storage, int, DType]] = []
         self._sizes: dict[tuple[Storage, int, DType], int] = {}
 
@@ -68,20 +69,22 @@ class KernelScope:
         buffer, position = self._params[key]
         if write:
             self._written.add(position)
-        return Access(buffer, view.strides, view.offset - view.low)
+        access = Access(buffer, view.strides, view.offset - view.low)
+        self._accesses.setdefault(position, set()).add(access)
+        return access
 
     def call(
         self, name: str, body: Sequence[Stmt], in_place: Sequence[View] = (), recipe: str = ""
     ) -> Call:
         """The finished kernel and its call. ``in_place`` are read views whose storage the
-        first written parameter may take over."""
+        first written parameter may take over, unless the kernel also reads it in another way."""
         params = [buffer for buffer, _ in self._params.values()]
         writes = frozenset(params[i] for i in self._written)
         (target, *_) = sorted(self._written)
         pairs = []
         for view in in_place:
             _, position = self._params[(view.storage, view.low, view.dtype)]
-            if position not in self._written:
+            if position not in self._written and len(self._accesses[position]) == 1:
                 pairs.append((target, position))
         kernel = Kernel(name, tuple(params), writes, tuple(body), bool(pairs), recipe)
         return Call(kernel, tuple(self._args), tuple(pairs))

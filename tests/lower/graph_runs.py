@@ -1,0 +1,176 @@
+"""A graph taken all the way: lowered, verified, planned, evaluated and run as machine code."""
+
+import contextlib
+import platform
+
+import llvmlite.binding as llvm
+import numpy as np
+from handmade import compile_program
+
+import aotc.lower.contract
+from aotc.fuse.groups import VIEW_OPS, fuse
+from aotc.graph.build import Builder
+from aotc.graph.eval import evaluate
+from aotc.graph.ir import Constant, Parameter
+from aotc.graph.types import DType, TensorType
+from aotc.loop.eval import run_program
+from aotc.loop.verify import verify_program
+from aotc.lower.program import lower
+from aotc.memory.arena import plan_memory
+from aotc.memory.check import check_plan
+from aotc.passes.runner import run_passes
+from aotc.target import resolve_target
+
+BASE = resolve_target("x86_64")
+WIDE = resolve_target("x86_64", "x86-64-v4")
+NEON = resolve_target("aarch64")
+
+
+def runs_here(target):
+    """Whether this machine can execute code for ``target``."""
+    if target.name != "x86_64" or platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    features = llvm.get_host_cpu_features()
+    needed = ["avx2", "fma"] if target is BASE else ["avx512f", "avx512bw", "avx512dq", "avx512vl"]
+    return all(features.get(feature) for feature in needed)
+
+
+def values_of(type_, seed):
+    """Values that no chain of a few operators takes out of range: floats near 1, small integers."""
+    random = np.random.default_rng(seed)
+    dtype = type_.dtype.numpy
+    if type_.dtype.is_float:
+        return random.uniform(-1.5, 1.5, type_.dims).astype(dtype)
+    low = 0 if dtype.kind in "bu" else -9
+    return random.integers(low, 2 if dtype.kind == "b" else 10, type_.dims).astype(dtype)
+
+
+def inputs_of(graph, seed=0):
+    return {x.op.name: values_of(x.type, seed + i) for i, x in enumerate(graph.inputs)}
+
+
+class Net:
+    """A graph under construction with numbered inputs and constants of drawn values."""
+
+    def __init__(self, seed=0):
+        self.b = Builder()
+        self.seed = seed
+        self.outputs = []
+
+    def _next(self):
+        self.seed += 1
+        return self.seed
+
+    def x(self, *shape, dtype=DType.F32):
+        return self.b.parameter(f"x{self._next()}", TensorType(dtype, shape))
+
+    def c(self, *shape, dtype=DType.F32):
+        return self.b.constant(values_of(TensorType(dtype, shape), self._next()))
+
+    def out(self, node):
+        self.outputs.append((f"y{len(self.outputs)}", node))
+        return node
+
+    def graph(self, *nodes):
+        for node in nodes:
+            self.out(node)
+        return self.b.finish("net", self.outputs)
+
+
+def lowered(graph, target=BASE):
+    """The verified program of ``graph`` as it is, its memory plan proved free of conflicts."""
+    groups = fuse(graph)
+    check_partition(groups)
+    program = lower(groups, target, "net")
+    verify_program(program)
+    check_plan(program, plan_memory(program))
+    return program
+
+
+def check_partition(groups):
+    """Every node is in exactly one group, or is a leaf, or is a view; groups come in order."""
+    member_of = {}
+    for position, group in enumerate(groups.groups):
+        for node in group.nodes:
+            assert node not in member_of, node
+            member_of[node] = position
+        assert group.anchor in group.nodes and group.result in group.nodes
+    for node in groups.graph.nodes():
+        assert node in member_of or isinstance(node.op, (Parameter, Constant, *VIEW_OPS)), node
+    outputs = {node for _, node in groups.graph.outputs}
+    for node in groups.graph.nodes():
+        for operand in node.inputs:
+            made, read = member_of.get(operand), member_of.get(node)
+            if made is not None and made != read:
+                assert groups.groups[made].result is operand
+    for position, group in enumerate(groups.groups):
+        assert not any(node in outputs for node in group.nodes if node is not group.result)
+        seen, work = set(), [operand for node in group.nodes for operand in node.inputs]
+        while work:
+            node = work.pop()
+            made = member_of.get(node)
+            assert made is None or made <= position
+            if made is None and node not in seen:
+                seen.add(node)
+                work.extend(node.inputs)
+
+
+def assert_close(found, wanted, rtol):
+    """Equal types; floats within ``rtol`` of the largest magnitude, everything else exactly."""
+    assert found.dtype == wanted.dtype and found.shape == wanted.shape
+    if wanted.dtype.kind != "f":
+        np.testing.assert_array_equal(found, wanted)
+        return
+    finite = np.abs(wanted[np.isfinite(wanted)].astype(np.float64))
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(
+            found.astype(np.float64),
+            wanted.astype(np.float64),
+            rtol=rtol,
+            atol=rtol * max(float(finite.max(initial=0)), 1e-3),
+        )
+
+
+def assert_same_bytes(found, wanted):
+    assert found.keys() == wanted.keys()
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(
+            found[name].reshape(-1).view(np.uint8), array.reshape(-1).view(np.uint8), name
+        )
+
+
+def tolerance(graph):
+    half = any(node.type.dtype is DType.F16 for node in graph.nodes())
+    return 1e-2 if half else 1e-5
+
+
+def check(graph, seed=0, native=True, passes=True, targets=(BASE,)):
+    """Lower ``graph`` for every target and demand: the evaluator of the loop IR agrees with the
+    reference, and every target and the machine code agree with it bit for bit."""
+    inputs = inputs_of(graph, seed)
+    wanted = evaluate(graph, inputs)
+    if passes:
+        graph = run_passes(graph)
+    first = None
+    for target in targets:
+        program = lowered(graph, target)
+        found = run_program(program, inputs)
+        if first is None:
+            first = found
+            for name, array in wanted.items():
+                assert_close(found[name], array, tolerance(graph))
+        assert_same_bytes(found, first)
+        if native and runs_here(target):
+            assert_same_bytes(compile_program(program, target=target).run_dict(inputs), first)
+    return program
+
+
+@contextlib.contextmanager
+def forced_recipe(choose):
+    """Contractions are tiled as ``choose(sizes, target)`` says."""
+    original = aotc.lower.contract.choose_contract
+    aotc.lower.contract.choose_contract = choose
+    try:
+        yield
+    finally:
+        aotc.lower.contract.choose_contract = original
