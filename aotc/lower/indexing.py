@@ -107,9 +107,8 @@ def lower_scatter_nd(context: Context, group: Group) -> None:
     data, indices, updates = node.inputs
     result = context.view(group.result)
     context.copy(context.view(data), result)
-    if updates.type.elems:
-        target = _by_tuples(context, result, 0, indices, updates.shape)
-        _emit_scatter(context, group, target, context.view(updates), op.fn)
+    target = _by_tuples(context, result, 0, indices, updates.shape)
+    _emit_scatter(context, group, target, context.view(updates), op.fn)
 
 
 def lower_scatter_elements(context: Context, group: Group) -> None:
@@ -120,9 +119,8 @@ def lower_scatter_elements(context: Context, group: Group) -> None:
     data, indices, updates = node.inputs
     result = context.view(group.result)
     context.copy(context.view(data), result)
-    if updates.type.elems:
-        target = _along_axis(context, result, op.axis, indices)
-        _emit_scatter(context, group, target, context.view(updates), op.fn)
+    target = _along_axis(context, result, op.axis, indices)
+    _emit_scatter(context, group, target, context.view(updates), op.fn)
 
 
 def lower_iota(context: Context, group: Group) -> None:

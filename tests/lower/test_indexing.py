@@ -156,12 +156,6 @@ def test_the_last_of_two_updates_of_a_row_wins():
     check(ops.ScatterND("set"), data, np.array([[1], [1]]), updates, native=True)
 
 
-def test_no_updates_at_all():
-    empty = Fixed(np.zeros((0, 1), np.int64))
-    updates = Fixed(np.zeros((0, 5), np.float32))
-    check(ops.ScatterND("add"), numbers("float32", (4, 5), 1), empty, updates)
-
-
 PATTERNS = {
     "slice": [2, 3, 4],
     "stepped": [0, 2, 4],
