@@ -3,45 +3,11 @@ out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from aotc.loop.index import Affine, affine, extents_of
-from aotc.loop.ir import Alloc, Buffer, Expr, For, Load, Stmt, Store, Var
-
-
-def operands(expr: Expr) -> tuple[Expr, ...]:
-    """The direct operands of an expression, in field order."""
-    fields = (getattr(expr, name, None) for name in ("cond", "x", "a", "b", "c", "index"))
-    return tuple(field for field in fields if isinstance(field, Expr))
-
-
-def loads(exprs: Sequence[Expr]) -> Iterator[Load]:
-    """Every load reached from ``exprs``, each node once, loads inside indices included."""
-    seen: set[int] = set()
-    stack = list(exprs)
-    while stack:
-        expr = stack.pop()
-        if id(expr) in seen:
-            continue
-        seen.add(id(expr))
-        if isinstance(expr, Load):
-            yield expr
-        stack.extend(operands(expr))
-
-
-def accesses(body: Sequence[Stmt]) -> Iterator[tuple[Buffer, Expr, bool]]:
-    """(buffer, index, is a store) of every access in ``body`` to buffers that it does not
-    declare."""
-    for stmt in body:
-        match stmt:
-            case Store(buffer=buffer, index=index, value=value):
-                yield buffer, index, True
-                for load in loads((index, value)):
-                    yield load.buffer, load.index, False
-            case For(body=inner):
-                yield from accesses(inner)
-            case Alloc(buffer=local, body=inner):
-                yield from (found for found in accesses(inner) if found[0] is not local)
+from aotc.loop.ir import For, Var
+from aotc.loop.walk import accesses
 
 
 def iterations_disjoint(loop: For) -> bool:

@@ -39,6 +39,7 @@ from aotc.loop.ir import (
     Var,
 )
 from aotc.loop.program import Arg, Program, Role, Storage
+from aotc.loop.walk import operands, post_order
 
 _MAX_LANES = 1 << 16
 _MAX_LOCAL_BYTES = 1 << 26
@@ -155,6 +156,7 @@ class _Run:
         self._lanes = 1
         self._forms: dict[int, Affine | None] = {}
         self._literals: dict[int, np.ndarray] = {}
+        self._orders: dict[int, list[Expr]] = {}
         self._disjoint: dict[int, bool] = {}
 
     def block(self, body: Sequence[Stmt]) -> None:
@@ -242,9 +244,7 @@ class _Run:
         return memory, where
 
     def _index(self, index: Expr, values: dict[int, np.ndarray]) -> int | np.ndarray:
-        if id(index) not in self._forms:
-            self._forms[id(index)] = affine(index)
-        form = self._forms[id(index)]
+        form = self._form(index)
         if form is None:
             found = self._eval(index, values)
             return int(found[0]) if found.size == 1 else found
@@ -253,17 +253,30 @@ class _Run:
             total = total + self._var(var) * factor
         return total
 
+    def _form(self, index: Expr) -> Affine | None:
+        if id(index) not in self._forms:
+            self._forms[id(index)] = affine(index)
+        return self._forms[id(index)]
+
     def _var(self, var: Var) -> int | np.ndarray:
         if var not in self._vars:
             raise VerifyError(f"kernel '{self._kernel.name}': variable '{var.name}' out of scope")
         return self._vars[var]
 
-    def _eval(self, expr: Expr, values: dict[int, np.ndarray]) -> np.ndarray:
-        """The value in each lane, or one element when it is the same in all of them."""
-        known = values.get(id(expr))
-        if known is None:
-            known = values[id(expr)] = self._eval_node(expr, values)
-        return known
+    def _eval(self, root: Expr, values: dict[int, np.ndarray]) -> np.ndarray:
+        """The value in each lane, or one element when it is the same in all of them. ``values``
+        keeps what this statement has computed so far."""
+        if id(root) not in self._orders:
+            self._orders[id(root)] = post_order((root,), self._operands)
+        for expr in self._orders[id(root)]:
+            if id(expr) not in values:
+                values[id(expr)] = self._eval_node(expr, values)
+        return values[id(root)]
+
+    def _operands(self, expr: Expr) -> tuple[Expr, ...]:
+        """What must be computed first; an affine index takes a shorter way."""
+        affine_load = isinstance(expr, Load) and self._form(expr.index) is not None
+        return () if affine_load else operands(expr)
 
     def _eval_node(self, expr: Expr, values: dict[int, np.ndarray]) -> np.ndarray:
         match expr:
@@ -277,21 +290,19 @@ class _Run:
                 memory, where = self._locate(buffer, index, values)
                 return np.atleast_1d(memory.data[where])
             case Un(fn=fn, x=x):
-                return arith.unary(fn, self._eval(x, values))
+                return arith.unary(fn, values[id(x)])
             case Bin(fn=fn, a=a, b=b):
-                return arith.binary(fn, self._eval(a, values), self._eval(b, values))
+                return arith.binary(fn, values[id(a)], values[id(b)])
             case Fma(a=a, b=b, c=c):
-                factors = self._eval(a, values), self._eval(b, values)
-                return arith.fma(*factors, self._eval(c, values))
+                return arith.fma(values[id(a)], values[id(b)], values[id(c)])
             case Cmp(fn=fn, a=a, b=b):
-                return arith.compare(fn, self._eval(a, values), self._eval(b, values))
+                return arith.compare(fn, values[id(a)], values[id(b)])
             case Sel(cond=cond, a=a, b=b):
-                sides = self._eval(a, values), self._eval(b, values)
-                return np.where(self._eval(cond, values), *sides)
+                return np.where(values[id(cond)], values[id(a)], values[id(b)])
             case Conv(x=x, dtype=dtype):
-                return arith.convert(self._eval(x, values), dtype)
+                return arith.convert(values[id(x)], dtype)
             case Bits(x=x, dtype=dtype):
-                return arith.reinterpret(self._eval(x, values), dtype)
+                return arith.reinterpret(values[id(x)], dtype)
         raise VerifyError(f"kernel '{self._kernel.name}': {expr!r} is no expression")
 
 

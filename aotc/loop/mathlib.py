@@ -42,9 +42,9 @@ MAX_ULP: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "exp": (2.0, 2.0),
         "log": (2.0, 2.0),
-        "tanh": (5.0, 3.0),
-        "erf": (5.0, 3.0),
-        "sigmoid": (3.0, 3.0),
+        "tanh": (6.0, 3.0),
+        "erf": (6.0, 3.0),
+        "sigmoid": (4.0, 3.0),
         "sin": (1.0, 2.0),
         "cos": (1.0, 2.0),
         "tan": (1.0, 4.0),

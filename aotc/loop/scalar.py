@@ -10,11 +10,8 @@ from collections.abc import Sequence
 from aotc.graph.types import DType
 from aotc.loop.ir import Bin, Bits, Cmp, Conv, Expr, Fma, Lit, Sel, Un
 
-# The signed integer that holds the bits of a float, and the width of its mantissa field and
-# exponent bias.
+# The signed integer that holds the bits of a float.
 BITS_OF = {DType.F16: DType.I16, DType.F32: DType.I32, DType.F64: DType.I64}
-MANTISSA_BITS = {DType.F16: 10, DType.F32: 23, DType.F64: 52}
-EXPONENT_BIAS = {DType.F16: 15, DType.F32: 127, DType.F64: 1023}
 
 INF = float("inf")
 NAN = float("nan")

@@ -1,15 +1,15 @@
 """Readable text of kernels and programs: loop IR in, C-like lines with stable numbering out.
 
-An expression that a statement reaches twice is printed once, as ``let %t0 = ...`` before the
-statement.
+An expression that a statement reaches twice, or that nests deep, is printed once, as ``let %t0 =
+...`` before the statement.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from aotc.graph.types import DType
-from aotc.loop.disjoint import operands
 from aotc.loop.index import Affine, affine
 from aotc.loop.ir import (
     Alloc,
@@ -33,8 +33,10 @@ from aotc.loop.ir import (
     Var,
 )
 from aotc.loop.program import Arg, Call, Program
+from aotc.loop.walk import operands, post_order
 
 _INDENT = "  "
+_MAX_DEPTH = 8
 _SHORT = {
     DType.BOOL: "bool",
     DType.I8: "i8",
@@ -171,18 +173,21 @@ class _Printer:
                 yield f"{pad}{stmt!r}"
 
     def _lets(self, roots: Sequence[Expr], pad: str) -> Iterator[str]:
-        """One line for each expression that the statement reaches more than once, operands
-        first."""
-        uses: dict[int, int] = {}
-        order: list[Expr] = []
-        for root in roots:
-            _count_uses(root, uses, order)
+        """One line for each expression that the statement reaches more than once, or that nests
+        too deep for one line, operands first."""
+        order = post_order(roots, _printed_operands)
+        uses = Counter(id(operand) for expr in order for operand in _printed_operands(expr))
+        depths: dict[int, int] = {}
         self._temporaries = {}
         for expr in order:
-            if uses[id(expr)] > 1:
+            depth = 1 + max((depths[id(x)] for x in _printed_operands(expr)), default=-1)
+            depths[id(expr)] = depth
+            deep = depth >= _MAX_DEPTH and uses[id(expr)] > 0
+            if deep or (uses[id(expr)] > 1 and not isinstance(expr, Lit)):
                 text = self._outer(expr)
                 name = f"%t{len(self._temporaries)}"
                 self._temporaries[id(expr)] = name
+                depths[id(expr)] = 0
                 yield f"{pad}let {name} = {text}"
 
     def _outer(self, expr: Expr) -> str:
@@ -235,17 +240,9 @@ class _Printer:
         return f"{name}({', '.join(self._outer(operand) for operand in operands(expr))})"
 
 
-def _count_uses(expr: Expr, uses: dict[int, int], order: list[Expr]) -> None:
-    """Uses of every expression but literals, variables and affine indices; ``order``: operands
-    first."""
-    if affine(expr) is not None or isinstance(expr, Lit):
-        uses.setdefault(id(expr), 0)
-        return
-    uses[id(expr)] = uses.get(id(expr), 0) + 1
-    if uses[id(expr)] == 1:
-        for operand in operands(expr):
-            _count_uses(operand, uses, order)
-        order.append(expr)
+def _printed_operands(expr: Expr) -> tuple[Expr, ...]:
+    """The operands that print as expressions of their own: none for an affine index."""
+    return tuple(x for x in operands(expr) if affine(x) is None)
 
 
 def _literal(lit: Lit) -> str:

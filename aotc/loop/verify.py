@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from aotc.errors import VerifyError
 from aotc.graph.types import DType
-from aotc.loop.disjoint import disjointness, operands
+from aotc.loop.disjoint import disjointness
 from aotc.loop.index import affine, bounds, range_of
 from aotc.loop.ir import (
     Alloc,
@@ -40,6 +40,7 @@ from aotc.loop.ir import (
 )
 from aotc.loop.program import Call, Program, Role
 from aotc.loop.text import print_stmt
+from aotc.loop.walk import post_order
 
 _FLOAT_UN = frozenset({"sqrt", "floor", "ceil", "round"})
 _NUMBER_UN = frozenset({"neg", "abs"})
@@ -198,6 +199,7 @@ class _KernelCheck:
             buffer.space is not Space.GLOBAL or buffer in self._kernel.writes,
             f"'{buffer.name}' is not in writes, but stored to",
         )
+        self._expr(store.index)
         self._access(buffer, store.index)
         form = affine(store.index)
         for var, loop in self._loops.items():
@@ -215,8 +217,8 @@ class _KernelCheck:
         self._require(index.dtype is DType.I64, f"an index of type {index.dtype.value}")
 
     def _access(self, buffer: Buffer, index: Expr) -> None:
+        """Check one access through a sound ``index``."""
         self._buffer_in_scope(buffer)
-        self._expr(index)
         self._index_type(index)
         form = affine(index)
         if buffer.space is Space.REGISTER:
@@ -240,17 +242,18 @@ class _KernelCheck:
     def _same(self, what: str, found: DType, wanted: DType) -> None:
         self._require(found is wanted, f"{what} is {found.value}, not {wanted.value}")
 
-    def _expr(self, expr: Expr) -> None:
-        """Check ``expr`` and what it is made of, each node once a statement."""
-        if id(expr) in self._checked:
-            return
-        self._checked.add(id(expr))
-        if isinstance(expr, Load):
-            self._access(expr.buffer, expr.index)
-            return
-        for operand in operands(expr):
-            self._expr(operand)
+    def _expr(self, root: Expr) -> None:
+        """Check ``root`` and what it is made of, each node once a statement."""
+        for expr in post_order((root,)):
+            if id(expr) not in self._checked:
+                self._checked.add(id(expr))
+                self._node(expr)
+
+    def _node(self, expr: Expr) -> None:
+        """Check one expression whose operands are sound."""
         match expr:
+            case Load(buffer=buffer, index=index):
+                self._access(buffer, index)
             case Lit():
                 self._literal(expr)
             case Var():

@@ -16,7 +16,7 @@ from aotc.loop.ir import Bin, Buffer, Cmp, Conv, For, Lit, Load, Sel, Store, Un,
 
 I, J, K = Var("i"), Var("j"), Var("k")  # noqa: E741
 EXTENTS = {I: 4, J: 6, K: 3}
-QUICK = settings(max_examples=150, deadline=None)
+QUICK = settings(max_examples=80, deadline=None)
 
 
 def value(expr, env):

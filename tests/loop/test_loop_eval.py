@@ -30,6 +30,7 @@ from aotc.loop.ir import (
     Var,
 )
 from aotc.loop.program import Arg, Call, Program, Role, Storage
+from aotc.loop.verify import verify_kernel
 
 
 def test_vector_loops_with_a_narrow_end():
@@ -126,6 +127,18 @@ def test_indices_outside_name_the_buffer(shift):
     bad = -1 if shift < 0 else 4
     with pytest.raises(VerifyError, match=f"'k_off': index {bad} is outside 'x', which has 4"):
         run_kernel(kernel, [np.zeros(4, np.float32)] * 2)
+
+
+def test_long_chains_verify_and_run():
+    x = Buffer("x", F32, 1)
+    value = Load(x, Lit(0))
+    for _ in range(700):
+        value = Bin("add", value, Lit(1.0, F32))
+    kernel = Kernel("k", (x,), frozenset({x}), (Store(x, Lit(0), value),))
+    verify_kernel(kernel)
+    data = np.zeros(1, np.float32)
+    run_kernel(kernel, [data])
+    assert data[0] == 700
 
 
 def test_prefetch_may_point_anywhere():

@@ -116,6 +116,17 @@ def test_shared_expressions_nest_in_order():
     ]
 
 
+def test_deep_expressions_are_cut_into_lines():
+    x = Buffer("x", F32, 8)
+    value = Load(x, Lit(0))
+    for _ in range(720):
+        value = Un("sqrt", value)
+    lines = print_stmt(Store(x, Lit(0), value)).splitlines()
+    assert len(lines) == 720 // 8
+    assert lines[0] == "let %t0 = " + "sqrt(" * 8 + "x[0]" + ")" * 8
+    assert lines[-1] == "x[0] = " + "sqrt(" * 8 + "%t88" + ")" * 8
+
+
 def test_programs_print_their_signature_calls_and_kernels():
     source, target = Storage("in0", Role.INPUT, 40), Storage("out0", Role.OUTPUT, 40)
     weights = Storage("w", Role.CONST, 80, np.zeros(20, np.float32))

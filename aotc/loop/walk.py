@@ -1,0 +1,50 @@
+"""Walks over loop IR: expressions or statements in, the nodes or memory accesses in them out.
+
+All walks over expressions are iterative, because fused chains nest deep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from aotc.loop.ir import Alloc, Buffer, Expr, For, Load, Stmt, Store
+
+
+def operands(expr: Expr) -> tuple[Expr, ...]:
+    """The direct operands of an expression, in field order; the index of a load is one."""
+    fields = (getattr(expr, name, None) for name in ("cond", "x", "a", "b", "c", "index"))
+    return tuple(field for field in fields if isinstance(field, Expr))
+
+
+def post_order(
+    roots: Sequence[Expr], into: Callable[[Expr], tuple[Expr, ...]] = operands
+) -> list[Expr]:
+    """Every expression reached from ``roots`` through ``into`` once, operands before users."""
+    order: list[Expr] = []
+    seen: set[int] = set()
+    stack = [(root, False) for root in reversed(roots)]
+    while stack:
+        expr, ready = stack.pop()
+        if ready:
+            order.append(expr)
+        elif id(expr) not in seen:
+            seen.add(id(expr))
+            stack.append((expr, True))
+            stack.extend((operand, False) for operand in reversed(into(expr)))
+    return order
+
+
+def accesses(body: Sequence[Stmt]) -> Iterator[tuple[Buffer, Expr, bool]]:
+    """(buffer, index, is a store) of every access in ``body`` to buffers that it does not
+    declare."""
+    for stmt in body:
+        match stmt:
+            case Store(buffer=buffer, index=index, value=value):
+                yield buffer, index, True
+                for expr in post_order((index, value)):
+                    if isinstance(expr, Load):
+                        yield expr.buffer, expr.index, False
+            case For(body=inner):
+                yield from accesses(inner)
+            case Alloc(buffer=local, body=inner):
+                yield from (found for found in accesses(inner) if found[0] is not local)
