@@ -12,7 +12,20 @@ from dataclasses import dataclass, replace
 from aotc.fuse.groups import Group
 from aotc.graph.ir import Node
 from aotc.loop import index
-from aotc.loop.ir import Alloc, Bin, Buffer, Expr, Fma, Kind, Lit, Load, Space, Stmt, Store
+from aotc.loop.ir import (
+    Alloc,
+    Bin,
+    Buffer,
+    Expr,
+    Fma,
+    Kind,
+    Lit,
+    Load,
+    Prefetch,
+    Space,
+    Stmt,
+    Store,
+)
 from aotc.loop.program import Call
 from aotc.lower.pointwise import evaluate_nodes, weight_of
 from aotc.lower.scope import KernelScope, loop, vector
@@ -33,7 +46,11 @@ class Operands:
     leaves: tuple[View, ...]
 
 
+#: The unit in which memory moves on every target that aotc knows.
+CACHE_LINE_BYTES = 64
+
 PixelBody = Callable[[Segment, Segment, Expr, Expr], list[Stmt]]
+_Ahead = Callable[[Expr], list[Stmt]]
 PanelBody = Callable[[Segment, Expr], list[Stmt]]
 
 
@@ -189,8 +206,11 @@ class ContractWriter:
             return [vector("v", self._active(tile, w), lanes, lane)]
 
         body = self._each(tile, fetch, Kind.UNROLLED)
+        block = count * tile.panel.size * lanes
+        following = index.add(self._packed_start(at, tile, (*k, first)), block)
+        ahead = self._ahead(tile, following, block, count)
         body += self._unrolled(
-            count, lambda i: self._step(at, tile, acc, (*k, index.add(first, i)))
+            count, lambda i: self._step(at, tile, acc, (*k, index.add(first, i))), ahead
         )
         body += self._finish(at, tile, acc, ())
         return [Alloc(acc, tuple(body))]
@@ -239,9 +259,16 @@ class ContractWriter:
                 )
             ]
 
+        ahead = None
+        if self.recipe.panel_outer and self.rhs_packed:
+            steps = math.prod(self.depth)
+            panel = steps * tile.panel.size * lanes
+            start = self._packed_start(at, tile, (index.lit(0),) * len(self.depth))
+            ahead = self._ahead(tile, index.add(start, panel), panel, steps)
+        step = functools.partial(self._step, at, tile, acc)
         body = [
             *self._each(tile, clear, Kind.UNROLLED),
-            *self._depth((), self.depth, functools.partial(self._step, at, tile, acc)),
+            *self._depth((), self.depth, step, ahead),
         ]
         if not self.two_phase:
             return [Alloc(acc, tuple(body + self._finish(at, tile, acc, self.epilogue)))]
@@ -289,27 +316,65 @@ class ContractWriter:
         )
         return index.add(start, v)
 
+    def _ahead(self, tile: _Tile, start: Expr, elems: int, steps: int) -> _Ahead | None:
+        """Asks for this tile's share of the ``elems`` weights from ``start``, which come up next, while
+        its ``steps`` run: memory then works while the arithmetic does."""
+        rows, columns = self.operands.result.shape[-3:-1]
+        if not self.rhs_packed or tile.pixels == rows * columns:
+            return None
+        pixel = index.add(index.mul(tile.r0, columns), tile.c0)
+        per_pixel = -(-elems // (rows * columns))
+        chunks = max(1, steps // self.recipe.depth_unroll)
+        per_chunk = -(-per_pixel * tile.pixels // chunks)
+        line = CACHE_LINE_BYTES // self.dtype.size_bytes
+        first = index.add(start, index.mul(pixel, per_pixel))
+
+        def hints(chunk: Expr) -> list[Stmt]:
+            at = index.add(first, index.mul(chunk, per_chunk))
+            return [
+                Prefetch(self.rhs.buffer, index.add(at, index.lit(offset)), level=2)
+                for offset in range(0, per_chunk, line)
+            ]
+
+        return hints
+
     def _depth(
         self,
         k: tuple[Expr, ...],
         dims: Sequence[int],
         step: Callable[[tuple[Expr, ...]], list[Stmt]],
+        ahead: _Ahead | None,
     ) -> list[Stmt]:
         """The loops over the depth axes, the innermost unrolled by the recipe's factor."""
         if len(dims) > 1:
             unrolled = math.prod(dims) <= self.recipe.depth_unroll
             kind = Kind.UNROLLED if unrolled else Kind.SERIAL
-            return loop(f"k{len(k)}", dims[0], lambda i: self._depth((*k, i), dims[1:], step), kind)
-        return self._unrolled(dims[0], lambda i: step((*k, i)))
+            return loop(
+                f"k{len(k)}", dims[0], lambda i: self._depth((*k, i), dims[1:], step, ahead), kind
+            )
+        chunks = max(1, dims[0] // self.recipe.depth_unroll)
+        before: Expr = index.lit(0)
+        for position, extent in zip(k, self.depth, strict=False):
+            before = index.add(index.mul(before, extent), position)
+        done = index.mul(before, chunks)
 
-    def _unrolled(self, extent: int, body: Callable[[Expr], list[Stmt]]) -> list[Stmt]:
-        """``body`` for every index below ``extent``, in line by the recipe's factor."""
+        def shifted(chunk: Expr) -> list[Stmt]:
+            return ahead(index.add(done, chunk)) if ahead else []
+
+        return self._unrolled(dims[0], lambda i: step((*k, i)), shifted)
+
+    def _unrolled(
+        self, extent: int, body: Callable[[Expr], list[Stmt]], ahead: _Ahead | None
+    ) -> list[Stmt]:
+        """``body`` for every index below ``extent``, in line by the recipe's factor, with ``ahead``
+        before each such chunk."""
         unroll = min(self.recipe.depth_unroll, extent)
         chunks = extent // unroll
 
         def chunk(i: Expr) -> list[Stmt]:
             first = index.mul(i, unroll)
-            return loop("u", unroll, lambda u: body(index.add(first, u)), Kind.UNROLLED)
+            steps = loop("u", unroll, lambda u: body(index.add(first, u)), Kind.UNROLLED)
+            return [*(ahead(i) if ahead else []), *steps]
 
         stmts = loop("k", chunks, chunk)
         rest = extent - chunks * unroll
@@ -336,16 +401,21 @@ class ContractWriter:
     ) -> Expr:
         if not self.rhs_packed:
             return self.rhs.load((*at, *k, self._channel(tile, w, v)))
+        start = index.add(self._packed_start(at, tile, k), index.lit(w * self.recipe.lanes))
+        return Load(self.rhs.buffer, index.add(start, v))
+
+    def _packed_start(self, at: tuple[Expr, ...], tile: _Tile, k: tuple[Expr, ...]) -> Expr:
+        """Where the packed weights of the tile's panel for depth position ``k`` begin."""
         lanes, depth = self.recipe.lanes, math.prod(self.depth)
         width = tile.panel.size * lanes
-        total: Expr = index.lit(tile.panel.start * lanes * depth + w * lanes)
+        total: Expr = index.lit(tile.panel.start * lanes * depth)
         total = index.add(total, self._batch_offset(at, depth))
         total = index.add(total, index.mul(tile.p, depth * width))
         step = width
         for position, extent in zip(reversed(k), reversed(self.depth), strict=True):
             total = index.add(total, index.mul(position, step))
             step *= extent
-        return Load(self.rhs.buffer, index.add(total, v))
+        return total
 
     def _batch_offset(self, at: tuple[Expr, ...], depth: int) -> Expr:
         """Where the packed weights of batch ``at`` begin."""
