@@ -16,6 +16,9 @@ from aotc.graph.ir import Node, Op
 EXACT_ELEMS = 4096
 """Integers and bools up to this many elements are computed at once: they may become shapes."""
 
+_NEVER = (ops.Broadcast, ops.Iota, ops.Conv, ops.Dot, ops.ReduceWindow)
+"""Left alone: the first two are better unevaluated, the others may need far more room."""
+
 FLOAT_ELEMS = 256
 """Floats up to this many: scales and sizes, not weights, which the folding pass looks after."""
 
@@ -48,7 +51,7 @@ class FoldingBuilder(Builder):
     def apply(self, op: Op, *operands: Node, origin: str = "") -> Node:
         """The node ``op(operands)``, or its value; ModelError names ``origin`` when the type rule
         refuses."""
-        if isinstance(op, ops.Broadcast | ops.Iota):
+        if isinstance(op, _NEVER):
             return super().apply(op, *operands, origin=origin)
         if not all(isinstance(x.op, ops.Constant | ops.Broadcast | ops.Iota) for x in operands):
             return super().apply(op, *operands, origin=origin)

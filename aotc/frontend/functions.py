@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import onnx
 
-from aotc.errors import UnsupportedError
+from aotc.errors import ModelError, UnsupportedError
 from aotc.frontend.tensors import ONNX_TYPES
 from aotc.graph.ir import Node
 
@@ -25,9 +25,15 @@ def schema_function(
         versions = [v for v in schema.context_dependent_function_opset_versions if v <= opset]
         types = [_type_bytes(operand) for operand in operands]
         if versions:
-            body = schema.get_context_dependent_function_with_opset_version(
-                max(versions), node.SerializeToString(), types
-            )
+            try:
+                body = schema.get_context_dependent_function_with_opset_version(
+                    max(versions), node.SerializeToString(), types
+                )
+            except Exception as error:  # whatever the C++ side of onnx raises on a malformed node
+                raise ModelError(
+                    f"has no definition for these operands: {error}",
+                    remedy="the node is malformed: export the model again",
+                ) from None
     if not body and schema.has_function:
         versions = [v for v in schema.function_opset_versions if v <= opset]
         body = schema.get_function_with_opset_version(max(versions)) if versions else b""

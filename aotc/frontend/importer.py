@@ -22,13 +22,16 @@ from aotc.graph.ir import Node
 
 OLDEST_OPSET = 7
 
+MAX_NODES = 1_000_000
+"""Functions that call functions can grow without end; no model of this kind has as many nodes."""
+
 MALFORMED = (
     ArithmeticError,
     AssertionError,
     AttributeError,
     LookupError,
     MemoryError,
-    RecursionError,
+    RuntimeError,
     TypeError,
     ValueError,
 )
@@ -80,6 +83,7 @@ class Importer:
         self._folder = folder
         self._builder = builder
         self._reporter = reporter
+        self._imported = 0
 
     def store(self, scope: Scope, graph: onnx.GraphProto) -> None:
         """Make the initialisers of ``graph`` visible in ``scope``; they are read when first
@@ -173,6 +177,12 @@ class Importer:
     def _results(
         self, node: onnx.NodeProto, scope: Scope, used: frozenset[str]
     ) -> Sequence[Node | None]:
+        self._imported += 1
+        if self._imported > MAX_NODES:
+            raise UnsupportedError(
+                f"the model has more than {MAX_NODES} nodes once its functions are expanded",
+                remedy="split the model",
+            )
         domain = normal_domain(node.domain)
         function = self._functions.get((domain, node.op_type, node.overload))
         if function is not None:

@@ -13,7 +13,7 @@ from aotc.frontend.folding import FoldingBuilder
 from aotc.frontend.importer import MALFORMED, Importer, Missing, Scope, opset_versions
 from aotc.frontend.order import import_order
 from aotc.frontend.problems import Problem, Reporter
-from aotc.frontend.specialize import bind_inputs, declared_shape
+from aotc.frontend.specialize import Declared, bind_inputs, declared_shape
 from aotc.frontend.tensors import dtype_of
 from aotc.graph.ir import Graph, Node
 
@@ -122,7 +122,7 @@ def _import_graph(
         value = importer.lookup(scope, output)
         if isinstance(value, Node):
             results.append((output, value))
-    _check_outputs(proto, results, reporter)
+    _check_outputs(proto, results, reporter, fixed=not dims and not input_shapes)
     return None if reporter.problems else builder.finish(name, results)
 
 
@@ -134,6 +134,8 @@ def _wanted(
     if outputs is None:
         if not own:
             raise ModelError("the graph has no outputs", remedy="name some: --outputs NAME")
+        if len(set(own)) < len(own):
+            raise ModelError("the graph names one output twice", remedy="export the model again")
         return own
     if not outputs:
         raise UsageError("no outputs are asked for", remedy=f"the model has: {', '.join(own)}")
@@ -162,8 +164,9 @@ def _bind(
     infos = [info for info in proto.input if info.name not in scope.stored]
     names = [info.name for info in infos]
     for place, name in enumerate(names):
-        if name in names[:place]:
-            raise ModelError(f"two inputs are called '{name}'", remedy="export the model again")
+        if not name or name in names[:place]:
+            reason = f"two inputs are called '{name}'" if name else "an input has no name"
+            raise ModelError(reason, remedy="export the model again")
     symbols = [d for info in infos for d in declared_shape(info) or () if isinstance(d, str)]
     needed = infos
     if outputs is not None:
@@ -179,10 +182,25 @@ def _bind(
             scope.values[info.name] = Missing.FAILED
 
 
+def _fits(declared: Declared, shape: tuple[int, ...]) -> bool:
+    """Whether ``shape`` has the rank and the fixed sizes that the model declares."""
+    if len(declared) != len(shape):
+        return False
+    pairs = zip(declared, shape, strict=True)
+    return all(not isinstance(dim, int) or dim == size for dim, size in pairs)
+
+
 def _check_outputs(
-    proto: onnx.GraphProto, results: Sequence[tuple[str, Node]], reporter: Reporter
+    proto: onnx.GraphProto,
+    results: Sequence[tuple[str, Node]],
+    reporter: Reporter,
+    fixed: bool,
 ) -> None:
-    """Hold what was computed against what the model declares of its outputs."""
+    """Hold what was computed against what the model declares of its outputs.
+
+    Shapes only when they are ``fixed`` by the model alone: exporters of models with symbolic inputs
+    are known to leave the sizes of one run in the outputs.
+    """
     declared = {info.name: info for info in proto.output}
     for name, node in results:
         info = declared.get(name)
@@ -191,13 +209,7 @@ def _check_outputs(
         number = info.type.tensor_type.elem_type
         shape = declared_shape(info)
         same_type = number == 0 or dtype_of(number) is node.type.dtype
-        same_shape = shape is None or (
-            len(shape) == node.type.rank
-            and all(
-                not isinstance(dim, int) or dim == size
-                for dim, size in zip(shape, node.shape, strict=True)
-            )
-        )
+        same_shape = shape is None or not fixed or _fits(shape, node.shape)
         if not (same_type and same_shape):
             dims = ",".join("?" if dim is None else str(dim) for dim in shape or ())
             error = ModelError(

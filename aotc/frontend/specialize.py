@@ -11,6 +11,7 @@ import onnx
 
 from aotc.errors import AotcError, ModelError, UnsupportedError, UsageError
 from aotc.frontend.tensors import dtype_of
+from aotc.graph.rules import MAX_ELEMS
 from aotc.graph.types import TensorType
 
 Declared = tuple[int | str | None, ...]
@@ -130,7 +131,7 @@ def _input_type(
     if given is not None:
         if declared is not None:
             _expect_fit(name, declared, tuple(given))
-        return TensorType(dtype, tuple(given))
+        return _sized(name, TensorType(dtype, tuple(given)))
     if declared is None:
         raise UsageError(
             f"input '{name}' has no declared shape", remedy=f"give it: --input-shape {name}=1,..."
@@ -139,7 +140,16 @@ def _input_type(
     static = tuple(size for size in sizes if size is not None)
     if len(static) != len(sizes):
         raise _unbound(name, declared, sizes)
-    return TensorType(dtype, static)
+    return _sized(name, TensorType(dtype, static))
+
+
+def _sized(name: str, type_: TensorType) -> TensorType:
+    if type_.elems > MAX_ELEMS:
+        raise ModelError(
+            f"input '{name}' asks for {type_.elems} elements, more than 2**40",
+            remedy="check its shape",
+        )
+    return type_
 
 
 def _expect_fit(name: str, declared: Declared, given: tuple[int, ...]) -> None:

@@ -137,13 +137,20 @@ def external_path(location: str, folder: Path | None) -> Path:
             f"the external data path '{location}' is not relative to the model's folder",
             remedy="save the model with external data beside it",
         )
-    resolved, home = (folder / relative).resolve(), folder.resolve()
+    try:
+        resolved, home = (folder / relative).resolve(), folder.resolve()
+        exists = resolved.is_file()
+    except (OSError, RuntimeError, ValueError):
+        # a name too long, a loop of links, a null byte
+        raise ModelError(
+            f"the external data path {location[:80]!r} is not valid", remedy=_AGAIN
+        ) from None
     if ".." in parts or not resolved.is_relative_to(home):
         raise ModelError(
             f"the external data path '{location}' leaves the model's folder",
             remedy="save the model with external data beside it, without links",
         )
-    if not resolved.is_file():
+    if not exists:
         raise ModelError(
             f"the external data file '{location}' does not exist beside the model",
             remedy="copy it into the model's folder",
@@ -173,9 +180,15 @@ def _external_values(
             f"{where} needs bytes {offset} to {offset + needed} of '{path.name}', which has {size}",
             remedy="the weights file is truncated: copy or download it again",
         )
-    with path.open("rb") as file:
-        file.seek(offset)
-        return _from_bytes(file.read(needed), dtype)
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return _from_bytes(file.read(needed), dtype)
+    except OSError as error:
+        raise ModelError(
+            f"cannot read the external data file '{path.name}': {error.strerror}",
+            remedy="check its permissions",
+        ) from None
 
 
 def sparse_values(sparse: onnx.SparseTensorProto, folder: Path | None) -> np.ndarray:

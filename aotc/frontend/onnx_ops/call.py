@@ -15,6 +15,9 @@ from aotc.graph import ops
 from aotc.graph.ir import Node, Op
 from aotc.graph.types import DType
 
+KNOWN_ELEMS = 1 << 24
+"""More values than this are never looked at, or computed as an index, while importing."""
+
 
 @dataclass(frozen=True)
 class Call:
@@ -54,7 +57,10 @@ class Call:
     def known(self, index: int, what: str) -> np.ndarray:
         """The values of input ``index``; UnsupportedError when they depend on the model's
         inputs."""
-        value = known_value(self[index])
+        node = self[index]
+        if node.type.elems > KNOWN_ELEMS:
+            raise ModelError(f"its {what} (input {index}) is far too large: {node.type}")
+        value = known_value(node)
         if value is None:
             raise UnsupportedError(
                 f"its {what} (input {index}) is computed at run time",
@@ -75,6 +81,11 @@ class Call:
         if len(values) != 1:
             raise ModelError(f"its {what} (input {index}) must be one number, not {len(values)}")
         return values[0]
+
+    def expect_indexable(self, count: int) -> None:
+        """UnsupportedError when an index of ``count`` elements is too long to be a constant."""
+        if count > KNOWN_ELEMS:
+            raise self.unsupported(f"an axis of {count} elements is too long for this operator")
 
     def axis(self, axis: int, rank: int) -> int:
         """``axis`` counted from the front; ModelError when it is outside ``rank``."""

@@ -142,7 +142,8 @@ def split(call: Call) -> Sequence[Node]:
     else:
         sizes = None if call.optional(1) is None else call.known_ints(1, "sizes")
     if sizes is None:
-        pieces = call.attrs.integer("num_outputs", pieces)
+        if call.attrs.integer("num_outputs", pieces) != pieces:
+            raise ModelError(f"attribute 'num_outputs' is not the number of outputs, {pieces}")
         if pieces < 1 or (call.version < 18 and size % pieces):
             raise ModelError(f"axis {axis} of {x.type} does not split into {pieces} equal pieces")
         each = -(-size // pieces)
@@ -210,6 +211,7 @@ def _extend(call: Call, x: Node, axis: int, low: int, high: int, mode: str) -> N
     added = max(low, 0), max(high, 0)
     reach = {"edge": math.inf, "reflect": size - 1, "wrap": size}[mode]
     if max(added) > reach:
+        call.expect_indexable(size + sum(added))
         places = np.pad(np.arange(size), added, mode=mode)  # type: ignore[call-overload]
         x = call.apply(ops.Gather(axis), x, call.constant(places))
     else:

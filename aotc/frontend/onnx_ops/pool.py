@@ -48,25 +48,31 @@ def max_pool(call: Call) -> Sequence[Node]:
 def average_pool(call: Call) -> Node:
     """The mean of each window, with or without the padding."""
     x, window = call[0], _window(call)
-    counts = _element_counts(x.shape[2:], window, call.attrs.flag("count_include_pad"))
-    total = _slide(call, x, "sum", window)
-    if counts.size and (counts == counts.flat[0]).all():
-        return call.binary("mul", total, 1.0 / float(counts.flat[0]))
-    inverse = np.divide(1.0, counts).astype(x.type.dtype.numpy)
-    return call.binary("mul", total, call.constant(inverse))
+    with_pads = call.attrs.flag("count_include_pad")
+    y = _slide(call, x, "sum", window)
+    even = 1
+    for axis, size in enumerate(x.shape[2:]):
+        call.expect_indexable(window.extent[axis] * window.size[axis])
+        counts = _element_counts(size, window, axis, with_pads)
+        if (counts == counts[0]).all():
+            even *= int(counts[0])
+            continue
+        inverse = np.divide(1.0, counts).astype(x.type.dtype.numpy)
+        column = inverse.reshape(-1, *(1,) * (x.type.rank - axis - 3))
+        y = call.binary("mul", y, call.constant(column))
+    return call.binary("mul", y, 1.0 / even)
 
 
-def _element_counts(spatial: tuple[int, ...], window: Window, with_pads: bool) -> np.ndarray:
-    """How many elements each window position has, [*positions]; what ceil_mode adds never
-    counts."""
-    counts = np.ones((), dtype=np.int64)
-    for axis, size in enumerate(spatial):
-        low = window.low[axis]
-        first = np.arange(window.extent[axis]) * window.strides[axis] - low
-        taps = first[:, None] + np.arange(window.size[axis]) * window.dilation[axis]
-        start, end = (-low, size + window.declared_high[axis]) if with_pads else (0, size)
-        counts = counts[..., None] * ((taps >= start) & (taps < end)).sum(axis=1)
-    return counts
+def _element_counts(size: int, window: Window, axis: int, with_pads: bool) -> np.ndarray:
+    """How many elements each position of the window has on one axis, [positions].
+
+    The padding counts ``with_pads``; what ceil_mode adds behind it never does.
+    """
+    low = window.low[axis]
+    first = np.arange(window.extent[axis]) * window.strides[axis] - low
+    taps = first[:, None] + np.arange(window.size[axis]) * window.dilation[axis]
+    start, end = (-low, size + window.declared_high[axis]) if with_pads else (0, size)
+    return np.asarray(((taps >= start) & (taps < end)).sum(axis=1))
 
 
 def lp_pool(call: Call) -> Node:

@@ -172,6 +172,8 @@ def resize(call: Call) -> Node:
             continue
         if plan.size == 0 or plan.result == 0:
             raise ModelError(f"axis {plan.axis} is empty: {plan.size} to {plan.result} elements")
+        # a scale below 1 with antialias reads 1 / scale elements for each one
+        call.expect_indexable(plan.result * (plan.size if how.antialias else 1))
         y = _resize_axis(call, y, plan, how)
     if how.coordinates == "tf_crop_and_resize":
         for plan in plans:

@@ -9,14 +9,11 @@ from types import MappingProxyType
 import numpy as np
 
 from aotc.errors import ModelError
-from aotc.frontend.onnx_ops.call import Call, Rule
+from aotc.frontend.onnx_ops.call import KNOWN_ELEMS, Call, Rule
 from aotc.frontend.tensors import dtype_of
 from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
-
-RANGE_ELEMS = 1 << 24
-"""A float range longer than this is refused instead of stored."""
 
 
 def constant(call: Call) -> Node:
@@ -72,7 +69,7 @@ def range_(call: Call) -> Node:
     exact = isinstance(start, int)
     count = max(0, -((start - limit) // delta) if exact else math.ceil((limit - start) / delta))
     dtype = call[0].type.dtype
-    if count <= RANGE_ELEMS:
+    if count <= KNOWN_ELEMS:
         steps = np.arange(count, dtype=np.int64 if exact else np.float64)
         return call.constant((steps * delta + start).astype(dtype.numpy))
     if not exact:
