@@ -14,7 +14,7 @@ from types import ModuleType
 
 from aotc.commands import bench, check, compile, run, targets, verify
 from aotc.config import VERSION
-from aotc.errors import AotcError, UsageError, VerifyError
+from aotc.errors import AotcError, ModelError, UnsupportedError, UsageError, VerifyError
 
 COMMANDS: tuple[ModuleType, ...] = (compile, verify, bench, run, check, targets)
 
@@ -73,10 +73,22 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 def _in_file(error: AotcError, args: argparse.Namespace) -> str:
-    """The message, with the model file in front unless it says already which file it is about."""
+    """The message with a remedy, and the model file in front unless it says which file it is about.
+    """
+    if not error.remedy:
+        error.remedy = _usual_remedy(error)
     text, model = str(error), getattr(args, "model", None)
     elsewhere = isinstance(error, UsageError) and error.where
     return text if model is None or elsewhere or str(model) in text else f"{model}: {text}"
+
+
+def _usual_remedy(error: AotcError) -> str:
+    """What helps with errors of this class when the error itself knows nothing better."""
+    if isinstance(error, UnsupportedError):
+        return "choose other outputs with --outputs; `aotc check` lists every such place"
+    if isinstance(error, ModelError):
+        return "export the model again; `aotc check` lists everything that is wrong with it"
+    return "`aotc COMMAND --help` shows the arguments"
 
 
 def _fail(message: str, debug: bool) -> int:

@@ -1,0 +1,74 @@
+"""Every example: its Makefile compiles the model, links the C program and runs it."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.models import Unavailable, get_model
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = pytest.mark.requires_cc
+
+
+def run_example(name, folder, *variables):
+    """What `make` prints in a copy of the example, so that no build is left behind in the tree."""
+    if shutil.which("make") is None:
+        pytest.skip("no make on this machine")
+    here = folder / "examples" / name
+    shutil.copytree(
+        ROOT / "examples" / name, here, ignore=shutil.ignore_patterns("build"), dirs_exist_ok=True
+    )
+    for other in ("bench", "models"):
+        if not (folder / other).exists():
+            (folder / other).symlink_to(ROOT / other)
+    command = ["make", "-C", str(here), f"PYTHON={sys.executable}"]
+    command += [f"AOTC={sys.executable} -m aotc.cli", *variables]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "warning" not in done.stderr
+    return done.stdout
+
+
+def need(model):
+    try:
+        get_model(model)
+    except Unavailable as error:
+        pytest.skip(str(error))
+
+
+def test_digits_are_recognised(tmp_path):
+    printed = run_example("digits", tmp_path)
+    assert "10 of 10 are right" in printed
+    assert "@@" in printed
+
+
+def test_the_digits_network_is_small_enough_to_keep():
+    assert (ROOT / "examples" / "digits" / "digits.onnx").stat().st_size < 200_000
+
+
+@pytest.mark.slow
+def test_resnet50_times_itself(tmp_path):
+    need("resnet50")
+    printed = run_example("resnet50", tmp_path, "RUNS=2", "CPU=x86-64-v3")
+    assert "2 runs: median" in printed
+
+
+@pytest.mark.slow
+def test_magika_knows_what_files_are(tmp_path):
+    need("magika")
+    loop = "def main():\n    for i in range(3):\n        print(os.getcwd(), i)\n\n\n"
+    files = {
+        "program.py": "import os\n\n\n" + loop * 5,
+        "page.html": "<!DOCTYPE html>\n<html><head><title>t</title></head><body><p>a</p></body>\n",
+        "data.json": '{"numbers": [1, 2, 3], "nested": {"key": "value", "other": null}}\n' * 3,
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    paths = " ".join(str(tmp_path / name) for name in files)
+    printed = run_example("magika", tmp_path, f"FILE={paths}")
+    for name, kind in {"program.py": "python", "page.html": "html", "data.json": "json"}.items():
+        assert f"{name}: {kind} (" in printed
