@@ -1,7 +1,7 @@
 """Readable text of kernels and programs: loop IR in, C-like lines with stable numbering out.
 
-An expression that a statement reaches twice, or that nests deep, is printed once, as ``let %t0 =
-...`` before the statement.
+An expression that a statement reaches twice, or that nests deep, is printed once before the
+statement, as ``let %t0 = ...``.
 """
 
 from __future__ import annotations
