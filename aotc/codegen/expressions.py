@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from aotc.codegen import operators
 from aotc.codegen.address import Addresses
-from aotc.codegen.linear import IndexAnalysis, operands
+from aotc.codegen.linear import IndexAnalysis
 from aotc.codegen.text import (
     literal,
     memory_type_of,
@@ -36,6 +36,7 @@ from aotc.loop.ir import (
     Un,
     Var,
 )
+from aotc.loop.walk import operands, post_order
 
 # Loads with these steps between lanes are vector loads of the whole window and shuffles.
 _SHUFFLED_STEPS = (-1, 2, 3, 4)
@@ -71,13 +72,28 @@ class Expressions(Addresses):
 
     def expr(self, expr: Expr) -> Value:
         """The value of an expression, computed once per statement."""
-        found = self.memo.get(expr)
-        if found is None:
-            found = self._compute(expr)
-            self.memo[expr] = found
-        return found
+        if expr not in self.memo:
+            # Operands first and without recursion: fused chains nest deeper than Python's stack.
+            for node in post_order((expr,), self._needed):
+                if node not in self.memo:
+                    self.memo[node] = self._compute(node)
+        return self.memo[expr]
+
+    def _needed(self, expr: Expr) -> tuple[Expr, ...]:
+        """What must be computed before ``expr``; an index is not, it becomes an address."""
+        if expr in self.memo or isinstance(expr, Load) or self._is_linear(expr):
+            return ()
+        return operands(expr)
+
+    def _is_linear(self, expr: Expr) -> bool:
+        """Whether ``expr`` is a sum or product that ``_integer`` takes apart."""
+        if expr.dtype is not DType.I64 or not isinstance(expr, (Bin, Un)):
+            return False
+        return self.analysis.linear(expr).terms != ((expr, 1),)
 
     def _compute(self, expr: Expr) -> Value:
+        if self._is_linear(expr):
+            return self._integer(expr)
         match expr:
             case Lit():
                 return Value(literal(expr.value, expr.dtype), False)
@@ -117,10 +133,6 @@ class Expressions(Addresses):
         return Value(text, lanes > 0)
 
     def _binary(self, expr: Bin) -> Value:
-        if expr.dtype is DType.I64 and expr.fn in ("add", "sub", "mul"):
-            form = self.analysis.linear(expr)
-            if form.terms != ((expr, 1),):
-                return self._integer(expr)
         (a, b), lanes = self._together(expr.a, expr.b)
         dtype = expr.dtype
         if expr.fn in ("div", "mod") and dtype is DType.I64 and self.analysis.never_negative(expr):

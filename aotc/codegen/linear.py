@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from aotc.graph.types import DType
 from aotc.loop.index import bounds, extents_of
-from aotc.loop.ir import Bin, Bits, Cmp, Conv, Expr, Fma, Kernel, Lit, Load, Sel, Un, Var
+from aotc.loop.ir import Bin, Expr, Kernel, Lit, Load, Un, Var
+from aotc.loop.walk import operands, post_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,22 +25,6 @@ class Linear:
         return not self.terms
 
 
-def operands(expr: Expr) -> tuple[Expr, ...]:
-    """The direct operands of an expression node."""
-    match expr:
-        case Load(index=index):
-            return (index,)
-        case Un(x=x) | Conv(x=x) | Bits(x=x):
-            return (x,)
-        case Bin(a=a, b=b) | Cmp(a=a, b=b):
-            return (a, b)
-        case Fma(a=a, b=b, c=c):
-            return (a, b, c)
-        case Sel(cond=cond, a=a, b=b):
-            return (cond, a, b)
-    return ()
-
-
 class IndexAnalysis:
     """Facts about the expressions of one kernel, each computed once per node."""
 
@@ -51,22 +36,20 @@ class IndexAnalysis:
 
     def variables(self, expr: Expr) -> frozenset[Var]:
         """The loop variables that the value of ``expr`` depends on."""
-        found = self._variables.get(expr)
-        if found is None:
-            if isinstance(expr, Var):
-                found = frozenset((expr,))
-            else:
-                found = frozenset().union(*(self.variables(x) for x in operands(expr)))
-            self._variables[expr] = found
-        return found
+        if expr not in self._variables:
+            for node in post_order((expr,)):
+                own = (node,) if isinstance(node, Var) else ()
+                below = (self._variables[x] for x in operands(node))
+                self._variables[node] = frozenset(own).union(*below)
+        return self._variables[expr]
 
     def has_load(self, expr: Expr) -> bool:
         """Whether ``expr`` reads memory, so that its value depends on when it is computed."""
-        found = self._loads.get(expr)
-        if found is None:
-            found = isinstance(expr, Load) or any(self.has_load(x) for x in operands(expr))
-            self._loads[expr] = found
-        return found
+        if expr not in self._loads:
+            for node in post_order((expr,)):
+                below = any(self._loads[x] for x in operands(node))
+                self._loads[node] = below or isinstance(node, Load)
+        return self._loads[expr]
 
     def never_negative(self, division: Bin) -> bool:
         """Whether both operands of an integer div or mod are known to be at least 0."""
@@ -74,11 +57,10 @@ class IndexAnalysis:
 
     def linear(self, expr: Expr) -> Linear:
         """``expr`` (int64) as a linear form; what is not linear becomes a term of its own."""
-        found = self._linear.get(expr)
-        if found is None:
-            found = self._analyse(expr)
-            self._linear[expr] = found
-        return found
+        if expr not in self._linear:
+            for node in post_order((expr,), _linear_operands):
+                self._linear[node] = self._analyse(node)
+        return self._linear[expr]
 
     def _analyse(self, expr: Expr) -> Linear:
         if isinstance(expr, Lit):
@@ -86,16 +68,23 @@ class IndexAnalysis:
         if isinstance(expr, Bin) and expr.dtype is DType.I64:
             if expr.fn in ("add", "sub"):
                 sign = 1 if expr.fn == "add" else -1
-                return _sum(self.linear(expr.a), self.linear(expr.b), sign)
+                return _sum(self._linear[expr.a], self._linear[expr.b], sign)
             if expr.fn == "mul":
-                a, b = self.linear(expr.a), self.linear(expr.b)
+                a, b = self._linear[expr.a], self._linear[expr.b]
                 if a.is_const:
                     return _scaled(b, a.const)
                 if b.is_const:
                     return _scaled(a, b.const)
-        if isinstance(expr, Un) and expr.fn == "neg":
-            return _scaled(self.linear(expr.x), -1)
+        if isinstance(expr, Un) and expr.fn == "neg" and expr.dtype is DType.I64:
+            return _scaled(self._linear[expr.x], -1)
         return Linear(0, ((expr, 1),))
+
+
+def _linear_operands(expr: Expr) -> tuple[Expr, ...]:
+    """The operands that ``expr`` may be linear in."""
+    is_sum = isinstance(expr, Bin) and expr.fn in ("add", "sub", "mul")
+    is_negation = isinstance(expr, Un) and expr.fn == "neg"
+    return operands(expr) if expr.dtype is DType.I64 and (is_sum or is_negation) else ()
 
 
 def _scaled(form: Linear, factor: int) -> Linear:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 
-from aotc.codegen.linear import IndexAnalysis, operands
+from aotc.codegen.linear import IndexAnalysis
 from aotc.loop.ir import Alloc, Buffer, Expr, For, Kernel, Kind, Load, Space, Stmt, Store, Var
+from aotc.loop.walk import post_order
 
 
 def read_elements(kernel: Kernel, analysis: IndexAnalysis) -> dict[Buffer, set[int] | None]:
@@ -60,14 +61,7 @@ def _walk(
             tails = [s for s in loops.values() if s.kind is Kind.VECTOR and s.extent < s.lanes]
             if stmt.buffer.space is Space.REGISTER and tails:
                 partial.add(stmt.buffer)
-            seen: set[Expr] = set()
-            pending = [stmt.value, stmt.index]
-            while pending:
-                expr = pending.pop()
-                if expr in seen:
-                    continue
-                seen.add(expr)
-                pending.extend(operands(expr))
+            for expr in post_order((stmt.index, stmt.value)):
                 if isinstance(expr, Load) and expr.buffer.space is Space.REGISTER:
                     reads.append((expr, loops))
 

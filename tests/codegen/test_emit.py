@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from native_kernels import add, mul, run_native
+from native_kernels import add, compile_native, mul, run_native, run_object
 
 from aotc.codegen.emit import emit_kernel
 from aotc.codegen.machine import assembly
@@ -298,6 +298,20 @@ def test_a_single_active_lane_may_store_to_a_fixed_place():
     source, got = random(3), np.zeros(2, np.float32)
     run_native(kernel_of([x, y], [y], Alloc(acc, body)), source, got)
     assert got.tolist() == [0.0, source[2]]
+
+
+def test_deeply_nested_expressions():
+    x, y, i, v = Buffer("x", F32, 16), Buffer("y", F32, 16), Var("i"), Var("v")
+    at = add(mul(i, 8), v)
+    for _ in range(300):
+        at = Bin("sub", add(at, 1), Lit(1))
+    value = Load(x, at)
+    for _ in range(600):
+        value = Un("neg", value)
+    kernel = kernel_of([x, y], [y], For(i, 2, (vector(v, 8, Store(y, at, value)),)))
+    source, got = random(16), np.zeros(16, np.float32)
+    run_object(compile_native(kernel), [source, got])
+    assert np.array_equal(got, source)
 
 
 def test_storing_all_lanes_to_one_element_is_refused():
