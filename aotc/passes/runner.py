@@ -17,6 +17,7 @@ from aotc.passes.fold_scales import fold_scales
 from aotc.passes.layout import layout
 from aotc.passes.order_columns import order_columns
 from aotc.passes.simplify import simplify
+from aotc.passes.sink_reshapes import sink_reshapes
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("simplify-layout", simplify),
     Pass("order-columns", order_columns),
     Pass("fold-layout", fold),
+    Pass("sink-reshapes", sink_reshapes),
+    Pass("simplify-reshapes", simplify),
     Pass("final-cleanup", cleanup),
 )
 """Constants first, so that the algebra sees values; scales before padding and layout, so that those
