@@ -169,8 +169,10 @@ class _Fuser:
                 break
             members.add(min(ready, key=self.order.__getitem__))
             live = self._live_out(members)
-            if len(live) == 1:
-                best, result = set(members), next(iter(live))
+            last = next(iter(live))
+            # a stretched value is read through a view, never stored
+            if len(live) == 1 and not isinstance(last.op, ops.Broadcast):
+                best, result = set(members), last
         return best, result
 
     def _live_out(self, members: set[Node]) -> set[Node]:

@@ -203,7 +203,7 @@ class _RowWriter:
 
     def is_full(self, node: Node) -> bool:
         """Whether the node has a value for each element of the row, not one for each row."""
-        return node.shape == self.full and not isinstance(node.op, ops.Reduce)
+        return node.shape == self.full and node is not self.group.anchor
 
     def _leaf_view(self, node: Node) -> View:
         view = self._flat(self.context.view(node), node)
