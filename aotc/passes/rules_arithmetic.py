@@ -19,8 +19,9 @@ from aotc.passes.constants import (
 )
 from aotc.passes.rewrite import RuleBuilder
 
-_COMMUTATIVE = ("add", "mul", "and", "or", "xor")
-_IDENTITY = {"add": 0, "sub": 0, "mul": 1, "div": 1, "pow": 1}
+_COMMUTATIVE = ("add", "mul", "and", "or", "xor", "max", "min")
+_IDENTITY = {"add": 0.0, "sub": 0.0, "mul": 1.0, "div": 1.0, "pow": 1.0}
+_FLOAT_IDENTITY = {"max": -np.inf, "min": np.inf}
 
 
 def sink_below_broadcast(
@@ -108,6 +109,8 @@ def drop_identity_operand(
     assert isinstance(op, ops.Binary)
     x, c = operands
     identity = _IDENTITY.get(op.fn)
+    if x.type.dtype.is_float:
+        identity = _FLOAT_IDENTITY.get(op.fn, identity)
     if x.type.dtype is DType.BOOL and op.fn in ("and", "or"):
         identity = int(op.fn == "and")
     return x if identity is not None and is_splat(c, identity) else None

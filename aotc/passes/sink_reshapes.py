@@ -41,6 +41,10 @@ def _sink_below_elementwise(
     settled = any(isinstance(operand.op, _CARRIERS) for operand in operands)
     if settled and len(shape) >= carrier.type.rank:
         return None
+    if not _keeps_rows(shape, carrier.shape) and (
+        builder.is_shared(carrier) or builder.is_shared(carrier.inputs[0])
+    ):
+        return None
     moved = tuple(builder.reshape(operand, shape, origin) for operand in operands)
     if any(_stays_stretched(node) for node in moved):
         return None
@@ -51,6 +55,11 @@ def _sink_below_elementwise(
 def _preference(carrier: Node) -> tuple[int, bool]:
     source = carrier.inputs[0]
     return source.type.rank, not isinstance(source.op, _CONTRACTIONS)
+
+
+def _keeps_rows(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    """Whether the innermost axes (but for size 1) are the same, so that reductions can follow."""
+    return [dim for dim in before if dim != 1][-1:] == [dim for dim in after if dim != 1][-1:]
 
 
 def _stays_stretched(node: Node) -> bool:

@@ -40,6 +40,9 @@ ARITHMETIC = {
     "x/3 stays": (lambda b, x: b.binary("div", x, scalar(b, 3)), "div(x, 3)"),
     "x/2^-149 stays": (lambda b, x: b.binary("div", x, scalar(b, 2.0**-149)), "div(x, 1.4013e-45)"),
     "max(x,x)": (lambda b, x: b.binary("max", x, x), "x"),
+    "max(-inf,x)": (lambda b, x: b.binary("max", scalar(b, -np.inf), x), "x"),
+    "min(x,inf)": (lambda b, x: b.binary("min", x, scalar(b, np.inf)), "x"),
+    "min(x,-inf) stays": (lambda b, x: b.binary("min", x, scalar(b, -np.inf)), "min(x, -inf)"),
     "relu(relu)": (
         lambda b, x: b.binary("max", b.binary("max", x, scalar(b, 0)), scalar(b, 0)), "max(x, 0)",
     ),

@@ -77,6 +77,15 @@ def test_a_reduction_of_a_part_of_a_merged_axis_stays():
     assert sunk(make, f32(6)) == "reduce(reshape[2, 3](exp(x)))"
 
 
+def test_a_shared_value_whose_rows_change_keeps_its_new_shape():
+    def make(b, x):
+        rows = b.reshape(b.unary("exp", x), (3, 4))
+        return b.binary("sub", b.reduce("sum", b.binary("mul", rows, rows), [0], True), rows)
+
+    text = sunk(make, f32(6, 2))
+    assert "mul(reshape[3, 4](exp(x)), reshape[3, 4](exp(x)))" in text
+
+
 def test_reshapes_of_inputs_stay():
     def make(b, x):
         return b.binary("add", b.reshape(x, (3, 2)), b.constant(1.0, DType.F32))
