@@ -38,12 +38,11 @@ def lower_contract(context: Context, group: Group) -> None:
     else:
         operands = _conv_operands(context, group.anchor, result, leaves)
     operands = _simplified(operands)
-    batch, depth = operands.lhs.shape[: operands.batch], operands.lhs.shape[operands.batch + 2 :]
+    depth = operands.lhs.shape[operands.batch + 2 :]
     rows, columns, channels = operands.result.shape[-3:]
     column_stride = operands.lhs.strides[operands.batch + 1]
     inner_stride = operands.lhs.strides[-1]
     sizes = ContractSizes(
-        batch=math.prod(batch),
         rows=rows,
         columns=columns,
         channels=channels,
@@ -51,13 +50,11 @@ def lower_contract(context: Context, group: Group) -> None:
         inner_depth=depth[-1],
         lanes=context.lanes_for(operands.lhs.dtype, operands.result.dtype),
         elem_bytes=operands.lhs.dtype.size_bytes,
-        can_block=operands.result.dtype is operands.lhs.dtype,
         overlapping=columns > 1
         and abs(column_stride) < depth[-1] * abs(inner_stride) <= 16 * depth[-1]
         and column_stride != 0
         and math.prod(depth[:-1]) > 1
         and depth[-1] <= 8,
-        lhs_bytes=(operands.lhs.high - operands.lhs.low + 1) * operands.lhs.dtype.size_bytes,
     )
     recipe = choose_contract(sizes, context.target)
     packed = None

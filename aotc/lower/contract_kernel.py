@@ -128,7 +128,7 @@ class ContractWriter:
         """Leaves that the result may overwrite: the same view, each element read before it
         is written."""
         result = self.operands.result
-        if self.two_phase or self.recipe.depth_blocks:
+        if self.two_phase:
             return []
         sources = (self.operands.lhs.storage, self.operands.rhs.storage)
         return [
@@ -143,77 +143,12 @@ class ContractWriter:
         if dims:
             return loop(f"b{len(at)}", dims[0], lambda i: self._batches((*at, i), dims[1:]))
         panels = self.recipe.panels
-        if self.recipe.depth_blocks:
-            return self._over_panels(panels, functools.partial(self._blocked_panel, at))
         if self.recipe.panel_outer:
             return self._over_panels(panels, functools.partial(self._whole_panel, at))
         return self._pixels(lambda *pixels: self._over_panels(panels, self._tile_at(at, *pixels)))
 
     def _whole_panel(self, at: tuple[Expr, ...], panel: Segment, p: Expr) -> list[Stmt]:
         return self._pixels(lambda *pixels: self._tile_at(at, *pixels)(panel, p))
-
-    def _blocked_panel(self, at: tuple[Expr, ...], panel: Segment, p: Expr) -> list[Stmt]:
-        """All pixels of one panel, block by block of the depth; the sums wait in the result."""
-
-        def tile(row: Segment, column: Segment, r0: Expr, c0: Expr) -> _Tile:
-            return _Tile(row, column, panel, r0, c0, p)
-
-        def block(k: tuple[Expr, ...], inner: Segment) -> list[Stmt]:
-            return loop(
-                "kb",
-                inner.count,
-                lambda i: self._pixels(
-                    lambda *pixels: self._partial_tile(
-                        at, tile(*pixels), k, _first(inner, i), inner.size
-                    )
-                ),
-            )
-
-        def outer(k: tuple[Expr, ...]) -> list[Stmt]:
-            if len(k) < len(self.depth) - 1:
-                return loop(f"k{len(k)}", self.depth[len(k)], lambda i: outer((*k, i)))
-            return [stmt for inner in self.recipe.depth_blocks for stmt in block(k, inner)]
-
-        stmts = self._pixels(lambda *pixels: self._clear_result(at, tile(*pixels)))
-        stmts += outer(())
-        if self.epilogue:
-            stmts += self._pixels(
-                lambda *pixels: self._finish(at, tile(*pixels), None, self.epilogue)
-            )
-        return stmts
-
-    def _clear_result(self, at: tuple[Expr, ...], tile: _Tile) -> list[Stmt]:
-        def clear(i: Expr, j: Expr, w: int) -> list[Stmt]:
-            def lane(v: Expr) -> list[Stmt]:
-                return [self.result.store(self._where(at, tile, i, j, w, v), Lit(0, self.dtype))]
-
-            return [vector("v", self._active(tile, w), self.recipe.lanes, lane)]
-
-        return self._each(tile, clear, Kind.SERIAL)
-
-    def _partial_tile(
-        self, at: tuple[Expr, ...], tile: _Tile, k: tuple[Expr, ...], first: Expr, count: int
-    ) -> list[Stmt]:
-        """Adds ``count`` terms from position ``(*k, first)`` of the depth to one tile of the result."""
-        lanes = self.recipe.lanes
-        acc = Buffer("acc", self.dtype, tile.pixels * tile.panel.size * lanes, Space.REGISTER)
-
-        def fetch(i: Expr, j: Expr, w: int) -> list[Stmt]:
-            def lane(v: Expr) -> list[Stmt]:
-                value = self.result.load(self._where(at, tile, i, j, w, v))
-                return [Store(acc, self._cell(tile, i, j, w, v), value)]
-
-            return [vector("v", self._active(tile, w), lanes, lane)]
-
-        body = self._each(tile, fetch, Kind.UNROLLED)
-        block = count * tile.panel.size * lanes
-        following = index.add(self._packed_start(at, tile, (*k, first)), block)
-        ahead = self._ahead(tile, following, block, count)
-        body += self._unrolled(
-            count, lambda i: self._step(at, tile, acc, (*k, index.add(first, i))), ahead
-        )
-        body += self._finish(at, tile, acc, ())
-        return [Alloc(acc, tuple(body))]
 
     def _over_panels(self, panels: Sequence[Segment], body: PanelBody) -> list[Stmt]:
         stmts: list[Stmt] = []
@@ -317,8 +252,8 @@ class ContractWriter:
         return index.add(start, v)
 
     def _ahead(self, tile: _Tile, start: Expr, elems: int, steps: int) -> _Ahead | None:
-        """Asks for this tile's share of the ``elems`` weights from ``start``, which come up next, while
-        its ``steps`` run: memory then works while the arithmetic does."""
+        """Asks for this tile's share of the ``elems`` weights from ``start``, which come
+        up next, while its ``steps`` run: memory then works while the arithmetic does."""
         rows, columns = self.operands.result.shape[-3:-1]
         if not self.rhs_packed or tile.pixels == rows * columns:
             return None

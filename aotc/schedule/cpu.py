@@ -18,8 +18,6 @@ FMA_LATENCY = 4
 #: Cycles that a vector of weights costs beyond its load slot, from the second- and the first-
 #: level cache.
 FAR_LOAD, NEAR_LOAD = 0.5, 0.1
-#: Depth steps below which moving partial sums in and out costs more than it saves.
-MIN_DEPTH_BLOCK = 64
 #: What a broadcast of one element of the lhs costs beyond its load slot.
 BROADCAST = 0.25
 #: Cycles to start and drain one tile, and cycles per vector of its result.
@@ -33,7 +31,6 @@ VARIANT_PENALTY = 0.005
 class ContractSizes:
     """Extents of a contraction; ``lanes`` is the target's vector length for its element type."""
 
-    batch: int
     rows: int
     columns: int
     channels: int
@@ -41,8 +38,6 @@ class ContractSizes:
     inner_depth: int
     lanes: int
     elem_bytes: int
-    lhs_bytes: int
-    can_block: bool  # partial sums may wait in the result
     overlapping: bool  # neighbouring pixels read the same elements within the innermost depth loop
 
 
@@ -66,36 +61,14 @@ def choose_contract(sizes: ContractSizes, target: Target) -> ContractRecipe:
     panels = _panels(sizes.channels, lanes, width)
     unroll = _depth_unroll(sizes, rows * columns * width)
     rhs_bytes = vectors * lanes * sizes.depth * sizes.elem_bytes
-    blocks: tuple[Segment, ...] = ()
-    if sizes.can_block and rows * columns < sizes.rows * sizes.columns:
-        blocks = _depth_blocks(sizes, target, width * lanes, unroll)
     return ContractRecipe(
         lanes,
         split_evenly(sizes.rows, rows),
         split_evenly(sizes.columns, columns),
         panels,
         unroll,
-        panel_outer=bool(blocks) or rhs_bytes > target.l2_bytes // 16,
-        depth_blocks=blocks,
+        panel_outer=rhs_bytes > target.l2_bytes // 16,
     )
-
-
-def _depth_blocks(
-    sizes: ContractSizes, target: Target, panel_lanes: int, unroll: int
-) -> tuple[Segment, ...]:
-    """Cuts the innermost depth axis so that a block of weights fills half of the first-level cache,
-    when a whole panel takes so much of the second-level cache that pixels would evict it."""
-    step_bytes = panel_lanes * sizes.elem_bytes
-    if sizes.depth * step_bytes <= target.l2_bytes // 6:
-        return ()
-    largest = max(MIN_DEPTH_BLOCK, target.l1_bytes // 2 // step_bytes)
-    blocks = -(-sizes.inner_depth // largest)
-    size = -(-sizes.inner_depth // (blocks * unroll)) * unroll
-    whole, rest = divmod(sizes.inner_depth, size)
-    segments = [Segment(0, whole, size)] if whole else []
-    if rest:
-        segments.append(Segment(whole * size, 1, rest))
-    return tuple(segments)
 
 
 def _widest(target: Target) -> int:

@@ -38,15 +38,12 @@ class ContractRecipe:
     panels: tuple[Segment, ...]
     depth_unroll: int
     panel_outer: bool
-    depth_blocks: tuple[Segment, ...] = ()
 
     def __str__(self) -> str:
         def show(segments: tuple[Segment, ...]) -> str:
             return "+".join(str(segment) for segment in segments)
 
         order = "panels>pixels" if self.panel_outer else "pixels>panels"
-        if self.depth_blocks:
-            order = f"panels>depth {show(self.depth_blocks)}>pixels"
         return (
             f"rows {show(self.rows)} columns {show(self.columns)} panels {show(self.panels)} "
             f"lanes {self.lanes} depth/{self.depth_unroll} {order}"
