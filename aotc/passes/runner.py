@@ -15,6 +15,7 @@ from aotc.passes.explicit_pad import explicit_pad
 from aotc.passes.fold import fold
 from aotc.passes.fold_scales import fold_scales
 from aotc.passes.layout import layout
+from aotc.passes.one_hot import one_hot
 from aotc.passes.order_columns import order_columns
 from aotc.passes.simplify import simplify
 from aotc.passes.sink_reshapes import sink_reshapes
@@ -43,6 +44,7 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("simplify", simplify),
     Pass("fold-again", fold),
     Pass("canonical-dot", canonical_dot),
+    Pass("one-hot", one_hot),
     Pass("fold-scales", fold_scales),
     Pass("explicit-pad", explicit_pad),
     Pass("simplify-pads", simplify),
