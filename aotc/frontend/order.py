@@ -12,7 +12,7 @@ import onnx
 
 from aotc.errors import ModelError
 
-MAX_DEPTH = 32
+MAX_DEPTH = 16
 """Subgraphs within subgraphs, and functions calling functions, at most this deep."""
 
 

@@ -31,8 +31,9 @@ class Reporter:
         """Raise or list ``error``, which concerns ``node``."""
         if error.where.startswith(self._file):
             raise error  # a node inside this one has said what is wrong
+        remedy = error.remedy or "the model contradicts itself here: correct or export it again"
         if self._collect:
-            problem = Problem(node, operator, opset, error.message, error.remedy)
+            problem = Problem(node, operator, opset, error.message, remedy)
             if problem not in self.problems:
                 self.problems.append(problem)
             return
@@ -41,4 +42,4 @@ class Reporter:
             where += f": node '{node}' ({operator}, opset {opset})"
         elif node:
             where += f": '{node}'"
-        raise type(error)(error.message, where=where, remedy=error.remedy) from error
+        raise type(error)(error.message, where=where, remedy=remedy) from error
