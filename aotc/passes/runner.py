@@ -14,6 +14,7 @@ from aotc.passes.cleanup import cleanup
 from aotc.passes.explicit_pad import explicit_pad
 from aotc.passes.fold import fold
 from aotc.passes.fold_scales import fold_scales
+from aotc.passes.gather_last import gather_last
 from aotc.passes.layout import layout
 from aotc.passes.one_hot import one_hot
 from aotc.passes.order_columns import order_columns
@@ -54,6 +55,7 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("fold-layout", fold),
     Pass("sink-reshapes", sink_reshapes),
     Pass("simplify-reshapes", simplify),
+    Pass("gather-last", gather_last),
     Pass("final-cleanup", cleanup),
 )
 """Constants first, so that the algebra sees values; scales before padding and layout, so that those

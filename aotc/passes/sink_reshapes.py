@@ -11,7 +11,7 @@ from aotc.passes.shapes import reshape_groups
 
 _ELEMENTWISE = (ops.Unary, ops.Binary, ops.Compare, ops.Select, ops.Cast)
 _CONTRACTIONS = (ops.Dot, ops.Conv)
-_CARRIERS = (*_CONTRACTIONS, *_ELEMENTWISE, ops.Reduce, ops.ReduceWindow)
+_CARRIERS = (*_CONTRACTIONS, *_ELEMENTWISE, ops.Reduce, ops.ReduceWindow, ops.Gather)
 
 
 def sink_reshapes(graph: Graph) -> Graph:
