@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 from aotc.commands.arguments import add_model_arguments, load_arrays, read_files, read_options
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
                 {param.name: param.type.dims for param in model.signature.inputs},
                 args.threads,
             )
-        functions = {"aotc": model.bind(**first.inputs)}
+        functions: dict[str, Callable[[], object]] = {"aotc": model.bind(**first.inputs)}
         functions.update((name, engine.bind(first.inputs)) for name, engine in engines.items())
         result = measure(functions, on_round=lambda number: show(f"round {number}", 1, 1))
     report = _report(args, model, engines, result)

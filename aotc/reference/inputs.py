@@ -48,9 +48,9 @@ def _draw(name: str, type_: TensorType, seed: int, id_limit: int) -> np.ndarray:
     random = np.random.default_rng(int.from_bytes(digest[:8], "little"))
     dtype, shape = type_.dtype, type_.dims
     if dtype.is_float:
-        values = random.standard_normal(shape)
+        drawn = random.standard_normal(shape)
         smallest = float(np.finfo(dtype.numpy).tiny)
-        return np.where(np.abs(values) < smallest, 1.0, values).astype(dtype.numpy)
+        return np.where(np.abs(drawn) < smallest, 1.0, drawn).astype(dtype.numpy)
     is_flag = dtype is DType.BOOL or "mask" in name.lower()
     values = random.integers(0, 2 if is_flag else id_limit, shape)
     if is_flag and values.size:
