@@ -50,7 +50,7 @@ int main(void)
                 fprintf(stderr, "%s\n", digits_status_text(status));
                 return 1;
             }
-            printf("   %d (%5.1f %%)     ", digit, 100 * probability);
+            printf("   %d (%5.1f %%)    ", digit, 100 * probability);
             right += digit == test_labels[i];
         }
         printf("\n\n");
