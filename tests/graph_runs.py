@@ -5,7 +5,9 @@ import platform
 
 import llvmlite.binding as llvm
 import numpy as np
+import pytest
 from handmade import compile_program
+from hypothesis import HealthCheck, given, settings
 
 import aotc.lower.contract
 from aotc.fuse.groups import VIEW_OPS, fuse
@@ -18,12 +20,30 @@ from aotc.loop.verify import verify_program
 from aotc.lower.program import lower
 from aotc.memory.arena import plan_memory
 from aotc.memory.check import check_plan
+from aotc.passes.explicit_pad import explicit_pad
 from aotc.passes.runner import run_passes
 from aotc.target import resolve_target
 
 BASE = resolve_target("x86_64")
 WIDE = resolve_target("x86_64", "x86-64-v4")
 NEON = resolve_target("aarch64")
+
+
+def for_all(strategy, quick, slow):
+    """Makes a property of drawn cases a test of ``quick`` cases and a slow one of ``slow``."""
+
+    def decorate(body):
+        @pytest.mark.parametrize("cases", [quick, pytest.param(slow, marks=pytest.mark.slow)])
+        def run(cases):
+            profile = settings(
+                max_examples=cases, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+            )
+            profile(given(strategy)(body))()
+
+        run.__name__, run.__doc__ = body.__name__, body.__doc__
+        return run
+
+    return decorate
 
 
 def runs_here(target):
@@ -146,11 +166,11 @@ def tolerance(graph):
 
 def check(graph, seed=0, native=True, passes=True, targets=(BASE,)):
     """Lower ``graph`` for every target and demand: the evaluator of the loop IR agrees with the
-    reference, and every target and the machine code agree with it bit for bit."""
+    reference, and every target and the machine code agree with it bit for bit. Without ``passes``
+    only the padding is made explicit, which the lowering needs. Returns the last program."""
     inputs = inputs_of(graph, seed)
     wanted = evaluate(graph, inputs)
-    if passes:
-        graph = run_passes(graph)
+    graph = run_passes(graph) if passes else explicit_pad(graph)
     first = None
     for target in targets:
         program = lowered(graph, target)

@@ -25,7 +25,6 @@ def sizes(draw, target):
     inner = draw(st.integers(1, 12) | st.sampled_from([64, 147, 1024]))
     elem_bytes = draw(st.sampled_from([1, 2, 4, 8]))
     return ContractSizes(
-        batch=draw(st.integers(1, 3)),
         rows=draw(extent),
         columns=draw(extent),
         channels=draw(extent),
@@ -33,8 +32,6 @@ def sizes(draw, target):
         inner_depth=inner,
         lanes=target.vector_bits // (8 * max(4, elem_bytes)),
         elem_bytes=elem_bytes,
-        lhs_bytes=draw(st.integers(1, 1 << 24)),
-        can_block=draw(st.booleans()),
         overlapping=draw(st.booleans()),
     )
 
@@ -56,9 +53,6 @@ def test_recipes_cover_once_and_fit_the_registers(name):
         for row, column, panel in itertools.product(recipe.rows, recipe.columns, recipe.panels):
             accumulators = row.size * column.size * panel.size
             assert accumulators + panel.size + 1 <= target.vector_registers
-        if recipe.depth_blocks:
-            assert drawn.can_block
-            assert covered(recipe.depth_blocks) == list(range(drawn.inner_depth))
         if drawn.channels % recipe.lanes:
             # the vector that ends beyond the last channel must be the last of a panel of its own
             assert recipe.panels[-1].count == 1
@@ -69,12 +63,9 @@ def test_recipes_cover_once_and_fit_the_registers(name):
 def layer(rows=1, columns=1, channels=1, depth=1, **more):
     """A plain f32 contraction on AVX-512."""
     fields = {
-        "batch": 1,
         "inner_depth": depth,
         "lanes": 16,
         "elem_bytes": 4,
-        "lhs_bytes": 4 * rows * columns * depth,
-        "can_block": True,
         "overlapping": False,
     }
     fields |= {"rows": rows, "columns": columns, "channels": channels, "depth": depth}
@@ -97,9 +88,9 @@ def test_square_products_fill_most_registers():
     assert 20 <= tile <= 31
 
 
-def test_partial_sums_wait_nowhere_when_the_result_cannot_hold_them():
-    sizes = layer(columns=1024, channels=1024, depth=65536, can_block=False)
-    assert choose_contract(sizes, TARGETS["avx2"]).depth_blocks == ()
+def test_large_weights_are_read_panel_by_panel():
+    assert choose_contract(layer(7, 7, 512, 4608), TARGETS["avx2"]).panel_outer
+    assert not choose_contract(layer(56, 56, 32, 16), TARGETS["avx2"]).panel_outer
 
 
 def test_the_choice_depends_on_nothing_but_sizes_and_target():
