@@ -78,3 +78,8 @@ def test_modules_say_what_they_do_and_stay_short():
                 if length > MAX_FUNCTION_LINES:
                     wrong.append(f"{name}: {node.name} has {length} lines")
     assert not wrong
+
+
+def test_test_modules_have_names_of_their_own():
+    names = [path.name for path in (ROOT / "tests").rglob("*.py")]
+    assert len(names) == len(set(names)), "pytest imports test modules by their base names"
