@@ -167,7 +167,9 @@ class Importer:
         except AotcError as error:
             self._report(error, node, scope)
         except MALFORMED as error:
-            text = f"cannot be read: {type(error).__name__}: {error}"
+            # the type rules of the primitives raise ValueError with a sentence
+            plain = isinstance(error, ValueError)
+            text = str(error) if plain else f"cannot be read: {type(error).__name__}: {error}"
             remedy = "the node is malformed: export the model again"
             self._report(ModelError(text, remedy=remedy), node, scope)
         for name, result in zip(node.output, results, strict=False):

@@ -69,6 +69,16 @@ CASES = [
     case(
         "Resize",
         18,
+        f32(1, 1, 40, 6),
+        None,
+        Const(np.array([0.1, 0.3], np.float32)),
+        axes=[2, 3],
+        mode="cubic",
+        antialias=1,
+    ),
+    case(
+        "Resize",
+        18,
         f32(1, 1, 6, 6),
         None,
         Const(np.array([0.5, 0.7], np.float32)),

@@ -13,7 +13,7 @@ from aotc.frontend.attributes import Attributes
 from aotc.frontend.folding import FoldingBuilder, known_value
 from aotc.graph import ops
 from aotc.graph.ir import Node, Op
-from aotc.graph.types import DType
+from aotc.graph.types import DType, broadcast_dims
 
 KNOWN_ELEMS = 1 << 24
 """More values than this are never looked at, or computed as an index, while importing."""
@@ -81,6 +81,13 @@ class Call:
         if len(values) != 1:
             raise ModelError(f"its {what} (input {index}) must be one number, not {len(values)}")
         return values[0]
+
+    def joint_shape(self, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+        """numpy's broadcast of ``shapes``; ModelError when they do not fit together."""
+        try:
+            return broadcast_dims(*shapes)
+        except ValueError as error:
+            raise ModelError(str(error)) from None
 
     def expect_indexable(self, count: int) -> None:
         """UnsupportedError when an index of ``count`` elements is too long to be a constant."""

@@ -9,7 +9,7 @@ from aotc.errors import ModelError
 from aotc.frontend.onnx_ops.call import Call, Rule
 from aotc.graph import ops
 from aotc.graph.ir import Node
-from aotc.graph.types import DType, broadcast_dims
+from aotc.graph.types import DType
 
 
 def matrix_product(call: Call, a: Node, b: Node) -> Node:
@@ -22,7 +22,7 @@ def matrix_product(call: Call, a: Node, b: Node) -> Node:
     rows, inner, columns = lhs.shape[-2], lhs.shape[-1], rhs.shape[-1]
     if inner != rhs.shape[-2]:
         raise ModelError(f"{a.type} has {inner} columns, {b.type} has {rhs.shape[-2]} rows")
-    batch = broadcast_dims(lhs.shape[:-2], rhs.shape[:-2])
+    batch = call.joint_shape(lhs.shape[:-2], rhs.shape[:-2])
     if rhs.type.rank == 2:
         flat_rows = rows
         for size in batch:

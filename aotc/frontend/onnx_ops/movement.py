@@ -12,7 +12,7 @@ from aotc.errors import ModelError
 from aotc.frontend.onnx_ops.call import Call, Rule
 from aotc.graph import ops
 from aotc.graph.ir import Node
-from aotc.graph.types import DType, broadcast_dims
+from aotc.graph.types import DType
 
 
 def reshape(call: Call) -> Node:
@@ -89,7 +89,7 @@ def expand(call: Call) -> Node:
     x, target = call[0], call.known_ints(1, "shape")
     if min(target, default=0) < 0:
         raise ModelError(f"shape {target} has a negative size")
-    return call.broadcast(x, broadcast_dims(x.shape, target))
+    return call.broadcast(x, call.joint_shape(x.shape, target))
 
 
 def tile(call: Call) -> Node:

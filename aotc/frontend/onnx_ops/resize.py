@@ -14,8 +14,12 @@ import numpy as np
 
 from aotc.errors import ModelError
 from aotc.frontend.onnx_ops.call import Call, Rule
+from aotc.frontend.onnx_ops.linalg import matrix_product
 from aotc.graph import ops
 from aotc.graph.ir import Node
+
+MAX_GATHERS = 8
+"""More taps than this (antialias at small scales) become a matrix product."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,8 @@ def _nearest_axis(call: Call, x: Node, plan: AxisPlan, how: Sampling) -> Node:
 
 def _weighted_axis(call: Call, x: Node, plan: AxisPlan, how: Sampling) -> Node:
     places, weights = taps(plan, how)
+    if len(places) > MAX_GATHERS:
+        return _matrix_axis(call, x, plan, places, weights)
     column = (plan.result, *(1,) * (x.type.rank - plan.axis - 1))
     total: Node | None = None
     for place, weight in zip(places, weights, strict=True):
@@ -140,6 +146,18 @@ def _weighted_axis(call: Call, x: Node, plan: AxisPlan, how: Sampling) -> Node:
         total = part if total is None else call.binary("add", total, part)
     assert total is not None
     return total
+
+
+def _matrix_axis(
+    call: Call, x: Node, plan: AxisPlan, places: np.ndarray, weights: np.ndarray
+) -> Node:
+    """Many taps for each element: one product with a matrix [size, result]."""
+    matrix = np.zeros((plan.size, plan.result))
+    np.add.at(matrix, (places, np.arange(plan.result)), weights)
+    last = [axis for axis in range(x.type.rank) if axis != plan.axis] + [plan.axis]
+    moved = call.transpose(x, last)
+    factor = call.constant(matrix.astype(x.type.dtype.numpy))
+    return call.transpose(matrix_product(call, moved, factor), np.argsort(last).tolist())
 
 
 def _resize_axis(call: Call, x: Node, plan: AxisPlan, how: Sampling) -> Node:
