@@ -40,6 +40,4 @@ class Reporter:
         where = self._file
         if operator:
             where += f": node '{node}' ({operator}, opset {opset})"
-        elif node:
-            where += f": '{node}'"
         raise type(error)(error.message, where=where, remedy=remedy) from error

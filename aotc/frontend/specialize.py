@@ -176,7 +176,7 @@ def _unbound(name: str, declared: Declared, sizes: tuple[int | None, ...]) -> Us
             f"input '{name}' has the shape {model}, and a dimension without a name is not bound",
             remedy=f"give the whole shape, for example {shape_flag}",
         )
-    names = " and ".join(f"'{symbol}'" for symbol in symbols)
+    names = ", ".join(f"'{symbol}'" for symbol in symbols)
     flags = " ".join(f"--dim {symbol}=1" for symbol in symbols)
     plural = "dimensions" if len(symbols) > 1 else "dimension"
     verb = "are" if len(symbols) > 1 else "is"

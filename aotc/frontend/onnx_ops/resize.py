@@ -95,8 +95,9 @@ def _linear(distance: np.ndarray) -> np.ndarray:
 def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
     """Keys, Cubic convolution interpolation for digital image processing (1981)."""
     d = np.abs(distance)
-    near = (a + 2) * d**3 - (a + 3) * d**2 + 1
-    far = a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
+    # products instead of powers: they round alike on every machine
+    near = ((a + 2) * d - (a + 3)) * d * d + 1
+    far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
     return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
 
 
