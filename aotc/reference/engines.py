@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import onnx
 
 from aotc.errors import UsageError
 
@@ -72,12 +73,20 @@ class _OnnxRuntime:
         self.version: str = module.__version__
         self._module = module
         self._outputs = list(outputs)
-        plain = self._open(model, threads, {})
+        self._folder = model.parent
+        plain = self._open(str(model), threads, {})
         sizes = _bound_sizes(plain, shapes)
-        # Tell it the sizes that aotc knows at compile time, so that both know the same.
-        self._session = self._open(model, threads, sizes) if sizes else plain
+        own = [described.name for described in plain.get_outputs()]
+        inner = [name for name in self._outputs if name not in own]
+        if sizes or inner:
+            # Tell it the sizes that aotc knows at compile time, so that both know the same.
+            source = _with_outputs(model, inner) if inner else str(model)
+            self._session = self._open(source, threads, sizes)
+        else:
+            self._session = plain
+        self._unused = _unused_inputs(self._session, shapes)
 
-    def _open(self, model: Path, threads: int, sizes: Mapping[str, int]) -> Any:
+    def _open(self, source: str | bytes, threads: int, sizes: Mapping[str, int]) -> Any:
         options = self._module.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -88,12 +97,14 @@ class _OnnxRuntime:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         for name, size in sizes.items():
             options.add_free_dimension_override_by_name(name, size)
-        return self._module.InferenceSession(
-            str(model), options, providers=["CPUExecutionProvider"]
-        )
+        if isinstance(source, bytes):
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", str(self._folder)
+            )
+        return self._module.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        results = self._session.run(self._outputs, dict(inputs))
+        results = self._session.run(self._outputs, {**inputs, **self._unused})
         return dict(zip(self._outputs, results, strict=True))
 
     def bind(self, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
@@ -101,7 +112,7 @@ class _OnnxRuntime:
         # The binding keeps no reference to the arrays that it points into.
         values = {
             name: self._module.OrtValue.ortvalue_from_numpy(array)
-            for name, array in inputs.items()
+            for name, array in {**inputs, **self._unused}.items()
         }
         for name, value in values.items():
             binding.bind_ortvalue_input(name, value)
@@ -171,6 +182,26 @@ def _bound_sizes(session: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
             if isinstance(dim, str):
                 found.setdefault(dim, set()).add(size)
     return {name: sizes.pop() for name, sizes in found.items() if len(sizes) == 1}
+
+
+def _unused_inputs(session: Any, shapes: Mapping[str, tuple[int, ...]]) -> Arrays:
+    """Zeros for the inputs that aotc has pruned and ONNX Runtime still asks for."""
+    found = {}
+    for described in session.get_inputs():
+        if described.name not in shapes:
+            kind = described.type.removeprefix("tensor(").removesuffix(")")
+            dtype = {"float": "float32", "double": "float64"}.get(kind, kind)
+            sizes = [dim if isinstance(dim, int) and dim > 0 else 1 for dim in described.shape]
+            found[described.name] = np.zeros(sizes, dtype)
+    return found
+
+
+def _with_outputs(model: Path, names: Sequence[str]) -> bytes:
+    """The model with inner tensors as further outputs."""
+    proto = onnx.load(model, load_external_data=False)
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    data: bytes = proto.SerializeToString()
+    return data
 
 
 def _first_line(error: Exception) -> str:

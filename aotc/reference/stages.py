@@ -16,8 +16,8 @@ from aotc.loop.ir import Alloc, For, Kind, Stmt
 from aotc.loop.program import Program
 from aotc.reference.compare import Difference, compare_outputs
 
-#: The loop evaluator runs about a million steps a second; beyond this it is left out.
-MAX_STEPS = 30_000_000
+#: The loop evaluator runs about two million steps a second; beyond this it is left out.
+MAX_STEPS = 60_000_000
 
 
 @dataclass(frozen=True)

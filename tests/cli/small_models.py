@@ -45,6 +45,14 @@ def save_embedding(path, rows=12):
     return save(path, nodes, [ids], outputs, [weight("table", rows, 4), one])
 
 
+def save_two_branches(path):
+    """a = exp(x) and b = -k, of inputs that have nothing to do with each other."""
+    nodes = [helper.make_node("Exp", ["x"], ["a"]), helper.make_node("Neg", ["k"], ["b"])]
+    integers = {"kind": TensorProto.INT32}
+    inputs = [value("x", 3), value("k", 2, 2, **integers)]
+    return save(path, nodes, inputs, [value("a", 3), value("b", 2, 2, **integers)])
+
+
 def _truncated(path):
     data = save_good(path).read_bytes()
     path.write_bytes(data[: len(data) // 2])

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from small_models import save_embedding, save_good
+from small_models import save_embedding, save_good, save_two_branches
 
 from aotc.cli import main
 from aotc.passes import runner
@@ -49,6 +49,13 @@ def test_given_inputs_are_used(model, tmp_path, capsys):
 def test_outputs_can_be_chosen(model, capsys):
     assert main(["verify", str(model), *CPU, "--outputs", "z"]) == 0
     assert "y " not in capsys.readouterr().out
+
+
+def test_inner_tensors_and_pruned_inputs_can_be_compared(model, tmp_path, capsys):
+    assert main(["verify", str(model), *CPU, "--outputs", "h"]) == 0
+    assert "h " in capsys.readouterr().out
+    two = save_two_branches(tmp_path / "two.onnx")
+    assert main(["verify", str(two), *CPU, "--outputs", "b"]) == 0
 
 
 def test_stages_are_all_shown(model, capsys):
