@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,15 +43,14 @@ def load_engine(
     """
     if name not in _ENGINES:
         raise UsageError(f"unknown engine '{name}'", remedy=f"use one of: {', '.join(_ENGINES)}")
-    engine, extra = _ENGINES[name]
     try:
         module = importlib.import_module(name)
     except ImportError as error:
         raise UsageError(
-            f"{name} is not installed ({error})", remedy=f"pip install 'aotc[{extra}]'"
+            f"{name} is not installed ({error})", remedy=f"pip install {name}"
         ) from None
     try:
-        return engine(module, model, outputs, shapes, threads)
+        return _ENGINES[name](module, model, outputs, shapes, threads)
     except Exception as error:  # every engine has exceptions of its own
         raise UsageError(
             f"{name} cannot load the model: {_first_line(error)}",
@@ -167,10 +167,9 @@ class _OpenVino:
         return run
 
 
-_ENGINES: dict[str, tuple[Callable[..., Engine], str]] = {
-    "onnxruntime": (_OnnxRuntime, "test"),
-    "openvino": (_OpenVino, "bench"),
-}
+_ENGINES: Mapping[str, Callable[..., Engine]] = MappingProxyType(
+    {"onnxruntime": _OnnxRuntime, "openvino": _OpenVino}
+)
 
 
 def _bound_sizes(session: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:

@@ -117,9 +117,9 @@ def check_only_for_crashes(data):
 NAMES = st.sampled_from(["x", "w", "c", "r", "p", "s", "t", "f", "m", "g", "y", "", "nowhere"])
 OPERATORS = st.sampled_from(
     [
-    "Relu", "Add", "MatMul", "Conv", "Reshape", "Concat", "Transpose", "Softmax", "Gather",
-    "Cast", "Slice", "Expand", "Pad", "Gemm", "ReduceSum", "ArgMax", "If", "Loop", "TopK",
-    "Resize", "Foo",
+        "Relu", "Add", "MatMul", "Conv", "Reshape", "Concat", "Transpose", "Softmax", "Gather",
+        "Cast", "Slice", "Expand", "Pad", "Gemm", "ReduceSum", "ArgMax", "If", "Loop", "TopK",
+        "Resize", "Foo",
     ]
 )
 
