@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import functools
 import platform
@@ -26,6 +27,7 @@ from aotc.codegen.signature import (
 from aotc.errors import AotcError, UsageError
 from aotc.loop.program import Program
 from aotc.memory.arena import MemoryPlan
+from aotc.pool import Pool
 from aotc.target import Target
 
 
@@ -53,6 +55,7 @@ class CompiledModel:
         self._lock = threading.Lock()
         self._code: _LoadedCode | None = None
         self._scratch = threading.local()
+        self._pool: Pool | None = None
 
     @property
     def signature(self) -> Signature:
@@ -100,6 +103,20 @@ class CompiledModel:
             for param, array in zip(self.signature.outputs, outputs, strict=True)
         }
 
+    def with_threads(self, threads: int) -> CompiledModel:
+        """The same model, run by a pool of ``threads`` threads of its own; the bytes of the results
+        are the same. UsageError unless it was compiled with ``threads=True``, and without a C
+        compiler, which builds the pool."""
+        if not self.signature.threads:
+            raise UsageError(
+                "the model has no entry for threads", remedy="compile it with threads=True"
+            )
+        self._load()
+        other = copy.copy(self)
+        other._scratch = threading.local()
+        other._pool = Pool(threads)
+        return other
+
     def bind(self, *arrays: Any, **named: Any) -> Callable[[], tuple[np.ndarray, ...]]:
         """A function that runs the model on these inputs, into the same output arrays each time it
         is called in this thread: what a benchmark should time. UsageError as for a call."""
@@ -117,9 +134,14 @@ class CompiledModel:
             pointers.append(code.weights.ctypes.data)
         workspace = self._workspace()
         pointers.append(workspace.ctypes.data)
+        entry = code.run
+        if self._pool is not None:
+            assert code.run_threads is not None
+            entry = code.run_threads
+            pointers.append(self._pool.address)
 
-        def run(_alive: object = (inputs, workspace)) -> tuple[np.ndarray, ...]:
-            status = Status(code.run(*pointers))
+        def run(_alive: object = (inputs, workspace, self._pool)) -> tuple[np.ndarray, ...]:
+            status = Status(entry(*pointers))
             if status is not Status.OK:
                 raise AotcError(f"the model returned {status.name}: {status.sentence}")
             return outputs
@@ -160,6 +182,10 @@ class _LoadedCode:
         count = len(signature.inputs) + len(signature.outputs) + signature.weights_in_file + 1
         # ctypes lets go of the interpreter's lock for the call, so threads really run at once.
         self.run = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * count)(address)
+        self.run_threads = None
+        if signature.threads:
+            prototype = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * (count + 1))
+            self.run_threads = prototype(self._engine.get_function_address(signature.run_threads))
 
 
 @functools.cache

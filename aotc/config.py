@@ -18,7 +18,7 @@ class Options:
 
     ``dims`` binds symbolic dimensions by name, ``input_shapes`` fixes whole inputs, ``outputs``
     selects and orders outputs (None: all), ``name`` is what the C symbols start with (None: from
-    the file).
+    the file). ``threads`` adds the entry that shares the work among a pool of threads.
     """
 
     target: str = "x86_64"
@@ -28,6 +28,7 @@ class Options:
     outputs: tuple[str, ...] | None = None
     name: str | None = None
     weights: str = "object"
+    threads: bool = False
 
     def __post_init__(self) -> None:
         for name, value in self.dims.items():

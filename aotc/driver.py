@@ -30,6 +30,7 @@ from aotc.graph.ir import Graph
 from aotc.graph.text import print_graph
 from aotc.loop.program import Program
 from aotc.loop.verify import verify_program
+from aotc.lower.parallel import parallelize
 from aotc.lower.program import lower
 from aotc.memory.arena import MemoryPlan, plan_memory
 from aotc.memory.check import check_plan
@@ -123,6 +124,8 @@ def _lower(build: Build) -> None:
     """Groups -> Program of loop-IR kernels, scheduled for the target; the graph ends here."""
     assert build.groups is not None and build.graph is not None
     build.program = lower(build.groups, build.target, build.graph.name)
+    if build.options.threads:
+        build.program = parallelize(build.program)
     build.groups = build.graph = None
 
 
@@ -145,7 +148,9 @@ def _codegen(build: Build) -> None:
     """Program, MemoryPlan -> LLVM text -> object bytes, the weights not yet in them."""
     assert build.program is not None and build.plan is not None and build.constants is not None
     in_file = build.options.weights == "file"
-    text = emit_module(build.program, build.plan, build.target, build.constants, in_file)
+    text = emit_module(
+        build.program, build.plan, build.target, build.constants, in_file, build.options.threads
+    )
     build.llvm_text = text
     build.emitted = compile_module(text, build.target)
     build.texts["llvm"] = lambda: text
@@ -168,6 +173,7 @@ def _artifact(build: Build) -> None:
         build.emitted,
         provenance,
         build.options.weights == "file",
+        build.options.threads,
     )
 
 
@@ -197,6 +203,7 @@ def compile(
     outputs: Sequence[str] | None = None,
     name: str | None = None,
     weights: str = "object",
+    threads: bool = False,
     on_progress: Progress | None = None,
 ) -> CompiledModel:
     """Compiles an ONNX file, or a Graph that ``load_onnx`` made, to native code.
@@ -215,6 +222,7 @@ def compile(
         outputs=None if outputs is None else tuple(outputs),
         name=name,
         weights=weights,
+        threads=threads,
     )
     return run_stages(model, options, on_progress=on_progress)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 
 class AotcError(Exception):
-    """Base of every error that aotc raises on purpose; the command line prints it without a traceback.
+    """Base of every error that aotc raises on purpose; the command line prints it without a
+    traceback.
 
-    ``where`` names the file, graph node and operator as far as they are known, ``remedy`` says what
-    the user can do about it.
+    ``where`` names the file, graph node and operator as far as they are known, ``remedy`` says
+    what the user can do about it.
     """
 
     def __init__(self, message: str, *, where: str = "", remedy: str = "") -> None:

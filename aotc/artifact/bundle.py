@@ -39,9 +39,10 @@ def make_bundle(
     emitted: bytes,
     provenance: Provenance,
     weights_in_file: bool = False,
+    threads: bool = False,
 ) -> Bundle:
     """Joins the object that LLVM emitted for the program with constants, header and manifest."""
-    signature = describe_signature(program, weights_in_file)
+    signature = describe_signature(program, weights_in_file, threads)
     if weights_in_file:
         image = ObjectImage(emitted, None)
     else:

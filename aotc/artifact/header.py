@@ -12,6 +12,21 @@ from aotc.codegen.signature import (
 )
 from aotc.graph.types import DType
 
+#: The type of a pool, the same in every header and in runtime/aotc_pool.h.
+POOL_TYPE = """\
+#ifndef AOTC_POOL_TYPE
+#define AOTC_POOL_TYPE
+/* Threads that the program lends to a model. run calls task(arg, part, parts) once for each part
+ * from 0 to parts - 1, all at the same time on threads of their own, and returns when all are done.
+ * barrier is called by every part and returns when all parts have called it; what a part wrote
+ * before is then visible to all. runtime/aotc_pool.c is a pool for POSIX threads. */
+typedef struct aotc_pool {
+    void *self;
+    void (*run)(void *self, void (*task)(void *arg, int part, int parts), void *arg);
+    void (*barrier)(void *self);
+} aotc_pool;
+#endif"""
+
 
 @dataclass(frozen=True)
 class HeaderFacts:
@@ -35,7 +50,9 @@ def write_header(signature: Signature, facts: HeaderFacts) -> str:
         _metadata(signature, facts),
         _shape_macros(signature),
         _status_codes(signature),
+        *([POOL_TYPE] if signature.threads else []),
         _prototype(signature),
+        *([_threads_prototype(signature)] if signature.threads else []),
         f"#ifdef __cplusplus\n}}\n#endif\n\n#endif /* {macro}_H */",
     ]
     return "\n\n".join(parts) + "\n"
@@ -122,12 +139,24 @@ def _prototype(signature: Signature) -> str:
         f" * Returns {macro}_OK, or another status code and leaves the outputs untouched. Several",
         " * threads may call at once if each has its own workspace and outputs. */",
     ]
+    lines.append(_declaration(signature, signature.run, []))
+    return "\n".join(lines)
+
+
+def _threads_prototype(signature: Signature) -> str:
+    comment = (
+        f"/* As {signature.run}, with the work shared among the threads of a pool.\n"
+        " * The outputs are the same bytes for every number of threads. */"
+    )
+    return f"{comment}\n{_declaration(signature, signature.run_threads, ['const aotc_pool *pool'])}"
+
+
+def _declaration(signature: Signature, function: str, more: list[str]) -> str:
     arguments = [f"const {p.c_type} *{p.c_name}" for p in signature.inputs]
     arguments += [f"{p.c_type} *{p.c_name}" for p in signature.outputs]
-    arguments += ["const void *weights"] * signature.weights_in_file + ["void *workspace"]
-    separator = ",\n" + " " * len(f"int {signature.run}(")
-    lines.append(f"int {signature.run}({separator.join(arguments)});")
-    return "\n".join(lines)
+    arguments += ["const void *weights"] * signature.weights_in_file + ["void *workspace", *more]
+    separator = ",\n" + " " * len(f"int {function}(")
+    return f"int {function}({separator.join(arguments)});"
 
 
 def _describe(param: Param) -> str:

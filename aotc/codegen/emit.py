@@ -1,7 +1,8 @@
 """Code generation: in goes a loop-IR kernel, out comes the text of the LLVM function it states.
 
-Nothing is decided here: every loop kind is executed as stated. SERIAL and PARALLEL loops become
-counted loops, UNROLLED loops are repeated, a VECTOR loop is computed once with vector values.
+Nothing is decided here: every loop kind is executed as stated. SERIAL loops become counted
+loops, PARALLEL loops count through the caller's share of their range, UNROLLED loops are repeated,
+a VECTOR loop is computed once with vector values.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ from aotc.loop.ir import (
     Stmt,
     Store,
 )
+from aotc.loop.walk import has_parallel_loops
 from aotc.target import Target
 
 _CACHE_LINE_BYTES = 64
 
 
 def emit_kernel(kernel: Kernel, target: Target, symbol: str, private: bool = True) -> str:
-    """The LLVM text of ``kernel``: a function ``void symbol(ptr, ...)``, a pointer per parameter.
+    """The LLVM text of ``kernel``: a function ``void symbol(ptr, ...)``, a pointer per parameter,
+    and, if it has PARALLEL loops, ``i64 part, i64 parts``: the caller's share of them.
 
     The text stands alone (LLVM declares intrinsics by itself), so a module is a concatenation.
     Pointers need only the alignment of their element type. VerifyError when the kernel breaks the
@@ -42,6 +45,8 @@ def emit_kernel(kernel: Kernel, target: Target, symbol: str, private: bool = Tru
         # Not readonly: a fence orders loads of unmarked parameters only (see _is_crowded_step).
         alias = "" if kernel.may_alias else "noalias "
         params.append(f"ptr {alias}captures(none) {aligned(buffer)} {emitter.bases[buffer]}")
+    if has_parallel_loops(kernel.body):
+        params += ["i64 %part", "i64 %parts"]
     # no-builtins: loops must not become calls of memset or memcpy, which nobody provides.
     attributes = 'noinline nounwind "no-builtins"'
     if target.vector_bits > 128:
@@ -87,6 +92,14 @@ class _Emitter(Expressions):
             self.vector = loop
             self.body(loop.body)
             self.vector = None
+        elif loop.kind is Kind.PARALLEL:
+            if self.vector is not None:
+                raise VerifyError(f"parallel loop '{loop.var.name}' inside a vector loop")
+            share = self.begin_share(loop.extent)
+            opened = self.begin_loop(loop.var, share.first)
+            self.body(loop.body)
+            self.end_loop(loop.var, opened, share.beyond)
+            self.end_share(share)
         elif loop.kind is Kind.UNROLLED or loop.extent == 1:
             is_crowded = self._is_crowded_step(loop)
             for value in range(loop.extent):
@@ -100,7 +113,7 @@ class _Emitter(Expressions):
                 raise VerifyError(f"loop '{loop.var.name}' inside a vector loop is not unrolled")
             opened = self.begin_loop(loop.var)
             self.body(loop.body)
-            self.end_loop(loop.var, opened, loop.extent)
+            self.end_loop(loop.var, opened, str(loop.extent))
 
     def _is_crowded_step(self, loop: For) -> bool:
         """Whether ``loop`` repeats reduction steps while accumulators fill most registers.

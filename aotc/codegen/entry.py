@@ -19,7 +19,8 @@ from aotc.codegen.signature import (
     describe_signature,
 )
 from aotc.loop.ir import Kernel
-from aotc.loop.program import Program, Role, Storage
+from aotc.loop.program import Call, Program, Role, Storage
+from aotc.loop.walk import has_parallel_loops
 from aotc.memory.arena import MemoryPlan
 from aotc.memory.constants import ConstantLayout
 from aotc.target import Target
@@ -43,13 +44,16 @@ def emit_module(
     target: Target,
     constants: ConstantLayout,
     weights_in_file: bool = False,
+    threads: bool = False,
 ) -> str:
     """LLVM IR of all kernels and the entry function ``NAME_run`` for ``target``.
 
-    With ``weights_in_file`` the entry takes a pointer to the weights file's contents; otherwise the
-    module holds a marker of 64 bytes in place of the constants (see aotc/artifact/weights.py).
+    With ``threads`` there is a second entry ``NAME_run_threads``, which shares the work among
+    the threads of the caller's pool. With ``weights_in_file`` the entry takes a pointer to the
+    weights file's contents; otherwise the module holds a marker of 64 bytes in place of the
+    constants (see aotc/artifact/weights.py).
     """
-    signature = describe_signature(program, weights_in_file)
+    signature = describe_signature(program, weights_in_file, threads)
     symbols = _kernel_symbols(program, signature.name)
     bodies = [
         emit_kernel(kernel, target, symbol, private=True) for kernel, symbol in symbols.items()
@@ -62,13 +66,15 @@ def emit_module(
         parts.append(_marker_global(signature.name))
     parts += bodies
     parts.append(_emit_entry(program, plan, constants, signature, symbols))
+    if threads:
+        parts.append(_emit_threads_entry(program, plan, constants, signature, symbols))
     return "\n\n".join(parts) + "\n"
 
 
 def _kernel_symbols(program: Program, prefix: str) -> dict[Kernel, str]:
     """A symbol for each kernel: the model's name, then the kernel's, numbered if it repeats."""
     symbols: dict[Kernel, str] = {}
-    taken: set[str] = {f"{prefix}_run", f"{prefix}_weights"}
+    taken = {f"{prefix}_{word}" for word in ("run", "run_threads", "task", "weights")}
     for kernel in program.kernels():
         base = symbol = f"{prefix}_{re.sub(r'[^A-Za-z0-9_]', '_', kernel.name)}"
         number = 2
@@ -95,41 +101,125 @@ def _emit_entry(
     signature: Signature,
     symbols: dict[Kernel, str],
 ) -> str:
-    bases: dict[Storage, str] = {}
-    for prefix, tensors in (("in", program.inputs), ("out", program.outputs)):
-        bases.update({item[2]: f"%{prefix}{i}" for i, item in enumerate(tensors)})
-    params = [f"%in{i}" for i in range(len(signature.inputs))]
-    params += [f"%out{i}" for i in range(len(signature.outputs))]
-    params += ["%weights"] * signature.weights_in_file + ["%workspace"]
-    head = ", ".join(f"ptr {param}" for param in params)
+    """The entry for one thread: checks, then all kernels whole."""
+    head = ", ".join(f"ptr {param}" for param in _parameters(signature))
     lines = [f'define i32 @{signature.run}({head}) nounwind "no-builtins" {{']
     lines += _emit_checks(signature, plan, constants)
-    if constants.size_bytes and signature.weights_in_file:
-        lines.append(f"  %constants = getelementptr i8, ptr %weights, i64 {WEIGHTS_HEADER_BYTES}")
-    elif constants.size_bytes:
-        # The constants are larger than the marker that LLVM sees. Passing the address through an
-        # empty assembly statement keeps it from drawing conclusions about size or contents.
-        lines.append(f'  %constants = call ptr asm "", "=r,0"(ptr @{signature.name}_weights)')
+    lines += _emit_constants_base(constants, signature)
     for position, call in enumerate(program.calls):
-        args = []
-        for index, arg in enumerate(call.args):
-            base, offset = bases.get(arg.storage, "%workspace"), arg.offset_bytes
-            if arg.storage.role is Role.CONST:
-                base, offset = "%constants", offset + constants.offsets[arg.storage]
-            elif arg.storage.role is Role.ARENA:
-                offset += plan.offsets[arg.storage]
-            if offset:
-                pointer = f"%a{position}.{index}"
-                lines.append(f"  {pointer} = getelementptr i8, ptr {base}, i64 {offset}")
-                base = pointer
-            args.append(f"ptr {base}")
-        lines.append(f"  call void @{symbols[call.kernel]}({', '.join(args)})")
+        share = ["i64 0", "i64 1"] if has_parallel_loops(call.kernel.body) else []
+        lines += _emit_call(program, plan, constants, symbols, position, call, share)
     lines += [f"  ret i32 {Status.OK.value}", "}"]
     return "\n".join(lines)
 
 
+def _emit_threads_entry(
+    program: Program,
+    plan: MemoryPlan,
+    constants: ConstantLayout,
+    signature: Signature,
+    symbols: dict[Kernel, str],
+) -> str:
+    """The entry for a pool of threads, and the task that each of its threads runs: the same
+    kernels, each part its share, and a barrier wherever a kernel may need what other parts
+    wrote."""
+    params = _parameters(signature)
+    head = ", ".join(f"ptr {param}" for param in (*params, "%pool"))
+    record = f"[{len(params) + 1} x ptr]"
+    task = f"{signature.name}_task"
+    lines = [f'define i32 @{signature.run_threads}({head}) nounwind "no-builtins" {{']
+    lines += _emit_checks(signature, plan, constants, threads=True)
+    lines.append(f"  %record = alloca {record}, align 8")
+    for number, param in enumerate((*params, "%pool")):
+        lines.append(f"  %slot{number} = getelementptr ptr, ptr %record, i64 {number}")
+        lines.append(f"  store ptr {param}, ptr %slot{number}, align 8")
+    lines += [
+        "  %self = load ptr, ptr %pool, align 8",
+        "  %run.at = getelementptr ptr, ptr %pool, i64 1",
+        "  %run = load ptr, ptr %run.at, align 8",
+        f"  call void %run(ptr %self, ptr @{task}, ptr %record)",
+        f"  ret i32 {Status.OK.value}",
+        "}",
+        "",
+        f"define internal void @{task}(ptr %record, i32 %part32, i32 %parts32)"
+        ' nounwind "no-builtins" {',
+        "  %part = zext i32 %part32 to i64",
+        "  %parts = zext i32 %parts32 to i64",
+    ]
+    for number, param in enumerate((*params, "%pool")):
+        lines.append(f"  %slot{number} = getelementptr ptr, ptr %record, i64 {number}")
+        lines.append(f"  {param} = load ptr, ptr %slot{number}, align 8")
+    lines += [
+        "  %self = load ptr, ptr %pool, align 8",
+        "  %barrier.at = getelementptr ptr, ptr %pool, i64 2",
+        "  %barrier = load ptr, ptr %barrier.at, align 8",
+        "  %is_first = icmp eq i64 %part, 0",
+    ]
+    lines += _emit_constants_base(constants, signature)
+    before: bool | None = None  # whether the kernels since the last barrier were shared
+    for position, call in enumerate(program.calls):
+        shared = has_parallel_loops(call.kernel.body)
+        if before is not None and (shared or before):
+            lines.append("  call void %barrier(ptr %self)")
+        share = ["i64 %part", "i64 %parts"] if shared else []
+        body = _emit_call(program, plan, constants, symbols, position, call, share)
+        if not shared:
+            lines.append(f"  br i1 %is_first, label %alone{position}, label %after{position}")
+            body = [f"alone{position}:", *body, f"  br label %after{position}", f"after{position}:"]
+        lines += body
+        before = shared
+    lines += ["  ret void", "}"]
+    return "\n".join(lines)
+
+
+def _parameters(signature: Signature) -> list[str]:
+    params = [f"%in{i}" for i in range(len(signature.inputs))]
+    params += [f"%out{i}" for i in range(len(signature.outputs))]
+    return params + ["%weights"] * signature.weights_in_file + ["%workspace"]
+
+
+def _emit_constants_base(constants: ConstantLayout, signature: Signature) -> list[str]:
+    if constants.size_bytes and signature.weights_in_file:
+        return [f"  %constants = getelementptr i8, ptr %weights, i64 {WEIGHTS_HEADER_BYTES}"]
+    if constants.size_bytes:
+        # The constants are larger than the marker that LLVM sees. Passing the address through an
+        # empty assembly statement keeps it from drawing conclusions about size or contents.
+        return [f'  %constants = call ptr asm "", "=r,0"(ptr @{signature.name}_weights)']
+    return []
+
+
+def _emit_call(
+    program: Program,
+    plan: MemoryPlan,
+    constants: ConstantLayout,
+    symbols: dict[Kernel, str],
+    position: int,
+    call: Call,
+    share: list[str],
+) -> list[str]:
+    """The call of one kernel with the addresses of its arguments."""
+    bases: dict[Storage, str] = {}
+    for prefix, tensors in (("in", program.inputs), ("out", program.outputs)):
+        bases.update({item[2]: f"%{prefix}{i}" for i, item in enumerate(tensors)})
+    lines = []
+    args = []
+    for index, arg in enumerate(call.args):
+        base, offset = bases.get(arg.storage, "%workspace"), arg.offset_bytes
+        if arg.storage.role is Role.CONST:
+            base, offset = "%constants", offset + constants.offsets[arg.storage]
+        elif arg.storage.role is Role.ARENA:
+            offset += plan.offsets[arg.storage]
+        if offset:
+            pointer = f"%a{position}.{index}"
+            lines.append(f"  {pointer} = getelementptr i8, ptr {base}, i64 {offset}")
+            base = pointer
+        args.append(f"ptr {base}")
+    lines.append(f"  call void @{symbols[call.kernel]}({', '.join([*args, *share])})")
+    return lines
+
+
 def _emit_checks(
-    signature: Signature, plan: MemoryPlan, constants: ConstantLayout
+    signature: Signature, plan: MemoryPlan, constants: ConstantLayout, threads: bool = False
 ) -> list[str]:
     """Returns for each broken promise about pointers; what has no bytes is not checked."""
     inputs = [
@@ -148,6 +238,7 @@ def _emit_checks(
         (Status.NULL_OUTPUT, outputs),
         (Status.NULL_WEIGHTS, weights),
         (Status.NULL_WORKSPACE, workspace),
+        (Status.NULL_POOL, [("%pool", 1)] if threads else []),
     ):
         writer.fail_if(status, [writer.is_null(pointer) for pointer, _ in pointers])
     for status, pointers in (

@@ -56,6 +56,7 @@ class Status(enum.IntEnum):
     NULL_WEIGHTS = 7
     MISALIGNED_WEIGHTS = 8
     WRONG_WEIGHTS = 9
+    NULL_POOL = 10
 
     @property
     def sentence(self) -> str:
@@ -74,6 +75,7 @@ _SENTENCES = {
     Status.NULL_WEIGHTS: "The weights pointer is NULL.",
     Status.MISALIGNED_WEIGHTS: f"The weights are not aligned to {WEIGHTS_ALIGNMENT} bytes.",
     Status.WRONG_WEIGHTS: "The weights are not those of the file written with this object.",
+    Status.NULL_POOL: "The pool of threads is NULL.",
 }
 
 
@@ -93,22 +95,35 @@ class Param:
 
 @dataclass(frozen=True)
 class Signature:
-    """``int NAME_run(inputs..., outputs..., [weights,] workspace)``; ``name`` is an identifier."""
+    """``int NAME_run(inputs..., outputs..., [weights,] workspace)``; ``name`` is an identifier.
+
+    With ``threads`` there is also ``NAME_run_threads`` with a pool as its last argument.
+    """
 
     name: str
     inputs: tuple[Param, ...]
     outputs: tuple[Param, ...]
     weights_in_file: bool
+    threads: bool = False
 
     @property
     def run(self) -> str:
         return f"{self.name}_run"
 
     @property
+    def run_threads(self) -> str:
+        return f"{self.name}_run_threads"
+
+    @property
     def statuses(self) -> tuple[Status, ...]:
         """The codes that this entry function can return."""
         about_weights = (Status.NULL_WEIGHTS, Status.MISALIGNED_WEIGHTS, Status.WRONG_WEIGHTS)
-        return tuple(s for s in Status if self.weights_in_file or s not in about_weights)
+        return tuple(
+            status
+            for status in Status
+            if (self.weights_in_file or status not in about_weights)
+            and (self.threads or status is not Status.NULL_POOL)
+        )
 
 
 def make_c_identifier(name: str) -> str:
@@ -120,16 +135,18 @@ def make_c_identifier(name: str) -> str:
     return f"{cleaned}_" if cleaned in _RESERVED_WORDS.split() else cleaned
 
 
-def describe_signature(program: Program, weights_in_file: bool = False) -> Signature:
+def describe_signature(
+    program: Program, weights_in_file: bool = False, threads: bool = False
+) -> Signature:
     """The entry's signature; ValueError (from TensorType.dims) when a dimension is not bound."""
     tensors = [(name, kind) for name, kind, _ in (*program.inputs, *program.outputs)]
-    c_names = _make_unique((name for name, _ in tensors), taken={"weights", "workspace"})
+    c_names = _make_unique((name for name, _ in tensors), taken={"weights", "workspace", "pool"})
     params = [
         Param(name, c_name, kind) for (name, kind), c_name in zip(tensors, c_names, strict=True)
     ]
     count = len(program.inputs)
     name = make_c_identifier(program.name)
-    return Signature(name, tuple(params[:count]), tuple(params[count:]), weights_in_file)
+    return Signature(name, tuple(params[:count]), tuple(params[count:]), weights_in_file, threads)
 
 
 def _make_unique(names: Iterable[str], taken: set[str]) -> list[str]:

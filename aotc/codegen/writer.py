@@ -31,7 +31,17 @@ class OpenLoop:
     label: str
     before: str
     outer: Lines
+    first: str
     header: Lines = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The part of a PARALLEL loop that one caller runs: from ``first`` up to before ``beyond``."""
+
+    first: str
+    beyond: str
+    end: str
 
 
 class Writer:
@@ -61,9 +71,31 @@ class Writer:
         """Appends an instruction without a result."""
         self.lines.append(f"  {instruction}")
 
-    def begin_loop(self, var: Var) -> OpenLoop:
-        """Opens a counted loop over ``var``, to be closed by ``end_loop``."""
-        loop = OpenLoop(f"%{self.fresh('i')}", self.fresh("loop"), self.block, self.lines)
+    def begin_share(self, extent: int) -> Share:
+        """Opens the caller's share of ``extent`` iterations, to be closed by
+        ``end_share``: iteration i belongs to part p when extent*p/parts <= i <
+        extent*(p+1)/parts. It may be empty."""
+        after = self.put("add nuw nsw i64 %part, 1")
+        bounds = []
+        for part in ("%part", after):
+            scaled = self.put(f"mul nuw nsw i64 {part}, {extent}")
+            bounds.append(self.put(f"udiv i64 {scaled}, %parts"))
+        some = self.put(f"icmp ult i64 {bounds[0]}, {bounds[1]}")
+        label, end = self.fresh("share"), self.fresh("shared")
+        self.do(f"br i1 {some}, label %{label}, label %{end}")
+        self.lines.append(f"{label}:")
+        self._begin_block(self.lines, label)
+        return Share(bounds[0], bounds[1], end)
+
+    def end_share(self, share: Share) -> None:
+        """Closes what ``begin_share`` opened."""
+        self.do(f"br label %{share.end}")
+        self.lines.append(f"{share.end}:")
+        self._begin_block(self.lines, share.end)
+
+    def begin_loop(self, var: Var, first: str = "0") -> OpenLoop:
+        """Opens a counted loop over ``var`` from ``first``, to be closed by ``end_loop``."""
+        loop = OpenLoop(f"%{self.fresh('i')}", self.fresh("loop"), self.block, self.lines, first)
         self.do(f"br label %{loop.label}")
         self.lines.append(f"{loop.label}:")
         self.lines.append(loop.header)
@@ -74,13 +106,13 @@ class Writer:
         self._begin_block(scope.lines, loop.label)
         return loop
 
-    def end_loop(self, var: Var, loop: OpenLoop, extent: int) -> None:
+    def end_loop(self, var: Var, loop: OpenLoop, beyond: str) -> None:
         """Closes the loop: the test is at the bottom, because a loop runs at least once."""
         following = self.put(f"add nuw nsw i64 {loop.variable}, 1")
-        done = self.put(f"icmp eq i64 {following}, {extent}")
+        done = self.put(f"icmp eq i64 {following}, {beyond}")
         end = self.fresh("end")
         self.do(f"br i1 {done}, label %{end}, label %{loop.label}")
-        incoming = f"[ 0, %{loop.before} ], [ {following}, %{self.block} ]"
+        incoming = f"[ {loop.first}, %{loop.before} ], [ {following}, %{self.block} ]"
         loop.header.append(f"  {loop.variable} = phi i64 {incoming}")
         del self.values[var]
         self.scopes.pop()

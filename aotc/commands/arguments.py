@@ -48,6 +48,15 @@ def add_model_arguments(parser: argparse.ArgumentParser, default_cpu: str | None
     parser.add_argument("--name", help="what the C symbols start with (default: from the file)")
 
 
+def add_threads_argument(parser: argparse.ArgumentParser) -> None:
+    """--threads, a switch."""
+    parser.add_argument(
+        "--threads",
+        action="store_true",
+        help="add NAME_run_threads, which shares the work among a pool (see runtime/aotc_pool.h)",
+    )
+
+
 def add_weights_argument(parser: argparse.ArgumentParser) -> None:
     """--weights object|file."""
     parser.add_argument(
@@ -75,6 +84,7 @@ def read_options(args: argparse.Namespace) -> Options:
         outputs=None if args.outputs is None else tuple(filter(None, args.outputs.split(","))),
         name=args.name,
         weights=getattr(args, "weights", "object"),
+        threads=getattr(args, "threads", False) is True,
     )
 
 

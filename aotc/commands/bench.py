@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.metadata
 import json
 import math
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads",
         type=int,
         default=1,
-        help="threads of the other engines (default: 1); aotc itself uses one",
+        help="threads of every engine (default: 1)",
     )
     parser.add_argument(
         "--input", action="append", default=[], metavar="NAME=FILE", help="an input's .npy file"
@@ -56,7 +57,10 @@ def run(args: argparse.Namespace) -> int:
     given = load_arrays(read_files(args.input, "--input"))
     with progress_line(args.model.name) as progress:
         show = StageProgress(progress, args.model.name)
-        model = run_stages(args.model, read_options(args), on_progress=show)
+        options = dataclasses.replace(read_options(args), threads=args.threads > 1)
+        model = run_stages(args.model, options, on_progress=show)
+        if args.threads > 1:
+            model = model.with_threads(args.threads)
         show("loading the other engines", 1, 1)
         first = run_reference(
             args.model,
@@ -99,7 +103,7 @@ def _report(
         "model": args.model.name,
         "ms": {name: round(ms, 6) for name, ms in result.ms.items()},
         "ratio_to_best": round(fastest / result.ms["aotc"], 4),
-        "threads": {"aotc": 1, **dict.fromkeys(engines, args.threads)},
+        "threads": dict.fromkeys(["aotc", *engines], args.threads),
         "rounds": result.rounds,
         "target": f"{model.target.name}/{model.target.cpu}",
         "machine": describe_machine(),

@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aotc.codegen.signature import make_c_identifier
-from aotc.commands.arguments import add_model_arguments, add_weights_argument, read_options
+from aotc.commands.arguments import (
+    add_model_arguments,
+    add_threads_argument,
+    add_weights_argument,
+    read_options,
+)
 from aotc.commands.console import StageProgress, format_bytes, print_table, progress_line
 from aotc.commands.files import write_file
 from aotc.compiled import CompiledModel
@@ -27,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``aotc compile``."""
     add_model_arguments(parser)
     add_weights_argument(parser)
+    add_threads_argument(parser)
     parser.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="the folder to write to (default: here)"
     )

@@ -215,7 +215,8 @@ class Kernel:
     """A function over GLOBAL buffers. ``writes`` are the parameters it stores to; ``may_alias``
     tells that two parameters may be one memory (each element is read before it is written at the
     same index). ``recipe`` is the schedule as text, for the manifest; it means nothing to the
-    machine."""
+    machine. ``independent`` states that the top-level statements touch different results, so that
+    they may run at the same time."""
 
     name: str
     params: tuple[Buffer, ...]
@@ -223,3 +224,4 @@ class Kernel:
     body: tuple[Stmt, ...]
     may_alias: bool = False
     recipe: str = ""
+    independent: bool = False

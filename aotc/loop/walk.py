@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from aotc.loop.ir import Alloc, Buffer, Expr, For, Load, Stmt, Store
+from aotc.loop.ir import Alloc, Buffer, Expr, For, Kind, Load, Stmt, Store
 
 
 def operands(expr: Expr) -> tuple[Expr, ...]:
@@ -32,6 +32,17 @@ def post_order(
             stack.append((expr, True))
             stack.extend((operand, False) for operand in reversed(into(expr)))
     return order
+
+
+def has_parallel_loops(body: Sequence[Stmt]) -> bool:
+    """Whether a PARALLEL loop occurs anywhere in ``body``."""
+    return any(
+        isinstance(stmt, (For, Alloc))
+        and (
+            (isinstance(stmt, For) and stmt.kind is Kind.PARALLEL) or has_parallel_loops(stmt.body)
+        )
+        for stmt in body
+    )
 
 
 def accesses(body: Sequence[Stmt]) -> Iterator[tuple[Buffer, Expr, bool]]:

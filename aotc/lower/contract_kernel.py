@@ -86,7 +86,7 @@ class ContractWriter:
     ``epilogue`` are the pointwise nodes after the anchor, ``leaf_nodes`` what they read
     besides it, in the order of ``operands.leaves``. ``packed`` is the constant storage of
     packed weights, or None when the rhs is computed at run time and read through its own
-    strides.
+    strides. ``scope`` is that of the kernel that the contraction is a part of, if it is.
     """
 
     def __init__(
@@ -97,6 +97,7 @@ class ContractWriter:
         operands: Operands,
         recipe: ContractRecipe,
         packed: View | None,
+        scope: KernelScope | None = None,
     ) -> None:
         self.group = group
         self.epilogue = epilogue
@@ -107,22 +108,26 @@ class ContractWriter:
         self.rhs_packed = packed is not None
         self.depth = operands.lhs.shape[operands.batch + 2 :]
         self.channels = operands.result.shape[-1]
-        self.scope = KernelScope()
+        self.scope = scope or KernelScope()
         rhs = packed or operands.rhs
         self.scope.reserve(operands.lhs, rhs, operands.result, *operands.leaves)
         self.lhs = self.scope.access(operands.lhs)
         self.rhs = self.scope.access(rhs)
         self.leaves = [self.scope.access(leaf) for leaf in operands.leaves]
         self.result = self.scope.access(operands.result, write=True)
-        # Expensive epilogues run in a loop over the stored tile: unrolled over the
-        # accumulators they
-        # would bloat the code and spill.
+        # Expensive epilogues run in a loop over the stored tile: unrolled over the accumulators
+        # they would bloat the code and spill.
         self.two_phase = weight_of(epilogue) > 0 and operands.result.dtype is self.dtype
 
     def call(self) -> Call:
         """The kernel and its call."""
-        body = self._batches((), self.operands.lhs.shape[: self.operands.batch])
-        return self.scope.call(self.group.label, body, self._reusable(), str(self.recipe))
+        return self.scope.call(
+            self.group.label, self.body(), self._reusable(), str(self.recipe), True
+        )
+
+    def body(self) -> list[Stmt]:
+        """The loop nest."""
+        return self._batches((), self.operands.lhs.shape[: self.operands.batch])
 
     def _reusable(self) -> list[View]:
         """Leaves that the result may overwrite: the same view, each element read before it
@@ -208,7 +213,8 @@ class ContractWriter:
         if not self.two_phase:
             return [Alloc(acc, tuple(body + self._finish(at, tile, acc, self.epilogue)))]
         body += self._finish(at, tile, acc, ())
-        return [Alloc(acc, tuple(body)), *self._finish(at, tile, None, self.epilogue)]
+        # one statement, because the second phase reads what the first one stores
+        return [Alloc(acc, (*body, *self._finish(at, tile, None, self.epilogue)))]
 
     def _step(
         self, at: tuple[Expr, ...], tile: _Tile, acc: Buffer, k: tuple[Expr, ...]

@@ -125,7 +125,7 @@ def sweep(
         and target.covers_storage
         and source.dtype.size_bytes == target.dtype.size_bytes
     ]
-    context.emit(scope.call(name, body, reusable))
+    context.emit(scope.call(name, body, reusable, independent=True))
 
 
 def sweep_body(

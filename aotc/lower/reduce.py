@@ -132,7 +132,7 @@ def lower_reduce(context: Context, group: Group) -> None:
             stmts += tile(at, index.lit(blocks * block), rest, rest_lanes(rest, lanes))
         return stmts
 
-    context.emit(scope.call(group.label, outer((), out.shape[:-1])))
+    context.emit(scope.call(group.label, outer((), out.shape[:-1]), independent=True))
 
 
 def _nest(
@@ -176,20 +176,13 @@ class _RowWriter:
             for v, r in zip((out, *views), rows, strict=True)
         ]
         self.outer = rows[0].shape
-        self.saved_nodes = self._nodes_to_save()
-        saved = [
-            context.temporary(node.type.dtype, (self.length,), "row") for node in self.saved_nodes
-        ]
-        self.scope.reserve(out, *views, *saved)
+        self.scope.reserve(out, *views)
         self.leaves = {
             node: self.scope.access(view) for node, view in zip(leaf_nodes, views, strict=True)
         }
         self.result = self.scope.access(out, write=True)
-        self.saved = {
-            node: self.scope.access(view, write=True)
-            for node, view in zip(self.saved_nodes, saved, strict=True)
-        }
-        self.available: set[Node] = set()
+        self.saved = self._node_to_save()
+        self.available: set[Node | None] = set()
         self.scalars: dict[Node, Buffer] = {}
         self.reusable = [
             v
@@ -237,23 +230,26 @@ class _RowWriter:
                 work.extend(at.inputs)
         return found
 
-    def _nodes_to_save(self) -> list[Node]:
-        """Expensive full-row nodes that more than one pass needs."""
+    def _node_to_save(self) -> Node | None:
+        """The last expensive full-row node that more than one pass needs: its row waits in
+        the result, which the last pass overwrites element by element."""
         needs = [self._needs(node) for node in self._passes()]
-        return [
+        repeated = [
             node
             for node in self.group.nodes
             if getattr(node.op, "fn", "") in HEAVY
             and isinstance(node.op, POINTWISE_OPS)
             and sum(node in need for need in needs) > 1
+            and node.type.dtype is self.group.result.type.dtype
         ]
+        return repeated[-1] if repeated and self.is_full(self.group.result) else None
 
     def emit(self) -> None:
         """Emits the call, and a copy when the result's home is scattered."""
         body = self._rows((), self.outer)
-        # the result is the only parameter written when nothing is saved beside it
-        reusable = [] if self.saved else self.reusable
-        self.context.emit(self.scope.call(self.group.label, body, reusable))
+        # a saved row overwrites the result before the last pass has read its operands
+        reusable = self.reusable if self.saved is None else []
+        self.context.emit(self.scope.call(self.group.label, body, reusable, independent=True))
         if self.beside is not None:
             self.context.copy(self.beside, self.context.view(self.group.result))
 
@@ -311,7 +307,7 @@ class _RowWriter:
             if node in values:
                 return values[node]
             if node in self.available:
-                values[node] = self.saved[node].load((i,))
+                values[node] = self.result.load((*at, i))
             elif node in self.scalars:
                 values[node] = self._per_row(at, node)
             elif node in self.leaves:
@@ -324,9 +320,9 @@ class _RowWriter:
                     values[node] = values[node.inputs[0]]
                 else:
                     values[node] = expression(node, values)
-                if node in self.saved:
-                    stores.append(self.saved[node].store((i,), values[node]))
-                    values[node] = self.saved[node].load((i,))
+                if node is self.saved:
+                    stores.append(self.result.store((*at, i), values[node]))
+                    values[node] = self.result.load((*at, i))
             else:
                 return None  # a scalar constant: `expression` finds it by itself
             return values[node]
@@ -388,7 +384,7 @@ class _RowWriter:
             half //= 2
         total = Load(acc, index.lit(0))
         stmts.append(Store(self.scalars[node], index.lit(0), total))
-        self.available |= self._needs(node) & set(self.saved)
+        self.available |= self._needs(node) & {self.saved}
         return [Alloc(acc, tuple(stmts))]
 
     @staticmethod

@@ -74,7 +74,12 @@ class KernelScope:
         return access
 
     def call(
-        self, name: str, body: Sequence[Stmt], in_place: Sequence[View] = (), recipe: str = ""
+        self,
+        name: str,
+        body: Sequence[Stmt],
+        in_place: Sequence[View] = (),
+        recipe: str = "",
+        independent: bool = False,
     ) -> Call:
         """The finished kernel and its call. ``in_place`` are read views whose storage the
         first written parameter may take over, unless the kernel also reads it in another way."""
@@ -86,7 +91,7 @@ class KernelScope:
             _, position = self._params[(view.storage, view.low, view.dtype)]
             if position not in self._written and len(self._accesses[position]) == 1:
                 pairs.append((target, position))
-        kernel = Kernel(name, tuple(params), writes, tuple(body), bool(pairs), recipe)
+        kernel = Kernel(name, tuple(params), writes, tuple(body), bool(pairs), recipe, independent)
         return Call(kernel, tuple(self._args), tuple(pairs))
 
 

@@ -120,7 +120,9 @@ class _Sweep:
         self.lanes = context.lanes_for(self.dtype, result.dtype)
 
     def emit(self) -> None:
-        self.context.emit(self.scope.call(self.group.label, self._outer((), self.dims[:-2])))
+        self.context.emit(
+            self.scope.call(self.group.label, self._outer((), self.dims[:-2]), independent=True)
+        )
 
     def _outer(self, at: tuple[Expr, ...], dims: Sequence[int]) -> list[Stmt]:
         if dims:

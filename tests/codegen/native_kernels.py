@@ -11,6 +11,7 @@ from aotc.codegen.machine import compile_module
 from aotc.loop.eval import run_kernel
 from aotc.loop.ir import Bin, Kernel, Lit
 from aotc.loop.verify import verify_kernel
+from aotc.loop.walk import has_parallel_loops
 from aotc.target import resolve_target
 
 
@@ -20,18 +21,22 @@ def compile_native(kernel, cpu="native"):
     return compile_module(emit_kernel(kernel, target, "kernel", private=False), target)
 
 
-def run_object(object_bytes, arrays):
-    """Calls ``kernel`` of an object with the addresses of the arrays."""
+def run_object(object_bytes, arrays, parts=0):
+    """Calls ``kernel`` of an object with the addresses of the arrays, and for each of ``parts`` once
+    if its loops are to be shared."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine()
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     engine.add_object_file(llvm.ObjectFileRef.from_data(object_bytes))
     engine.finalize_object()
-    function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(arrays))(
+    share = [ctypes.c_int64] * 2 if parts else []
+    function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * len(arrays), *share)(
         engine.get_function_address("kernel")
     )
-    function(*[array.ctypes.data for array in arrays])
+    addresses = [array.ctypes.data for array in arrays]
+    for part in range(max(parts, 1)):
+        function(*addresses, *([part, parts] if parts else []))
 
 
 def run_native(kernel: Kernel, *arrays: np.ndarray, cpu="native", evaluate=True) -> None:
@@ -40,7 +45,8 @@ def run_native(kernel: Kernel, *arrays: np.ndarray, cpu="native", evaluate=True)
         assert array.size == buffer.elems and array.dtype == buffer.dtype.numpy
     verify_kernel(kernel)
     copies = {id(array): array.reshape(-1).copy() for array in arrays}
-    run_object(compile_native(kernel, cpu), arrays)
+    parts = 3 if has_parallel_loops(kernel.body) else 0
+    run_object(compile_native(kernel, cpu), arrays, parts)
     if evaluate:
         run_kernel(kernel, [copies[id(array)] for array in arrays])
         for array in arrays:

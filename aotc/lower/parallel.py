@@ -1,0 +1,74 @@
+"""Threads: a Program goes in, the same Program comes out with loops marked PARALLEL in each kernel
+that is worth sharing.
+
+Only loops whose iterations provably touch different results are marked, so the bytes do not depend
+on the number of threads. Under threads every part runs the whole kernel with its share of each
+PARALLEL loop; a statement that is no loop becomes a PARALLEL loop of one iteration.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from aotc.loop.disjoint import iterations_disjoint
+from aotc.loop.ir import Alloc, For, Kernel, Kind, Stmt, Var
+from aotc.loop.program import Program
+
+#: Vector statements below which meeting at a barrier costs more than a share of the work saves.
+MIN_WORK = 2000
+#: The numbers of threads for which the split should come out even.
+LIKELY_PARTS = (2, 4, 8)
+#: A split this even needs no deeper loop.
+EVEN_ENOUGH = 0.9
+
+
+def parallelize(program: Program) -> Program:
+    """Marks loops of all kernels that are independent and large enough."""
+    marked: dict[Kernel, Kernel] = {}
+    for kernel in program.kernels():
+        marked[kernel] = kernel
+        if kernel.independent and sum(map(_work, kernel.body)) >= MIN_WORK:
+            marked[kernel] = replace(kernel, body=tuple(_share(stmt) for stmt in kernel.body))
+    calls = tuple(replace(call, kernel=marked[call.kernel]) for call in program.calls)
+    return replace(program, calls=calls)
+
+
+def _work(stmt: Stmt) -> int:
+    """How many scalar or vector statements ``stmt`` executes."""
+    if isinstance(stmt, Alloc):
+        return sum(map(_work, stmt.body))
+    if isinstance(stmt, For):
+        inner = sum(map(_work, stmt.body))
+        return inner if stmt.kind is Kind.VECTOR else inner * stmt.extent
+    return 1
+
+
+def _evenness(extent: int) -> float:
+    """The mean share of the threads' time that is used when ``extent`` iterations are split."""
+    shares = [extent / (parts * -(-extent // parts)) for parts in LIKELY_PARTS]
+    return sum(shares) / len(shares)
+
+
+def _share(stmt: Stmt) -> Stmt:
+    """``stmt`` with the best loop of its perfect nest marked, or as one iteration for one part."""
+    candidates: list[For] = []
+    at = stmt
+    while isinstance(at, For) and at.kind is Kind.SERIAL:
+        if iterations_disjoint(at):
+            candidates.append(at)
+        if len(at.body) != 1:
+            break
+        at = at.body[0]
+    chosen = next((c for c in candidates if _evenness(c.extent) >= EVEN_ENOUGH), None)
+    if chosen is None and candidates:
+        chosen = max(candidates, key=lambda c: _evenness(c.extent))
+    if chosen is None:
+        return For(Var("once"), 1, (stmt,), Kind.PARALLEL)
+    return _mark(stmt, chosen)
+
+
+def _mark(stmt: Stmt, chosen: For) -> Stmt:
+    if stmt is chosen:
+        return replace(chosen, kind=Kind.PARALLEL)
+    assert isinstance(stmt, For)
+    return replace(stmt, body=(_mark(stmt.body[0], chosen),))
