@@ -34,6 +34,12 @@ class GroupKind(enum.Enum):
     MOVE = "move"  # one data-movement or index primitive
 
 
+def _name(node: Node) -> str:
+    """The function of a node, or else its primitive."""
+    name: str = getattr(node.op, "fn", node.op.mnemonic)
+    return name
+
+
 @dataclass(frozen=True, eq=False)
 class Group:
     """``nodes`` in execution order. ``anchor`` is the node that gives the group its kind,
@@ -47,11 +53,12 @@ class Group:
     @property
     def label(self) -> str:
         """A short name that says what the kernel computes, for symbols and profiles."""
-        names = [self.anchor.op.mnemonic]
-        for node in self.nodes:
-            fn = getattr(node.op, "fn", None)
-            if node is not self.anchor and isinstance(fn, str):
-                names.append(fn)
+        if self.kind is GroupKind.MAP:
+            names = [_name(node) for node in self.nodes]
+        else:
+            others = [node for node in self.nodes if node is not self.anchor]
+            names = [self.anchor.op.mnemonic]
+            names += [_name(node) for node in others if not isinstance(node.op, VIEW_OPS)]
         shape = "x".join(str(dim) for dim in self.result.shape if dim != 1)
         return "_".join([*names[:4], shape]) if shape else "_".join(names[:4])
 
@@ -67,7 +74,7 @@ class Groups:
         """One line a group: kind, result and the ops in it."""
         lines = []
         for i, group in enumerate(self.groups):
-            inside = " ".join(getattr(node.op, "fn", node.op.mnemonic) for node in group.nodes)
+            inside = " ".join(map(_name, group.nodes))
             lines.append(f"g{i:03d} {group.kind.value:9} {group.result.type}  {inside}")
         return "\n".join(lines) + "\n"
 

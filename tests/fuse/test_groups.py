@@ -214,7 +214,11 @@ def test_depthwise_is_one_filter_a_channel(shape, weights, groups, last, expecte
 def test_labels_say_what_the_kernel_computes():
     net = Net()
     y = net.b.binary("max", conv(net, net.x(1, 8, 8, 4), 8, 4), scalar(net, 0))
-    assert fuse(net.graph(y)).groups[0].label == "conv_max_6x6x8"
+    net.out(y)
+    net.out(net.b.binary("mul", net.x(1, 1), net.b.unary("exp", net.x(1, 1))))
+    net.out(softmax(net, net.x(4, 10)))
+    labels = [group.label for group in fuse(net.graph()).groups]
+    assert sorted(labels) == ["conv_max_6x6x8", "exp_mul", "reduce_sub_exp_sum_4x10"]
 
 
 @settings(max_examples=60, deadline=None)

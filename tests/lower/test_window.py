@@ -1,4 +1,4 @@
-"""Sliding windows: pooling of any rank and type, and depthwise convolution, against the reference."""
+"""Sliding windows: pooling of any rank and type and depthwise convolution, against numpy."""
 
 import numpy as np
 import pytest
