@@ -71,6 +71,8 @@ class Call:
     def known_ints(self, index: int, what: str) -> tuple[int, ...]:
         """The integers in input ``index`` (any shape, flattened)."""
         value = self.known(index, what)
+        if value.dtype.kind not in "iu":
+            raise ModelError(f"its {what} (input {index}) must be integers, got {self[index].type}")
         if value.size > 4096:
             raise ModelError(f"its {what} (input {index}) has {value.size} elements")
         return tuple(int(item) for item in value.reshape(-1))

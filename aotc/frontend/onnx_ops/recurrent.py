@@ -116,18 +116,19 @@ def _lstm_step(cell: Cell, peepholes: Node | None) -> Callable[[Cell, Node, Stat
 
 def _parameter(call: Call, index: int, direction: int) -> Node | None:
     """The part of an input that belongs to one direction, without the axis of directions."""
-    x = call.optional(index)
-    if x is None:
-        return None
-    if direction >= x.shape[0]:
+    return None if call.optional(index) is None else _required(call, index, direction)
+
+
+def _required(call: Call, index: int, direction: int) -> Node:
+    x = call[index]
+    if x.type.rank < 2 or direction >= x.shape[0]:
         raise ModelError(f"input {index} ({x.type}) has no direction {direction}")
     return call.reshape(call.slice_axis(x, 0, direction, 1), x.shape[1:])
 
 
 def _cell(call: Call, direction: int, hidden: int, gates: int, activations: list[str]) -> Cell:
-    w, r = _parameter(call, 1, direction), _parameter(call, 2, direction)
+    w, r = _required(call, 1, direction), _required(call, 2, direction)
     bias = _parameter(call, 3, direction)
-    assert w is not None and r is not None
     if r.shape != (gates * hidden, hidden) or w.shape != (gates * hidden, call[0].shape[2]):
         raise ModelError(f"weights {w.type} and {r.type} do not fit {call[0].type}")
     size = gates * hidden
@@ -163,7 +164,7 @@ def recurrent(step_of: str, gates: int, default: Sequence[str], states: int) -> 
         x = call.transpose(x, (1, 0, 2)) if batch_first else x
         steps, batch, _ = x.shape
         _check(call, steps, batch)
-        hidden = call[2].shape[-1]
+        hidden = _required(call, 2, 0).shape[-1]
         named = call.attrs.string("direction", "forward")
         if named not in ("forward", "reverse", "bidirectional"):
             raise ModelError(f"attribute 'direction' cannot be '{named}'")
