@@ -18,6 +18,7 @@ from aotc.passes.gather_last import gather_last
 from aotc.passes.layout import layout
 from aotc.passes.one_hot import one_hot
 from aotc.passes.order_columns import order_columns
+from aotc.passes.reciprocal import reciprocal
 from aotc.passes.simplify import simplify
 from aotc.passes.sink_reshapes import sink_reshapes
 
@@ -56,6 +57,7 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("sink-reshapes", sink_reshapes),
     Pass("simplify-reshapes", simplify),
     Pass("gather-last", gather_last),
+    Pass("reciprocal", reciprocal),
     Pass("final-cleanup", cleanup),
 )
 """Constants first, so that the algebra sees values; scales before padding and layout, so that those
