@@ -1,4 +1,4 @@
-"""Division by constants or by one value per row becomes multiplication, but not before a rounding."""
+"""Division by constants or row values becomes multiplication, but not before a rounding."""
 
 import numpy as np
 import pytest
