@@ -45,6 +45,12 @@ def save_embedding(path, rows=12):
     return save(path, nodes, [ids], outputs, [weight("table", rows, 4), one])
 
 
+def save_unary(path, op, shape):
+    """y = op(x) for one float tensor."""
+    node = helper.make_node(op, ["x"], ["y"])
+    return save(path, [node], [value("x", *shape)], [value("y", *shape)])
+
+
 def save_two_branches(path):
     """a = exp(x) and b = -k, of inputs that have nothing to do with each other."""
     nodes = [helper.make_node("Exp", ["x"], ["a"]), helper.make_node("Neg", ["k"], ["b"])]

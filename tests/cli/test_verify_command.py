@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from small_models import save_embedding, save_good, save_two_branches
+from small_models import save_embedding, save_good, save_two_branches, save_unary
 
 from aotc.cli import main
 from aotc.passes import runner
@@ -49,6 +49,16 @@ def test_given_inputs_are_used(model, tmp_path, capsys):
 def test_outputs_can_be_chosen(model, capsys):
     assert main(["verify", str(model), *CPU, "--outputs", "z"]) == 0
     assert "y " not in capsys.readouterr().out
+
+
+def test_an_inaccurate_reference_is_found_out(tmp_path, capsys):
+    """Far below zero, ONNX Runtime's sigmoid is off by 1e-7, more than the values themselves
+    allow."""
+    path = save_unary(tmp_path / "m.onnx", "Sigmoid", (64,))
+    np.save(tmp_path / "x.npy", np.linspace(-14, -11, 64, dtype=np.float32))
+    assert main(["verify", str(path), *CPU, "--input", f"x={tmp_path}/x.npy"]) == 0
+    shown = capsys.readouterr().out
+    assert "double precision" in shown and "is the one that is off" in shown
 
 
 def test_inner_tensors_and_pruned_inputs_can_be_compared(model, tmp_path, capsys):
