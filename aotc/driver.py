@@ -211,8 +211,9 @@ def compile(
     ``target`` and ``cpu`` are as on the command line (x86_64 without a cpu means x86-64-v3: AVX2
     and FMA). ``dims`` binds symbolic dimensions, ``input_shapes`` whole inputs, ``outputs`` keeps
     only the named outputs, ``name`` is what the C symbols start with; a Graph already has its
-    shapes and outputs. ``weights`` is ``object`` or ``file``. Raises a subclass of AotcError, with
-    a remedy, for whatever is wrong with the model or the arguments.
+    shapes and outputs. ``weights`` is ``object`` or ``file``. ``threads`` adds the entry that
+    shares the work among a pool of threads. Raises a subclass of AotcError, with a remedy, for
+    whatever is wrong with the model or the arguments.
     """
     options = Options(
         target=target,

@@ -21,7 +21,7 @@ ORDER = [
     {"memory"},
     {"codegen"},
     {"artifact"},
-    {"compiled", "debug"},
+    {"pool", "compiled", "debug"},
     {"driver"},
     {"reference"},
     {"commands"},

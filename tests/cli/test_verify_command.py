@@ -107,6 +107,13 @@ def test_bench_prints_medians_and_their_ratio(model, capsys, monkeypatch):
     assert "median ms" in capsys.readouterr().out
 
 
+@pytest.mark.requires_cc
+def test_bench_gives_every_engine_its_threads(model, capsys, monkeypatch):
+    monkeypatch.setattr("aotc.commands.bench.measure", _measure_quickly)
+    assert main(["bench", str(model), *CPU, "--json", "--threads", "2"]) == 0
+    assert json.loads(capsys.readouterr().out)["threads"] == {"aotc": 2, "onnxruntime": 2}
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
