@@ -221,7 +221,7 @@ def test_labels_say_what_the_kernel_computes():
     assert sorted(labels) == ["conv_max_6x6x8", "exp_mul", "reduce_sub_exp_sum_4x10"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(nets())
 def test_groups_partition_every_graph(graph):
     check_partition(fuse(graph))

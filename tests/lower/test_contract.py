@@ -67,7 +67,7 @@ def operand(draw, net, shape, dtype):
     return net.b.unary("abs", plain) if view == "computed" else plain
 
 
-@for_all(st.data(), quick=10, slow=300)
+@for_all(st.data(), quick=8, slow=200)
 def test_products(data):
     draw, net = data.draw, Net(data.draw(st.integers(0, 99)))
     dtype = draw(st.sampled_from([DType.F32, DType.F32, DType.F64, DType.I32]))
@@ -87,7 +87,7 @@ def test_products_of_every_type(dtype):
     check(net.graph())
 
 
-@for_all(st.data(), quick=10, slow=300)
+@for_all(st.data(), quick=8, slow=200)
 def test_convolutions(data):
     draw, net = data.draw, Net(data.draw(st.integers(0, 99)))
     dtype = draw(st.sampled_from([DType.F32, DType.F32, DType.F32, DType.F64, DType.I16]))
@@ -113,7 +113,7 @@ def test_convolutions(data):
     check(net.graph(y), passes=draw(st.booleans()))
 
 
-@for_all(st.data(), quick=10, slow=300)
+@for_all(st.data(), quick=8, slow=200)
 def test_depthwise_convolutions(data):
     draw, net = data.draw, Net(data.draw(st.integers(0, 99)))
     spatial, multiplier = draw(st.integers(1, 3)), draw(st.sampled_from([1, 1, 2, 3]))
@@ -134,15 +134,15 @@ def mixed_layer():
     """A product and two convolutions with every kind of tail: odd rows, columns and channels."""
     net = Net(3)
     b = net.b
-    y = b.apply(ops.Dot(), net.x(7, 23), net.c(23, 37))
-    y = b.binary("add", y, net.c(37))
+    y = b.apply(ops.Dot(), net.x(5, 7), net.c(7, 21))
+    y = b.binary("add", y, net.c(21))
     net.out(b.binary("mul", y, b.unary("sigmoid", y)))
     op = ops.Conv((1, 1), (0, 0), (0, 0), (1, 1), 1, True)
-    y = b.apply(op, net.x(2, 7, 6, 5), net.c(19, 5, 3, 3))
-    net.out(b.binary("max", b.binary("add", y, net.x(2, 5, 4, 19)), b.constant(0.0, DType.F32)))
+    y = b.apply(op, net.x(1, 5, 6, 3), net.c(11, 3, 3, 2))
+    net.out(b.binary("max", b.binary("add", y, net.x(1, 3, 5, 11)), b.constant(0.0, DType.F32)))
     op = ops.Conv((2, 1), (0, 0), (0, 0), (1, 2), 2, False)
-    net.out(b.apply(op, net.x(1, 6, 7, 9), net.x(8, 3, 3, 3)))
-    net.out(b.apply(ops.Dot(), net.x(2, 5, 8), net.x(2, 8, 11)))
+    net.out(b.apply(op, net.x(1, 6, 5, 7), net.x(6, 3, 3, 2)))
+    net.out(b.apply(ops.Dot(), net.x(2, 5, 3), net.x(2, 3, 9)))
     return net.graph()
 
 
@@ -186,7 +186,7 @@ def test_every_tiling_gives_the_same_bytes():
     graph = mixed_layer()
     inputs = inputs_of(graph)
     wanted = run_program(lowered(graph), inputs)
-    for options, target in itertools.product(TILINGS, (BASE, WIDE)):
+    for options, target in zip(TILINGS, itertools.cycle((BASE, WIDE, WIDE)), strict=False):
         with forced_recipe(tiling(*options)):
             program = lowered(graph, target)
         assert_same_bytes(run_program(program, inputs), wanted)

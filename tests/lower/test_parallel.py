@@ -83,7 +83,7 @@ def check_parts(graph, order, target=BASE):
 ORDERS = st.sampled_from([(0, 1), (1, 0), (2, 0, 1), (0, 3, 1, 2), tuple(reversed(range(17)))])
 
 
-@for_all(st.tuples(nets(), ORDERS), quick=20, slow=500)
+@for_all(st.tuples(nets(), ORDERS), quick=6, slow=200)
 def test_parts_of_random_graphs_in_any_order(case):
     graph, order = case
     check_parts(run_passes(graph), order)
@@ -106,7 +106,7 @@ def test_convolutions_norms_and_windows():
     net = Net()
     b = net.b
     op = ops.Conv((1, 1), (0, 0), (0, 0), (1, 1), 1, True)
-    y = swish(net, b.apply(op, net.x(2, 7, 6, 3), net.c(19, 3, 3, 3)))
+    y = swish(net, b.apply(op, net.x(2, 5, 6, 3), net.c(9, 3, 2, 2)))
     one = (1, 1, 1, 1)
     pool = ops.ReduceWindow("max", (1, 2, 2, 1), (1, 2, 2, 1), (0,) * 4, (0,) * 4, one)
     net.out(b.apply(pool, y))

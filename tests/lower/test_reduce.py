@@ -30,7 +30,7 @@ def around(draw, net, x):
     return x
 
 
-@for_all(st.data(), quick=25, slow=500)
+@for_all(st.data(), quick=12, slow=300)
 def test_reductions_over_any_axes(data):
     draw, net = data.draw, Net(data.draw(st.integers(0, 99)))
     shape = tuple(draw(st.lists(MANY_SIZES, max_size=4)))
@@ -99,7 +99,7 @@ def layer_norm(net, x, axes=(-1,)):
     return b.binary("mul", b.binary("div", centred, b.unary("sqrt", spread)), net.c(x.shape[-1]))
 
 
-@for_all(st.data(), quick=20, slow=400)
+@for_all(st.data(), quick=8, slow=200)
 def test_rows(data):
     draw, net = data.draw, Net(data.draw(st.integers(0, 99)))
     length = draw(st.integers(1, 40) | st.integers(1, 300))
@@ -140,6 +140,16 @@ def test_columns_are_the_same_on_every_target():
     net = Net()
     x = net.x(5, 75)
     check(net.graph(net.b.reduce("sum", x, [0], False)), targets=(BASE, WIDE, NEON))
+
+
+def test_rows_over_several_axes_in_a_home_or_under_a_view():
+    net = Net()
+    b = net.b
+    x = net.x(4, 3, 5)
+    y = layer_norm(net, b.transpose(x, (0, 2, 1)), (-2, -1))
+    net.out(b.apply(ops.Concat(2), softmax(net, x, (-2, -1)), x))
+    net.out(b.apply(ops.Pad((0, 1, 0), (0, 0, 2), 0.0), y))
+    check(net.graph(b.transpose(y, (2, 0, 1))))
 
 
 def test_a_reduction_of_a_stretched_constant():

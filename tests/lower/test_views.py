@@ -10,7 +10,7 @@ from aotc.graph.types import DType
 from aotc.loop.program import Role, Storage
 from aotc.lower.views import View, collapse, reshape_strides, row_major
 
-MANY = settings(max_examples=150, deadline=None)
+MANY = settings(max_examples=60, deadline=None)
 SHAPES = st.lists(st.integers(1, 5), max_size=4).map(tuple)
 
 
