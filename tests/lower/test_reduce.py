@@ -128,7 +128,7 @@ def test_norms_over_several_axes(make, axes):
     check(net.graph(make(net, net.x(3, 4, 17), axes)))
 
 
-@pytest.mark.parametrize("length", [1, 2, 15, 16, 17, 127, 128, 129, 300])
+@pytest.mark.parametrize("length", [1, 3, 16, 17, 128, 145])
 def test_rows_of_critical_lengths_are_the_same_on_every_target(length):
     net = Net()
     x = net.x(2, length)
