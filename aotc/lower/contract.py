@@ -59,7 +59,7 @@ def lower_contract(context: Context, group: Group) -> None:
     recipe = choose_contract(sizes, context.target)
     packed = None
     if operands.rhs.storage.role is Role.CONST:
-        packed = context.constant(_pack(operands, recipe), "packed")
+        packed = context.constant(pack(operands, recipe), "packed")
     writer = ContractWriter(group, epilogue, leaf_nodes, operands, recipe, packed)
     context.emit(writer.call())
 
@@ -223,7 +223,7 @@ def constant_array(view: View) -> np.ndarray:
     )
 
 
-def _pack(operands: Operands, recipe: ContractRecipe) -> np.ndarray:
+def pack(operands: Operands, recipe: ContractRecipe) -> np.ndarray:
     """Constant weights as [*batch][panel][depth][lanes of the panel], zero beyond the last channel.
 
     Batch axes along which the weights repeat stay of size 1.

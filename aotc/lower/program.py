@@ -16,13 +16,13 @@ from aotc.loop.ir import Kernel
 from aotc.loop.program import Call, Program, Role, Storage
 from aotc.loop.text import print_kernel
 from aotc.lower.context import Context
-from aotc.lower.contract import lower_contract
 from aotc.lower.indexing import INDEXING
 from aotc.lower.movement import assign_homes, lower_concat, lower_pad
 from aotc.lower.pointwise import lower_map
 from aotc.lower.reduce import lower_reduce, lower_rows
 from aotc.lower.views import View
 from aotc.lower.window import lower_depthwise, lower_window
+from aotc.lower.winograd import lower_contraction
 from aotc.target import Target
 
 Lowering = Callable[[Context, Group], None]
@@ -30,7 +30,7 @@ Lowering = Callable[[Context, Group], None]
 #: The lowering of every kind of group but MOVE.
 BY_KIND: Mapping[GroupKind, Lowering] = MappingProxyType(
     {
-        GroupKind.CONTRACT: lower_contract,
+        GroupKind.CONTRACT: lower_contraction,
         GroupKind.DEPTHWISE: lower_depthwise,
         GroupKind.WINDOW: lower_window,
         GroupKind.REDUCE: lower_reduce,
