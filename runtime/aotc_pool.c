@@ -7,11 +7,13 @@
 #include "aotc_pool.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
-/* Looks at a counter before going to sleep: some hundred microseconds. */
-enum { SPINS = 20000 };
+/* Looks at a counter: so many while others run on cores of their own (some hundred microseconds), then
+ * so many more that offer the core to whoever waits for one, before the thread goes to sleep. */
+enum { PATIENT_LOOKS = 4000, YIELDING_LOOKS = 200 };
 
 typedef struct counter {
     _Alignas(64) atomic_uint value;
@@ -49,10 +51,13 @@ static void relax(void)
 /* Returns when the counter is no longer `seen`. */
 static void await(pool *p, counter *c, unsigned seen)
 {
-    for (int i = 0; i < SPINS; i++) {
+    for (int i = 0; i < PATIENT_LOOKS + YIELDING_LOOKS; i++) {
         if (atomic_load_explicit(&c->value, memory_order_acquire) != seen)
             return;
-        relax();
+        if (i < PATIENT_LOOKS)
+            relax();
+        else
+            sched_yield();
     }
     pthread_mutex_lock(&p->lock);
     atomic_fetch_add(&c->sleepers, 1);

@@ -129,6 +129,11 @@ def _emit_threads_entry(
     task = f"{signature.name}_task"
     lines = [f'define i32 @{signature.run_threads}({head}) nounwind "no-builtins" {{']
     lines += _emit_checks(signature, plan, constants, threads=True)
+    if not any(has_parallel_loops(kernel.body) for kernel in symbols):
+        # nothing is worth sharing, so nobody is woken
+        arguments = ", ".join(f"ptr {param}" for param in params)
+        lines.append(f"  %status = call i32 @{signature.run}({arguments})")
+        return "\n".join([*lines, "  ret i32 %status", "}"])
     lines.append(f"  %record = alloca {record}, align 8")
     for number, param in enumerate((*params, "%pool")):
         lines.append(f"  %slot{number} = getelementptr ptr, ptr %record, i64 {number}")

@@ -15,7 +15,7 @@ from aotc.loop.ir import Alloc, For, Kernel, Kind, Stmt, Var
 from aotc.loop.program import Program
 
 #: Vector statements below which meeting at a barrier costs more than a share of the work saves.
-MIN_WORK = 2000
+MIN_WORK = 8000
 #: The numbers of threads for which the split should come out even.
 LIKELY_PARTS = (2, 4, 8)
 #: A split this even needs no deeper loop.

@@ -1,8 +1,8 @@
 """The CPU cost model: the sizes of a contraction and a target go in, a ContractRecipe comes out.
 
 The model counts cycles of the inner loop on a core that issues two vector FMAs and two loads a
-cycle with a latency of four: a tile of m pixels by n vectors costs, per depth step, about max(m*n/2,
-(m+n)/2, 5) cycles and what its loads cost beyond that.
+cycle with a latency of four: a tile of m pixels by n vectors costs, per depth step, about
+max(m*n/2, (m+n)/2, 5) cycles and what its loads cost beyond that.
 """
 
 from __future__ import annotations

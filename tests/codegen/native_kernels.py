@@ -22,8 +22,8 @@ def compile_native(kernel, cpu="native"):
 
 
 def run_object(object_bytes, arrays, parts=0):
-    """Calls ``kernel`` of an object with the addresses of the arrays, and for each of ``parts`` once
-    if its loops are to be shared."""
+    """Calls ``kernel`` of an object with the addresses of the arrays, once for each of ``parts`` if
+    its loops are to be shared."""
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine()
