@@ -1,4 +1,4 @@
-"""3x3 convolutions by Winograd's algorithm: a CONTRACT group goes in, one kernel call comes out.
+"""3x3 convolutions by Winograd's algorithm: a CONTRACT group goes in, kernel calls come out.
 
 An input tile d of (m+2)^2 elements and a filter g give m^2 results A^T ((G g G^T) * (B^T d B)) A,
 where * multiplies position by position; summed over the input channels that is one matrix product
@@ -8,9 +8,11 @@ Computations", 1980. All coefficients of A and B are exact in f32, and of the po
 +-3/2 lose least: the error on normal data is about twice that of the direct sum, against four times
 (at worst seven) with the usual +-1 and +-2.
 
-The kernel goes over strips of tile rows: transform the input, multiply, transform back through the
-epilogue; what a strip needs in between stays in the second-level cache. Strips, tiles of the matrix
-product and vector width leave the order of operations, and so the bytes, as they are.
+The work goes over strips of tile rows: transform the input, multiply, transform back through the
+epilogue; what a strip needs in between stays in the second-level cache. A single strip becomes
+three kernels, so that threads can share each step; several strips become a loop in one. Strips,
+tiles of the matrix product and vector width leave the order of operations, and so the bytes, as
+they are.
 """
 
 from __future__ import annotations
@@ -30,12 +32,12 @@ from aotc.graph.ir import Node
 from aotc.graph.types import DType
 from aotc.loop import index
 from aotc.loop.ir import Alloc, Bin, Buffer, Expr, Fma, Kind, Lit, Load, Space, Stmt, Store
-from aotc.loop.program import Call, Role
+from aotc.loop.program import Role
 from aotc.lower.context import Context
 from aotc.lower.contract import constant_array, lower_contract, pack
 from aotc.lower.contract_kernel import ContractWriter, Operands
 from aotc.lower.pointwise import evaluate_nodes, weight_of
-from aotc.lower.scope import KernelScope, loop, rest_lanes, vector
+from aotc.lower.scope import Access, KernelScope, loop, rest_lanes, vector
 from aotc.lower.views import View
 from aotc.schedule.cpu import ContractSizes, choose_contract
 from aotc.schedule.recipe import split_evenly
@@ -49,10 +51,10 @@ SKEW = 16
 
 
 def lower_contraction(context: Context, group: Group) -> None:
-    """Emits the kernel of a CONTRACT group by the algorithm that suits its shape."""
+    """Emits the kernels of a CONTRACT group by the algorithm that suits its shape."""
     tile = _tile_for(context, group)
     if tile:
-        context.emit(_Writer(context, group, tile).call())
+        _Writer(context, group, tile).emit()
     else:
         lower_contract(context, group)
 
@@ -181,6 +183,8 @@ class _Lanes:
 
 
 TileBody = Callable[[_Tile, _Lanes], list[Stmt]]
+#: One step for the strip of image ``n`` whose tiles begin in row ``first``.
+Step = Callable[[KernelScope, _Strips, Expr, Expr], list[Stmt]]
 
 
 def _spans(extent: int, tile: int) -> tuple[_Span, ...]:
@@ -193,7 +197,7 @@ def _spans(extent: int, tile: int) -> tuple[_Span, ...]:
 
 
 class _Writer:
-    """Writes the kernel of one convolution.
+    """Writes the kernels of one convolution.
 
     Its scratch: the transformed input [positions, 1, tiles of a strip, input channels] and the
     products [positions, 1, tiles of a strip, output channels].
@@ -215,7 +219,9 @@ class _Writer:
         self.columns = _spans(columns, tile)
         self.tile_columns = sum(span.count for span in self.columns)
         self.strips = self._cut(_spans(rows, tile))
-        self._open_scope()
+        self.most = max(strips.height for strips in self.strips) * self.tile_columns
+        self.transformed = self._scratch(self.inputs, "transformed")
+        self.products = self._scratch(self.outputs, "products")
         self._plan_products()
 
     def _cut(self, spans: tuple[_Span, ...]) -> list[_Strips]:
@@ -236,18 +242,6 @@ class _Writer:
             _Strips(span.start, span.count // rows, (_Span(0, rows, span.valid),))
             for span, rows in zip(spans, heights, strict=True)
         ]
-
-    def _open_scope(self) -> None:
-        self.most = max(strips.height for strips in self.strips) * self.tile_columns
-        self.transformed = self._scratch(self.inputs, "transformed")
-        self.products = self._scratch(self.outputs, "products")
-        self.scope = KernelScope()
-        views = (self.data_view, self.result_view, *self.leaf_views)
-        self.scope.reserve(*views, self.transformed, self.products)
-        # The first of the written parameters is the one that may take over a leaf's storage.
-        self.result = self.scope.access(self.result_view, write=True)
-        self.data = self.scope.access(self.data_view)
-        self.leaves = [self.scope.access(leaf) for leaf in self.leaf_views]
 
     def _scratch(self, channels: int, name: str) -> View:
         count = positions(self.tile)
@@ -276,12 +270,60 @@ class _Writer:
         operands = Operands(1, self.transformed, self.filters, self.products, ())
         self.packed = self.context.constant(pack(operands, self.recipe), "packed")
 
-    def call(self) -> Call:
-        """The kernel and its call."""
-        body = loop("n", self.batch, lambda n: [s for t in self.strips for s in self._go(n, t)])
+    def emit(self) -> None:
+        """Emits the kernel calls."""
+        label = self.group.label
+        steps: list[tuple[str, Step]] = [
+            (f"{label}_tiles", self._transform_input),
+            (label, self._multiply),
+            (f"{label}_untile", self._transform_products),
+        ]
+        if self.batch == sum(strips.count for strips in self.strips) == 1:
+            for name, step in steps:
+                scope = self._scope()
+                body = step(scope, self.strips[0], index.lit(0), index.lit(0))
+                reusable = self._reusable() if step == self._transform_products else []
+                self._emit(scope, name, body, reusable, independent=True)
+            return
+        scope = self._scope()
+        # The first of the written parameters is the one that may take over a leaf's storage.
+        scope.access(self.result_view, write=True)
+        everything = [step for _, step in steps]
+
+        def image(n: Expr) -> list[Stmt]:
+            return [s for strips in self.strips for s in self._go(scope, strips, everything, n)]
+
+        body = loop("n", self.batch, image)
+        self._emit(scope, label, body, self._reusable(), independent=False)
+
+    def _scope(self) -> KernelScope:
+        scope = KernelScope()
+        views = (self.data_view, self.result_view, *self.leaf_views)
+        scope.reserve(*views, self.transformed, self.products)
+        return scope
+
+    def _emit(
+        self,
+        scope: KernelScope,
+        name: str,
+        body: list[Stmt],
+        reusable: list[View],
+        independent: bool,
+    ) -> None:
         cut = "+".join(f"{strips.count}x{strips.height}" for strips in self.strips)
         recipe = f"winograd {self.tile}x{self.tile} tile rows {cut} {self.recipe}"
-        return self.scope.call(self.group.label, body, self._reusable(), recipe)
+        self.context.emit(scope.call(name, body, reusable, recipe, independent))
+
+    def _go(
+        self, scope: KernelScope, strips: _Strips, steps: Sequence[Step], n: Expr
+    ) -> list[Stmt]:
+        """All ``steps`` of all ``strips`` of image ``n``."""
+
+        def strip(s: Expr) -> list[Stmt]:
+            first = index.add(index.mul(s, strips.height), index.lit(strips.start))
+            return [stmt for step in steps for stmt in step(scope, strips, n, first)]
+
+        return loop("s", strips.count, strip)
 
     def _reusable(self) -> list[View]:
         """Leaves that the result may overwrite: the same view, each element read before it
@@ -295,23 +337,11 @@ class _Writer:
             and leaf.storage is not self.data_view.storage
         ]
 
-    def _go(self, n: Expr, strips: _Strips) -> list[Stmt]:
-        """All ``strips`` of image ``n``."""
-
-        def strip(s: Expr) -> list[Stmt]:
-            first = index.add(index.mul(s, strips.height), index.lit(strips.start))
-            forth = functools.partial(self._transform_input, n)
-            back = functools.partial(self._transform_products, n)
-            return [
-                *self._tiles(strips, first, self.inputs, forth),
-                *self._multiply(strips.height * self.tile_columns),
-                *self._tiles(strips, first, self.outputs, back),
-            ]
-
-        return loop("s", strips.count, strip)
-
-    def _multiply(self, tiles: int) -> list[Stmt]:
-        """The products of all positions of a strip."""
+    def _multiply(
+        self, scope: KernelScope, strips: _Strips, n: Expr, first: Expr
+    ) -> list[Stmt]:
+        """The products of all positions of a strip, wherever it is."""
+        tiles = strips.height * self.tile_columns
         recipe = self.recipe
         if tiles != self.most:
             largest = max(segment.size for segment in recipe.columns)
@@ -321,9 +351,7 @@ class _Writer:
             for view in (self.transformed, self.products)
         )
         operands = Operands(1, lhs, self.filters, result, ())
-        return ContractWriter(
-            self.group, (), (), operands, recipe, self.packed, self.scope
-        ).body()
+        return ContractWriter(self.group, (), (), operands, recipe, self.packed, scope).body()
 
     def _tiles(
         self, strips: _Strips, first: Expr, channels: int, body: TileBody
@@ -362,11 +390,19 @@ class _Writer:
             stmts += body(_Lanes(index.lit(full * self.lanes), rest, width))
         return stmts
 
-    def _transform_input(self, n: Expr, tile: _Tile, lanes: _Lanes) -> list[Stmt]:
+    def _transform_input(
+        self, scope: KernelScope, strips: _Strips, n: Expr, first: Expr
+    ) -> list[Stmt]:
+        data, target = scope.access(self.data_view), scope.access(self.transformed, write=True)
+        body = functools.partial(self._tile_in, data, target, n)
+        return self._tiles(strips, first, self.inputs, body)
+
+    def _tile_in(
+        self, data: Access, target: Access, n: Expr, tile: _Tile, lanes: _Lanes
+    ) -> list[Stmt]:
         """B^T d B of one tile; inputs that only results beyond the edge would use count as 0."""
         side = self.side
         half = Buffer("half", DType.F32, side * side * lanes.width, Space.REGISTER)
-        target = self.scope.access(self.transformed, write=True)
 
         def lane(v: Expr) -> list[Stmt]:
             channel = index.add(lanes.first, v)
@@ -374,7 +410,7 @@ class _Writer:
             def read(i: int, j: int) -> Expr:
                 if i >= tile.rows + 2 or j >= tile.columns + 2:
                     return _number(0.0)
-                return self.data.load((n, index.add(tile.y, i), index.add(tile.x, j), channel))
+                return data.load((n, index.add(tile.y, i), index.add(tile.x, j), channel))
 
             def cell(i: int, j: int) -> Expr:
                 return index.add(v, (i * side + j) * lanes.width)
@@ -392,7 +428,24 @@ class _Writer:
 
         return [Alloc(half, (lanes.sweep(lane),))]
 
-    def _transform_products(self, n: Expr, tile: _Tile, lanes: _Lanes) -> list[Stmt]:
+    def _transform_products(
+        self, scope: KernelScope, strips: _Strips, n: Expr, first: Expr
+    ) -> list[Stmt]:
+        target = scope.access(self.result_view, write=True)
+        products = scope.access(self.products)
+        leaves = [scope.access(leaf) for leaf in self.leaf_views]
+        body = functools.partial(self._tile_out, products, leaves, target, n)
+        return self._tiles(strips, first, self.outputs, body)
+
+    def _tile_out(
+        self,
+        products: Access,
+        leaves: Sequence[Access],
+        target: Access,
+        n: Expr,
+        tile: _Tile,
+        lanes: _Lanes,
+    ) -> list[Stmt]:
         """A^T m A of one tile, through the epilogue."""
         # Expensive epilogues run in a loop over the results of the tile: in line they would bloat
         # the code.
@@ -407,10 +460,10 @@ class _Writer:
                 row, column = index.add(tile.y, i), index.add(tile.x, j)
                 where = (n, row, column, index.add(lanes.first, v))
                 values: dict[Node, Expr] = {self.group.anchor: Load(done, index.add(at, v))}
-                for node, leaf in zip(self.leaf_nodes, self.leaves, strict=True):
+                for node, leaf in zip(self.leaf_nodes, leaves, strict=True):
                     values[node] = leaf.load(where)
                 values = evaluate_nodes(self.epilogue, values)
-                return [self.result.store(where, values[self.group.result])]
+                return [target.store(where, values[self.group.result])]
 
             return [lanes.sweep(lane)]
 
@@ -418,13 +471,12 @@ class _Writer:
         put = loop(
             "i", tile.rows, lambda i: loop("j", tile.columns, lambda j: finish(i, j), kind), kind
         )
-        return [Alloc(done, (*self._sums(tile, lanes, done), *put))]
+        return [Alloc(done, (*self._sums(products, tile, lanes, done), *put))]
 
-    def _sums(self, tile: _Tile, lanes: _Lanes, done: Buffer) -> list[Stmt]:
+    def _sums(self, products: Access, tile: _Tile, lanes: _Lanes, done: Buffer) -> list[Stmt]:
         """A^T m A of one tile, into ``done`` [rows, columns, lanes]."""
         side = self.side
         half = Buffer("half", DType.F32, self.tile * side * lanes.width, Space.REGISTER)
-        products = self.scope.access(self.products)
 
         def lane(v: Expr) -> list[Stmt]:
             channel = index.add(lanes.first, v)
