@@ -51,7 +51,7 @@ def test_reductions_over_any_axes(data):
 @pytest.mark.parametrize("dtype", NUMBERS)
 def test_every_function_on_every_type(dtype):
     net = Net()
-    for shape, axes in (((4, 21), [1]), ((4, 21), [0]), ((3, 4, 5), [0, 2]), ((2, 3), [0, 1])):
+    for shape, axes in (((2, 19), [1]), ((3, 9), [0]), ((2, 3, 3), [0, 2])):
         x = net.x(*shape, dtype=dtype)
         for fn in ("sum", "prod", "max", "min"):
             if fn != "prod" or not dtype.is_float:
@@ -125,10 +125,10 @@ def test_rows(data):
 @pytest.mark.parametrize("make", [softmax, layer_norm])
 def test_norms_over_several_axes(make, axes):
     net = Net()
-    check(net.graph(make(net, net.x(3, 4, 17), axes)))
+    check(net.graph(make(net, net.x(2, 3, 17), axes)))
 
 
-@pytest.mark.parametrize("length", [1, 3, 16, 17, 128, 145])
+@pytest.mark.parametrize("length", [1, 16, 17, 145])
 def test_rows_of_critical_lengths_are_the_same_on_every_target(length):
     net = Net()
     x = net.x(2, length)
