@@ -184,6 +184,7 @@ class _RowWriter:
         self.saved = self._node_to_save()
         self.available: set[Node | None] = set()
         self.scalars: dict[Node, Buffer] = {}
+        # Only the last pass writes, each element after its last read, unless a row is saved early.
         self.reusable = [
             v
             for v in views
@@ -191,7 +192,7 @@ class _RowWriter:
             and context.view(group.result).covers_storage
             and v.storage.size_bytes == out.storage.size_bytes
             and self.is_full(group.result)
-            and len(self._passes()) == 1
+            and self.saved is None
         ]
 
     def is_full(self, node: Node) -> bool:
@@ -247,9 +248,7 @@ class _RowWriter:
     def emit(self) -> None:
         """Emits the call, and a copy when the result's home is scattered."""
         body = self._rows((), self.outer)
-        # a saved row overwrites the result before the last pass has read its operands
-        reusable = self.reusable if self.saved is None else []
-        self.context.emit(self.scope.call(self.group.label, body, reusable, independent=True))
+        self.context.emit(self.scope.call(self.group.label, body, self.reusable, independent=True))
         if self.beside is not None:
             self.context.copy(self.beside, self.context.view(self.group.result))
 
