@@ -15,7 +15,7 @@ import llvmlite.binding as llvm
 import numpy as np
 
 from aotc.artifact.bundle import Bundle, save_bundle
-from aotc.artifact.weights import ObjectImage, weights_file_chunks
+from aotc.artifact.weights import weights_file_chunks
 from aotc.codegen.entry import WEIGHTS_HEADER_BYTES
 from aotc.codegen.signature import (
     WEIGHTS_ALIGNMENT,
@@ -123,7 +123,7 @@ class CompiledModel:
         signature = self.signature
         code = self._load()
         inputs = [
-            _fit(param, value)
+            fit_input(param, value)
             for param, value in zip(
                 signature.inputs, _arrange(signature.inputs, arrays, named), strict=True
             )
@@ -140,7 +140,7 @@ class CompiledModel:
             entry = code.run_threads
             pointers.append(self._pool.address)
 
-        def run(_alive: object = (inputs, workspace, self._pool)) -> tuple[np.ndarray, ...]:
+        def run(_alive: object = (inputs, workspace, code, self._pool)) -> tuple[np.ndarray, ...]:
             status = Status(entry(*pointers))
             if status is not Status.OK:
                 raise AotcError(f"the model returned {status.name}: {status.sentence}")
@@ -151,14 +151,14 @@ class CompiledModel:
     def _workspace(self) -> np.ndarray:
         found: np.ndarray | None = getattr(self._scratch, "workspace", None)
         if found is None:
-            found = _aligned_bytes(self.plan.arena_bytes, WORKSPACE_ALIGNMENT)
+            found = aligned_bytes(self.plan.arena_bytes, WORKSPACE_ALIGNMENT)
             self._scratch.workspace = found
         return found
 
     def _load(self) -> _LoadedCode:
         with self._lock:
             if self._code is None:
-                _check_host(self.target)
+                check_host(self.target)
                 self._code = _LoadedCode(self.bundle)
             return self._code
 
@@ -169,12 +169,12 @@ class _LoadedCode:
 
     def __init__(self, bundle: Bundle) -> None:
         signature = bundle.signature
-        self._engine = _link(bundle.image)
+        self._engine = link_object(bundle.image.to_bytes())
         address = self._engine.get_function_address(signature.run)
         self.weights: np.ndarray | None = None
         if bundle.weights is not None:
             size_bytes = WEIGHTS_HEADER_BYTES + bundle.weights.size_bytes
-            self.weights = _aligned_bytes(size_bytes, WEIGHTS_ALIGNMENT)
+            self.weights = aligned_bytes(size_bytes, WEIGHTS_ALIGNMENT)
             position = 0
             for chunk in weights_file_chunks(bundle.weights):
                 self.weights[position : position + len(chunk)] = np.frombuffer(chunk, np.uint8)
@@ -194,18 +194,18 @@ def _initialize() -> None:
     llvm.initialize_native_asmprinter()
 
 
-def _link(image: ObjectImage) -> llvm.ExecutionEngine:
+def link_object(data: bytes) -> llvm.ExecutionEngine:
     """LLVM's run-time linker with the object in it, relocated and ready; no file is involved."""
     _initialize()
     machine = llvm.Target.from_default_triple().create_target_machine()
     # One block for the whole object (lmm), so that code reaches its constants wherever memory lies.
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine, use_lmm=True)
-    engine.add_object_file(llvm.ObjectFileRef.from_data(image.to_bytes()))
+    engine.add_object_file(llvm.ObjectFileRef.from_data(data))
     engine.finalize_object()
     return engine
 
 
-def _check_host(target: Target) -> None:
+def check_host(target: Target) -> None:
     """UsageError when this machine cannot run code for ``target``, before it crashes on it."""
     machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(
         platform.machine().lower(), platform.machine().lower()
@@ -236,7 +236,7 @@ def _arrange(params: tuple[Param, ...], arrays: tuple[Any, ...], named: Mapping[
     return found
 
 
-def _fit(param: Param, value: Any) -> np.ndarray:
+def fit_input(param: Param, value: Any) -> np.ndarray:
     """``value`` as a dense, aligned array; UsageError unless it has the model's type and shape."""
     array = np.asarray(value)
     if array.dtype != param.type.dtype.numpy:
@@ -252,7 +252,8 @@ def _fit(param: Param, value: Any) -> np.ndarray:
     return np.require(array, requirements=["C", "A"]).reshape(param.type.dims)
 
 
-def _aligned_bytes(size_bytes: int, alignment: int) -> np.ndarray:
+def aligned_bytes(size_bytes: int, alignment: int) -> np.ndarray:
+    """Fresh memory, uint8 [size_bytes], at a multiple of ``alignment``."""
     raw = np.empty(size_bytes + alignment, np.uint8)
     start = -raw.ctypes.data % alignment
     return raw[start : start + size_bytes]

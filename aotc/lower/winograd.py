@@ -9,8 +9,8 @@ Computations", 1980. All coefficients of A and B are exact in f32, and of the po
 (at worst seven) with the usual +-1 and +-2.
 
 The work goes over strips of tile rows: transform the input, multiply, transform back through the
-epilogue; what a strip needs in between stays in the second-level cache. A single strip becomes
-three kernels, so that threads can share each step; several strips become a loop in one. Strips,
+epilogue; what a strip needs in between stays in the second-level cache. Each step of a strip is a
+call of its own, so that threads can share it; strips of one height share their kernels. Strips,
 tiles of the matrix product and vector width leave the order of operations, and so the bytes, as
 they are. As in every algorithm of this kind, one infinity or NaN in a tile's input spoils the whole
 tile, not just the results that the direct sum would make of it.
@@ -187,9 +187,19 @@ class _Lanes:
         return index.add(index.mul(number, self.width), v)
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where one strip lies: its rows of the data [1, rows + 2, columns + 2, input channels], and of
+    the result and the operands of the epilogue [1, rows, columns, output channels]."""
+
+    data: View
+    result: View
+    leaves: tuple[View, ...]
+
+
 TileBody = Callable[[_Tile, _Lanes], list[Stmt]]
-#: One step for a strip of image ``n`` (third) whose tiles begin in row ``first`` (last).
-Step = Callable[[KernelScope, _Strips, Expr, Expr], list[Stmt]]
+#: One step for a strip at a place.
+Step = Callable[[KernelScope, _Strips, _Place], list[Stmt]]
 
 
 def _space_for(kind: Kind) -> Space:
@@ -288,52 +298,42 @@ class _Writer:
             (label, self._multiply),
             (f"{label}_untile", self._transform_products),
         ]
-        if self.batch == sum(strips.count for strips in self.strips) == 1:
-            for name, step in steps:
-                scope = self._scope()
-                body = step(scope, self.strips[0], index.lit(0), index.lit(0))
-                reusable = self._reusable() if step == self._transform_products else []
-                self._emit(scope, name, body, reusable, independent=True)
-            return
-        scope = self._scope()
-        # The first of the written parameters is the one that may take over a leaf's storage.
-        scope.access(self.result_view, write=True)
-        everything = [step for _, step in steps]
+        whole = self.batch == sum(strips.count for strips in self.strips) == 1
+        for n in range(self.batch):
+            for strips, first in self._firsts():
+                place = self._place(n, first, strips)
+                for name, step in steps:
+                    scope = KernelScope()
+                    views = (place.data, place.result, *place.leaves)
+                    scope.reserve(*views, self.transformed, self.products)
+                    body = step(scope, strips, place)
+                    last = step == self._transform_products
+                    self._emit(scope, name, body, self._reusable() if whole and last else [])
 
-        def image(n: Expr) -> list[Stmt]:
-            return [s for strips in self.strips for s in self._go(scope, strips, everything, n)]
+    def _firsts(self) -> list[tuple[_Strips, int]]:
+        """Every strip: its kind and its first row of tiles."""
+        return [
+            (strips, strips.start + number * strips.height)
+            for strips in self.strips
+            for number in range(strips.count)
+        ]
 
-        body = loop("n", self.batch, image)
-        self._emit(scope, label, body, self._reusable(), independent=False)
+    def _place(self, n: int, first: int, strips: _Strips) -> _Place:
+        rows = sum(span.count * span.valid for span in strips.rows)
+        start = (n, first * self.tile, 0, 0)
 
-    def _scope(self) -> KernelScope:
-        scope = KernelScope()
-        views = (self.data_view, self.result_view, *self.leaf_views)
-        scope.reserve(*views, self.transformed, self.products)
-        return scope
+        def cut(view: View, height: int) -> View:
+            return view.interior(start, (1, height, *view.shape[2:]))
+
+        leaves = tuple(cut(leaf, rows) for leaf in self.leaf_views)
+        return _Place(cut(self.data_view, rows + 2), cut(self.result_view, rows), leaves)
 
     def _emit(
-        self,
-        scope: KernelScope,
-        name: str,
-        body: list[Stmt],
-        reusable: list[View],
-        independent: bool,
+        self, scope: KernelScope, name: str, body: list[Stmt], reusable: list[View]
     ) -> None:
         cut = "+".join(f"{strips.count}x{strips.height}" for strips in self.strips)
         recipe = f"winograd {self.tile}x{self.tile} tile rows {cut} {self.recipe}"
-        self.context.emit(scope.call(name, body, reusable, recipe, independent))
-
-    def _go(
-        self, scope: KernelScope, strips: _Strips, steps: Sequence[Step], n: Expr
-    ) -> list[Stmt]:
-        """All ``steps`` of all ``strips`` of image ``n``."""
-
-        def strip(s: Expr) -> list[Stmt]:
-            first = index.add(index.mul(s, strips.height), index.lit(strips.start))
-            return [stmt for step in steps for stmt in step(scope, strips, n, first)]
-
-        return loop("s", strips.count, strip)
+        self.context.emit(scope.call(name, body, reusable, recipe, independent=True))
 
     def _reusable(self) -> list[View]:
         """Leaves that the result may overwrite: the same view, each element read before it
@@ -347,9 +347,7 @@ class _Writer:
             and leaf.storage is not self.data_view.storage
         ]
 
-    def _multiply(
-        self, scope: KernelScope, strips: _Strips, n: Expr, first: Expr
-    ) -> list[Stmt]:
+    def _multiply(self, scope: KernelScope, strips: _Strips, place: _Place) -> list[Stmt]:
         """Step 2: the products of every position, wherever the strip is."""
         tiles = strips.height * self.tile_columns
         recipe = self.recipe
@@ -363,17 +361,14 @@ class _Writer:
         operands = Operands(1, lhs, self.filters, result, ())
         return ContractWriter(self.group, (), (), operands, recipe, self.packed, scope).body()
 
-    def _tiles(
-        self, strips: _Strips, first: Expr, channels: int, body: TileBody
-    ) -> list[Stmt]:
-        """``body`` for every tile and vector of ``channels`` of the strip whose tiles begin in
-        row ``first``."""
+    def _tiles(self, strips: _Strips, channels: int, body: TileBody) -> list[Stmt]:
+        """``body`` for every tile of a strip and every vector of ``channels``."""
 
         def tile(rows: _Span, columns: _Span, r: Expr, c: Expr) -> list[Stmt]:
             row = index.add(r, index.lit(rows.start))
             column = index.add(c, index.lit(columns.start))
             at = index.add(index.mul(row, self.tile_columns), column)
-            y = index.mul(index.add(first, row), self.tile)
+            y = index.mul(row, self.tile)
             x = index.mul(column, self.tile)
             place = _Tile(at, y, x, rows.valid, columns.valid)
             return self._channels(channels, functools.partial(body, place))
@@ -401,12 +396,12 @@ class _Writer:
         return stmts
 
     def _transform_input(
-        self, scope: KernelScope, strips: _Strips, n: Expr, first: Expr
+        self, scope: KernelScope, strips: _Strips, place: _Place
     ) -> list[Stmt]:
         """Step 1: B^T d B of every tile."""
-        data, target = scope.access(self.data_view), scope.access(self.transformed, write=True)
-        body = functools.partial(self._tile_in, data, target, n)
-        return self._tiles(strips, first, self.inputs, body)
+        data, target = scope.access(place.data), scope.access(self.transformed, write=True)
+        body = functools.partial(self._tile_in, data, target)
+        return self._tiles(strips, self.inputs, body)
 
     def _kind(self, tile: _Tile) -> Kind:
         """How the rows and columns of a transform are gone through: in line where a tile fits the
@@ -417,7 +412,7 @@ class _Writer:
         return Kind.UNROLLED if fits and whole else Kind.SERIAL
 
     def _tile_in(
-        self, data: Access, target: Access, n: Expr, tile: _Tile, lanes: _Lanes
+        self, data: Access, target: Access, tile: _Tile, lanes: _Lanes
     ) -> list[Stmt]:
         """One tile of step 1; inputs that only results beyond the edge would use count as 0."""
         side, kind = self.side, self._kind(tile)
@@ -430,7 +425,7 @@ class _Writer:
             def lane(v: Expr) -> list[Stmt]:
                 x, channel = index.add(tile.x, j), index.add(lanes.first, v)
                 d = [
-                    data.load((n, index.add(tile.y, i), x, channel))
+                    data.load((index.lit(0), index.add(tile.y, i), x, channel))
                     if known and i < tile.rows + 2
                     else _number(0.0)
                     for i in range(side)
@@ -461,21 +456,20 @@ class _Writer:
         return [Alloc(half, (*body, *loop("i", side, row, kind)))]
 
     def _transform_products(
-        self, scope: KernelScope, strips: _Strips, n: Expr, first: Expr
+        self, scope: KernelScope, strips: _Strips, place: _Place
     ) -> list[Stmt]:
         """Step 3: A^T m A of every tile, through the epilogue."""
-        target = scope.access(self.result_view, write=True)
+        target = scope.access(place.result, write=True)
         products = scope.access(self.products)
-        leaves = [scope.access(leaf) for leaf in self.leaf_views]
-        body = functools.partial(self._tile_out, products, leaves, target, n)
-        return self._tiles(strips, first, self.outputs, body)
+        leaves = [scope.access(leaf) for leaf in place.leaves]
+        body = functools.partial(self._tile_out, products, leaves, target)
+        return self._tiles(strips, self.outputs, body)
 
     def _tile_out(
         self,
         products: Access,
         leaves: Sequence[Access],
         target: Access,
-        n: Expr,
         tile: _Tile,
         lanes: _Lanes,
     ) -> list[Stmt]:
@@ -492,7 +486,7 @@ class _Writer:
 
             def lane(v: Expr) -> list[Stmt]:
                 row, column = index.add(tile.y, i), index.add(tile.x, j)
-                where = (n, row, column, index.add(lanes.first, v))
+                where = (index.lit(0), row, column, index.add(lanes.first, v))
                 values: dict[Node, Expr] = {self.group.anchor: Load(done, lanes.cell(at, v))}
                 for node, leaf in zip(self.leaf_nodes, leaves, strict=True):
                     values[node] = leaf.load(where)
