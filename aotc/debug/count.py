@@ -1,0 +1,65 @@
+"""Kernels in, what they compute and touch out: arithmetic and bytes, counted by walking the loops.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from aotc.loop.ir import Alloc, Bin, Buffer, Expr, Fma, For, Kernel, Load, Space, Stmt, Store, Un
+from aotc.loop.walk import post_order
+
+
+def count_flop(kernel: Kernel) -> int:
+    """Floating-point operations of one call: an Fma is two, other arithmetic on floats one, in
+    every active lane; comparisons, choices and conversions are none."""
+    return _flop(kernel.body)
+
+
+def count_bytes(kernel: Kernel) -> int:
+    """Bytes of memory that one call touches: what it reads and what it writes of each parameter,
+    at most the whole parameter each, however often it comes back to an element."""
+    reads: Counter[Buffer] = Counter()
+    writes: Counter[Buffer] = Counter()
+    _count_accesses(kernel.body, 1, reads, writes)
+    return sum(
+        min(times, buffer.elems) * buffer.dtype.size_bytes
+        for counter in (reads, writes)
+        for buffer, times in counter.items()
+        if buffer.space is Space.GLOBAL
+    )
+
+
+def _flop(stmts: Sequence[Stmt]) -> int:
+    total = 0
+    for stmt in stmts:
+        match stmt:
+            case Store(index=index, value=value):
+                total += sum(_flop_of(expr) for expr in post_order((index, value)))
+            case For(extent=extent, body=body):
+                total += extent * _flop(body)
+            case Alloc(body=body):
+                total += _flop(body)
+    return total
+
+
+def _flop_of(expr: Expr) -> int:
+    if not isinstance(expr, (Fma, Bin, Un)) or not expr.dtype.is_float:
+        return 0
+    return 2 if isinstance(expr, Fma) else 1
+
+
+def _count_accesses(
+    stmts: Sequence[Stmt], times: int, reads: Counter[Buffer], writes: Counter[Buffer]
+) -> None:
+    for stmt in stmts:
+        match stmt:
+            case Store(buffer=buffer, index=index, value=value):
+                writes[buffer] += times
+                for expr in post_order((index, value)):
+                    if isinstance(expr, Load):
+                        reads[expr.buffer] += times
+            case For(extent=extent, body=body):
+                _count_accesses(body, times * extent, reads, writes)
+            case Alloc(body=body):
+                _count_accesses(body, times, reads, writes)

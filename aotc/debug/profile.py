@@ -1,0 +1,161 @@
+"""A Program, its MemoryPlan and inputs in, time, arithmetic and bytes of every kernel out.
+
+Each call is timed where it stands in the order of the run, in the memory that the plan gives it, so
+that it finds the caches as a run leaves them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aotc.codegen.emit import emit_kernel
+from aotc.codegen.machine import compile_module
+from aotc.compiled import aligned_bytes, check_host, link_object
+from aotc.debug.count import count_bytes, count_flop
+from aotc.debug.peak import fma_kernel, sweep_kernel
+from aotc.loop.ir import Kernel
+from aotc.loop.program import Program, Role, Storage
+from aotc.memory.arena import MemoryPlan
+from aotc.target import Target
+
+_ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """One kernel: seconds, flop and bytes are of all its calls in one run together."""
+
+    name: str
+    recipe: str
+    calls: int
+    seconds: float
+    flop: int
+    bytes_touched: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The kernels, slowest first, and what one core reaches: FLOP and bytes per second."""
+
+    kernels: tuple[KernelTime, ...]
+    peak_flops: float
+    bandwidth: float
+    rounds: int
+
+
+def profile_program(
+    program: Program,
+    plan: MemoryPlan,
+    target: Target,
+    inputs: Mapping[str, np.ndarray],
+    *,
+    budget_seconds: float = 1.0,
+) -> Profile:
+    """Times each kernel of ``program`` on one thread: the least of several rounds of whole runs.
+
+    ``inputs`` are arrays of the program's types by input name. UsageError when this machine cannot
+    run code for ``target``.
+    """
+    check_host(target)
+    memory = _Memory(program, plan, inputs)
+    calls = [
+        (call.kernel, [memory.address(a.storage) + a.offset_bytes for a in call.args])
+        for call in program.calls
+    ]
+    best, rounds = _least_seconds(calls, target, budget_seconds)
+    peak, bandwidth = _measure_machine(target)
+    totals: dict[Kernel, tuple[int, float]] = {}
+    for (kernel, _), seconds in zip(calls, best, strict=True):
+        count, total = totals.get(kernel, (0, 0.0))
+        totals[kernel] = (count + 1, total + seconds)
+    kernels = [
+        KernelTime(k.name, k.recipe, n, s, n * count_flop(k), n * count_bytes(k))
+        for k, (n, s) in totals.items()
+    ]
+    kernels.sort(key=lambda kernel: -kernel.seconds)
+    return Profile(tuple(kernels), peak, bandwidth, rounds)
+
+
+class _Memory:
+    """Homes of all storages: the workspace as planned, everything else by itself."""
+
+    def __init__(
+        self, program: Program, plan: MemoryPlan, inputs: Mapping[str, np.ndarray]
+    ) -> None:
+        self._plan = plan
+        self._workspace = aligned_bytes(plan.arena_bytes, _ALIGNMENT)
+        self._homes: dict[Storage, np.ndarray] = {}
+        for name, _, storage in program.inputs:
+            self._fill(storage, inputs[name])
+        for _, _, storage in program.outputs:
+            self._homes.setdefault(storage, aligned_bytes(storage.size_bytes, _ALIGNMENT))
+        for storage in program.storages(Role.CONST):
+            assert storage.data is not None
+            self._fill(storage, storage.data)
+
+    def _fill(self, storage: Storage, values: np.ndarray) -> None:
+        home = aligned_bytes(storage.size_bytes, _ALIGNMENT)
+        home[:] = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+        self._homes[storage] = home
+
+    def address(self, storage: Storage) -> int:
+        if storage.role is Role.ARENA:
+            return int(self._workspace.ctypes.data) + self._plan.offsets[storage]
+        return int(self._homes[storage].ctypes.data)
+
+
+def _least_seconds(
+    calls: Sequence[tuple[Kernel, Sequence[int]]], target: Target, budget_seconds: float
+) -> tuple[list[float], int]:
+    """Seconds of each call, the least of all rounds, without what calling from Python costs."""
+    symbols = {kernel: f"kernel{i}" for i, kernel in enumerate(dict.fromkeys(k for k, _ in calls))}
+    parts = [f'target triple = "{target.triple}"']
+    parts += [emit_kernel(kernel, target, symbol) for kernel, symbol in symbols.items()]
+    # The addresses are part of the code, so that all calls cost Python the same: that of nothing.
+    parts.append("define void @nothing() nounwind {\n  ret void\n}")
+    for number, (kernel, addresses) in enumerate(calls):
+        args = ", ".join(f"ptr inttoptr (i64 {address} to ptr)" for address in addresses)
+        body = f"  call void @{symbols[kernel]}({args})\n  ret void"
+        parts.append(f"define void @call{number}() nounwind {{\n{body}\n}}")
+    engine = link_object(compile_module("\n\n".join(parts), target))
+
+    def function(symbol: str) -> Callable[[], None]:
+        return ctypes.CFUNCTYPE(None)(engine.get_function_address(symbol))
+
+    nothing = function("nothing")
+    overhead = min(_seconds(nothing) for _ in range(200))
+    functions = [function(f"call{number}") for number in range(len(calls))]
+    best = [float("inf")] * len(functions)
+    deadline = time.perf_counter() + budget_seconds
+    rounds = 0
+    while rounds < 5 or (rounds < 400 and time.perf_counter() < deadline):
+        for number, run in enumerate(functions):
+            best[number] = min(best[number], _seconds(run))
+        rounds += 1
+    return [max(seconds - overhead, 1e-9) for seconds in best], rounds
+
+
+def _seconds(function: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def _measure_machine(target: Target) -> tuple[float, float]:
+    """FLOP per second from registers and bytes per second from memory, of one core."""
+    rates = []
+    for kernel, budget, count in (
+        (fma_kernel(target), 0.1, count_flop),
+        (sweep_kernel(target), 0.2, count_bytes),
+    ):
+        # Ones, not zeros: pages never written to are all one page, which a cache holds.
+        arrays = [np.ones(buffer.elems, np.float32) for buffer in kernel.params]
+        call = (kernel, [int(array.ctypes.data) for array in arrays])
+        (seconds,), _ = _least_seconds([call], target, budget)
+        rates.append(count(kernel) / seconds)
+    return rates[0], rates[1]
