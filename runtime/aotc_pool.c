@@ -27,6 +27,7 @@ typedef struct pool {
     atomic_int stopping;
     void (*task)(void *arg, int part, int parts);
     void *arg;
+    pthread_mutex_t turn; /* held for a run: threads that share the pool take turns */
     counter go;      /* one step for each run */
     counter arrived; /* generation of the barrier */
     _Alignas(64) atomic_int waiting; /* parts at the barrier of this generation */
@@ -107,11 +108,13 @@ static void *work(void *arg)
 static void run(void *self, void (*task)(void *arg, int part, int parts), void *arg)
 {
     pool *p = self;
+    pthread_mutex_lock(&p->turn);
     p->task = task;
     p->arg = arg;
     advance(p, &p->go);
     task(arg, 0, p->parts);
     barrier(p);
+    pthread_mutex_unlock(&p->turn);
 }
 
 void aotc_pool_destroy(aotc_pool *face)
@@ -125,6 +128,7 @@ void aotc_pool_destroy(aotc_pool *face)
         pthread_join(p->workers[i].thread, NULL);
     pthread_cond_destroy(&p->wake);
     pthread_mutex_destroy(&p->lock);
+    pthread_mutex_destroy(&p->turn);
     free(p->workers);
     free(p);
 }
@@ -138,6 +142,7 @@ aotc_pool *aotc_pool_create(int threads)
         return NULL;
     *p = (pool){.parts = threads};
     p->face = (aotc_pool){p, run, barrier};
+    pthread_mutex_init(&p->turn, NULL);
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
     p->workers = calloc((size_t)threads, sizeof *p->workers);

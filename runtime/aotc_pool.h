@@ -21,7 +21,7 @@ typedef struct aotc_pool {
 #endif
 
 /* Starts a pool of `threads` threads, the caller's own among them. NULL when memory or threads are
- * short, or threads < 1. One run at a time; the pool may be used by any thread. */
+ * short, or threads < 1. Any thread may use the pool; runs of several at once take turns. */
 aotc_pool *aotc_pool_create(int threads);
 
 /* Ends the threads and frees the pool. NULL is allowed. */
