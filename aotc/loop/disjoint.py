@@ -3,6 +3,7 @@ out."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from aotc.loop.index import Affine, affine, extents_of
@@ -53,7 +54,7 @@ def _separate(
     spans = [_spans(form, inner) for form in forms]
     lowest = min(start for start, _ in spans)
     highest = max(start + sum(s * d for s, d in digits.items()) for start, digits in spans)
-    if highest - lowest < abs(step):
+    if highest - lowest < abs(step) or _separate_in_blocks(abs(step), extent, spans, lowest):
         return True
     strides = sorted({1, *(s for _, digits in spans for s in digits)}, reverse=True)
     largest = dict.fromkeys(strides, 0)
@@ -71,6 +72,25 @@ def _separate(
             return False
         reach += stride * digit
     return True
+
+
+def _separate_in_blocks(
+    step: int, extent: int, spans: Sequence[tuple[int, Mapping[int, int]]], lowest: int
+) -> bool:
+    """Whether each address has a unique form block * G + step * var + rest with 0 <= rest <
+    step and step * var + rest < G, where G divides every stride above ``step``.
+
+    This holds where several tilings of one outer axis share a body: their strides have no
+    common mixed-radix form, but all are multiples of the axis's own stride.
+    """
+    block = math.gcd(*(s for _, digits in spans for s in digits if s > step))
+    reach = 0
+    for start, digits in spans:
+        if step in digits:
+            return False
+        rest = (start - lowest) % block if block else start - lowest
+        reach = max(reach, rest + sum(s * d for s, d in digits.items() if s < step))
+    return reach < step and (block == 0 or step * (extent - 1) + reach < block)
 
 
 def _outer_terms(form: Affine, var: Var, inner: Mapping[Var, int]) -> dict[Var, int]:

@@ -12,7 +12,7 @@ from aotc.graph.types import DType
 from aotc.loop import index as ix
 from aotc.loop.disjoint import disjointness, iterations_disjoint
 from aotc.loop.index import Affine
-from aotc.loop.ir import Alloc, Bin, Buffer, For, Lit, Load, Space, Store, Var
+from aotc.loop.ir import Alloc, Bin, Buffer, For, Kind, Lit, Load, Space, Store, Var
 
 X = Buffer("x", F32, 1 << 20)
 
@@ -80,3 +80,18 @@ def test_private_buffers_do_not_count():
     tmp = Buffer("tmp", F32, 1, Space.REGISTER)
     body = Alloc(tmp, (Store(tmp, Lit(0), Lit(0.0, F32)), Store(X, i, Load(tmp, Lit(0)))))
     assert iterations_disjoint(For(i, 4, (body,)))
+
+
+def test_two_tilings_of_one_axis_share_a_loop_over_another():
+    """Rows of 64 in tiles of 6 and then of 5; the outer loop walks panels of 16 within the rows."""
+    p, r, i, v = Var("p"), Var("r"), Var("i"), Var("v")
+    y = Buffer("y", DType.F32, 64 * 17)
+
+    def tiles(count, size, start):
+        pixel = ix.add(ix.mul(ix.add(ix.mul(r, size), i), 64), ix.lit(start * 64))
+        at = ix.add(ix.add(pixel, ix.mul(p, 16)), v)
+        lanes = For(v, 16, (Store(y, at, Lit(0, DType.F32)),), Kind.VECTOR, 16)
+        return For(r, count, (For(i, size, (lanes,)),))
+
+    assert iterations_disjoint(For(p, 4, (tiles(2, 6, 0), tiles(1, 5, 12))))
+    assert not iterations_disjoint(For(p, 5, (tiles(2, 6, 0), tiles(1, 5, 12))))
