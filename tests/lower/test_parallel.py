@@ -22,6 +22,7 @@ from aotc.passes.runner import run_passes
 @pytest.fixture(autouse=True)
 def _share_everything(monkeypatch):
     monkeypatch.setattr(aotc.lower.parallel, "MIN_WORK", 0)
+    monkeypatch.setattr(aotc.lower.parallel, "MIN_PROGRAM_WORK", 0)
 
 
 def substituted(item, variable, value, known):
@@ -133,6 +134,7 @@ def test_a_row_by_itself_is_not_shared_out():
 
 def test_small_kernels_are_left_alone(monkeypatch):
     monkeypatch.setattr(aotc.lower.parallel, "MIN_WORK", 2000)
+    monkeypatch.setattr(aotc.lower.parallel, "MIN_PROGRAM_WORK", 0)
     net = Net()
     program = lowered(net.graph(net.b.unary("neg", net.x(40, 40))))
     assert parallelize(program).kernels() == program.kernels()

@@ -23,6 +23,7 @@ from aotc.passes.runner import run_passes
 @pytest.fixture(autouse=True)
 def _share_everything(monkeypatch):
     monkeypatch.setattr(aotc.lower.parallel, "MIN_WORK", 0)
+    monkeypatch.setattr(aotc.lower.parallel, "MIN_PROGRAM_WORK", 0)
 
 
 class Trace:

@@ -57,6 +57,7 @@ def attention_net():
 def models():
     patch = pytest.MonkeyPatch()
     patch.setattr(aotc.lower.parallel, "MIN_WORK", 0)  # the nets are far too small to share
+    patch.setattr(aotc.lower.parallel, "MIN_PROGRAM_WORK", 0)
     yield {
         "picture": aotc.compile(picture_net(), name="picture", threads=True),
         "attention": aotc.compile(attention_net(), name="attention", threads=True),
