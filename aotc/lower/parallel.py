@@ -13,6 +13,7 @@ from dataclasses import replace
 from aotc.loop.disjoint import iterations_disjoint
 from aotc.loop.ir import Alloc, For, Kernel, Kind, Stmt, Var
 from aotc.loop.program import Program
+from aotc.loop.walk import accesses
 
 #: Vector statements of a kernel below which meeting at a barrier costs more than sharing saves.
 MIN_WORK = 8000
@@ -69,13 +70,39 @@ def _share(stmt: Stmt) -> Stmt:
     chosen = next((c for c in candidates if _evenness(c.extent) >= EVEN_ENOUGH), None)
     if chosen is None and candidates:
         chosen = max(candidates, key=lambda c: _evenness(c.extent))
+        if at is candidates[-1] and _writes_once(at):
+            # uneven, but inside it lie several loops that can each be shared
+            inner = replace(at, body=tuple(_share(part) for part in at.body))
+            if _evenness_of(inner.body) > _evenness(chosen.extent):
+                return _replace(stmt, at, inner)
     if chosen is None:
         return For(Var("once"), 1, (stmt,), Kind.PARALLEL)
-    return _mark(stmt, chosen)
+    return _replace(stmt, chosen, replace(chosen, kind=Kind.PARALLEL))
 
 
-def _mark(stmt: Stmt, chosen: For) -> Stmt:
-    if stmt is chosen:
-        return replace(chosen, kind=Kind.PARALLEL)
+def _replace(stmt: Stmt, old: For, new: For) -> Stmt:
+    """The perfect nest ``stmt`` with the loop ``old`` in it replaced."""
+    if stmt is old:
+        return new
     assert isinstance(stmt, For)
-    return replace(stmt, body=(_mark(stmt.body[0], chosen),))
+    return replace(stmt, body=(_replace(stmt.body[0], old, new),))
+
+
+def _writes_once(loop: For) -> bool:
+    """Whether the body never reads what it stores, so that its statements are independent too:
+    every lowering stores each result once, unless it collects sums in it."""
+    found = list(accesses(loop.body))
+    stored = {id(buffer) for buffer, _, is_store in found if is_store}
+    return not any(id(buffer) in stored for buffer, _, is_store in found if not is_store)
+
+
+def _evenness_of(stmts: tuple[Stmt, ...]) -> float:
+    """The mean evenness of the loops marked in ``stmts``, each weighted by its work."""
+    total = sum(map(_work, stmts))
+    return sum(_work(stmt) * _marked_evenness(stmt) for stmt in stmts) / total
+
+
+def _marked_evenness(stmt: Stmt) -> float:
+    while isinstance(stmt, For) and stmt.kind is not Kind.PARALLEL and len(stmt.body) == 1:
+        stmt = stmt.body[0]
+    return _evenness(stmt.extent) if isinstance(stmt, For) and stmt.kind is Kind.PARALLEL else 0.0

@@ -49,6 +49,8 @@ POINTS: Mapping[int, tuple[float, ...]] = MappingProxyType({SMALL: (1.0,), LARGE
 #: Elements between the positions of the scratch beyond their size: at powers of two, the same
 #: channel of all positions would fall into one set of the first-level cache.
 SKEW = 16
+#: Output channels whose filters are transformed together.
+FILTERS_AT_ONCE = 16
 
 
 def lower_contraction(context: Context, group: Group) -> None:
@@ -85,12 +87,17 @@ def filter_matrix(tile: int) -> np.ndarray:
 
 
 def transform_filters(weights: np.ndarray, tile: int) -> np.ndarray:
-    """Filters [O, I, 3, 3] as G g G^T [positions, I, O] f32, computed in float64, rounded once."""
+    """Filters [O, I, 3, 3] as G g G^T [positions, I, O] f32, computed in float64, rounded
+    once; a few output channels at a time, because the float64 intermediates are large."""
     g = filter_matrix(tile)
-    columns = np.tensordot(g, weights.astype(np.float64), axes=(1, 2))  # [p, O, I, 3]
-    both = np.tensordot(columns, g, axes=(3, 1))  # [p, O, I, q]
-    order = both.transpose(0, 3, 2, 1)
-    return np.ascontiguousarray(order.reshape(positions(tile), *order.shape[2:]), np.float32)
+    outputs, inputs = weights.shape[:2]
+    result = np.empty((tile + 2, tile + 2, inputs, outputs), np.float32)
+    for first in range(0, outputs, FILTERS_AT_ONCE):
+        some = slice(first, first + FILTERS_AT_ONCE)
+        columns = np.tensordot(g, weights[some].astype(np.float64), axes=(1, 2))  # [p, O, I, 3]
+        both = np.tensordot(columns, g, axes=(3, 1))  # [p, O, I, q]
+        result[..., some] = both.transpose(0, 3, 2, 1)
+    return result.reshape(positions(tile), inputs, outputs)
 
 
 def _number(value: float) -> Lit:
