@@ -7,6 +7,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST_FLAGS ?=
+BENCH_FLAGS ?=
 
 demo: $(VENV)/.aotc
 	@$(MAKE) --no-print-directory -C examples/digits AOTC=$(abspath $(BIN))/aotc
@@ -19,7 +20,7 @@ lint: $(VENV)/.aotc-test
 	$(BIN)/mypy
 
 bench: $(VENV)/.aotc-test
-	$(BIN)/python bench/table.py
+	$(BIN)/python bench/table.py $(BENCH_FLAGS)
 
 $(BIN)/python:
 	@test -n '$(PYTHON)' || { echo 'aotc needs Python 3.11 or later: make PYTHON=...'; exit 1; }
