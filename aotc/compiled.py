@@ -9,9 +9,8 @@ import platform
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import llvmlite.binding as llvm
 import numpy as np
 
 from aotc.artifact.bundle import Bundle, save_bundle
@@ -30,6 +29,8 @@ from aotc.memory.arena import MemoryPlan
 from aotc.pool import Pool
 from aotc.target import Target
 
+if TYPE_CHECKING:
+    import llvmlite.binding as llvm  # see codegen/machine.py
 
 class CompiledModel:
     """A model as native code, callable on numpy arrays without a C compiler.
@@ -190,12 +191,16 @@ class _LoadedCode:
 
 @functools.cache
 def _initialize() -> None:
+    import llvmlite.binding as llvm
+
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
 
 
 def link_object(data: bytes) -> llvm.ExecutionEngine:
     """LLVM's run-time linker with the object in it, relocated and ready; no file is involved."""
+    import llvmlite.binding as llvm
+
     _initialize()
     machine = llvm.Target.from_default_triple().create_target_machine()
     # One block for the whole object (lmm), so that code reaches its constants wherever memory lies.
@@ -207,6 +212,8 @@ def link_object(data: bytes) -> llvm.ExecutionEngine:
 
 def check_host(target: Target) -> None:
     """UsageError when this machine cannot run code for ``target``, before it crashes on it."""
+    import llvmlite.binding as llvm
+
     machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(
         platform.machine().lower(), platform.machine().lower()
     )

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import functools
-
-import llvmlite.binding as llvm
+from typing import TYPE_CHECKING
 
 from aotc.errors import VerifyError
 from aotc.target import Target
+
+if TYPE_CHECKING:
+    import llvmlite.binding as llvm
+
+# LLVM is imported by the functions that need it: it takes 40 MB, and the peak of a compilation's
+# memory lies before code generation, when the model's weights and the packed ones exist.
 
 
 def compile_module(llvm_text: str, target: Target) -> bytes:
@@ -29,11 +34,15 @@ def optimized_ir(llvm_text: str, target: Target) -> str:
 
 @functools.cache
 def _initialize() -> None:
+    import llvmlite.binding as llvm
+
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
 
 
 def _optimized(llvm_text: str, target: Target) -> tuple[llvm.TargetMachine, llvm.ModuleRef]:
+    import llvmlite.binding as llvm
+
     _initialize()
     machine = llvm.Target.from_triple(target.triple).create_target_machine(
         cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="default"
