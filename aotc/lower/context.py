@@ -25,16 +25,8 @@ class Context:
         self.graph = groups.graph
         self.target = target
         self.calls: list[Call] = []
-        self.inputs: list[tuple[str, Storage]] = []
-        self.outputs: list[tuple[str, Storage]] = []
         self._views: dict[Node, View] = {}
-        self._constants: dict[str, Storage] = {}
         self._temporaries = 0
-
-    @property
-    def lanes(self) -> int:
-        """32-bit lanes of the target's widest vector."""
-        return self.target.vector_bits // 32
 
     def lanes_for(self, *dtypes: DType) -> int:
         """Lanes per vector when the widest of ``dtypes`` fills one; bool and bytes count

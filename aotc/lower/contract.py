@@ -40,8 +40,6 @@ def lower_contract(context: Context, group: Group) -> None:
     operands = _simplified(operands)
     depth = operands.lhs.shape[operands.batch + 2 :]
     rows, columns, channels = operands.result.shape[-3:]
-    column_stride = operands.lhs.strides[operands.batch + 1]
-    inner_stride = operands.lhs.strides[-1]
     sizes = ContractSizes(
         rows=rows,
         columns=columns,
@@ -50,11 +48,7 @@ def lower_contract(context: Context, group: Group) -> None:
         inner_depth=depth[-1],
         lanes=context.lanes_for(operands.lhs.dtype, operands.result.dtype),
         elem_bytes=operands.lhs.dtype.size_bytes,
-        overlapping=columns > 1
-        and abs(column_stride) < depth[-1] * abs(inner_stride) <= 16 * depth[-1]
-        and column_stride != 0
-        and math.prod(depth[:-1]) > 1
-        and depth[-1] <= 8,
+        overlapping=columns > 1 and _pixels_overlap(operands),
     )
     recipe = choose_contract(sizes, context.target)
     packed = None
@@ -62,6 +56,16 @@ def lower_contract(context: Context, group: Group) -> None:
         packed = context.constant(pack(operands, recipe), "packed")
     writer = ContractWriter(group, epilogue, leaf_nodes, operands, recipe, packed)
     context.emit(writer.call())
+
+
+def _pixels_overlap(operands: Operands) -> bool:
+    """Whether neighbouring pixels share elements within a short innermost depth axis, as the
+    windows of a convolution over few channels do."""
+    depth = operands.lhs.shape[operands.batch + 2 :]
+    column_stride = abs(operands.lhs.strides[operands.batch + 1])
+    reach = depth[-1] * abs(operands.lhs.strides[-1])
+    short = depth[-1] <= 8 and math.prod(depth[:-1]) > 1
+    return short and 0 < column_stride < reach <= 16 * depth[-1]
 
 
 def _dot_operands(context: Context, anchor: Node, result: View, leaves: Sequence[View]) -> Operands:

@@ -7,7 +7,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from aotc.fuse.groups import Group
 from aotc.graph.ir import Node
@@ -139,9 +139,7 @@ class ContractWriter:
         return [
             leaf
             for leaf in dict.fromkeys(self.operands.leaves)
-            if replace(leaf, storage=result.storage) == result
-            and leaf.storage.size_bytes == result.storage.size_bytes
-            and leaf.storage not in sources
+            if leaf.lies_like(result) and leaf.storage not in sources
         ]
 
     def _batches(self, at: tuple[Expr, ...], dims: Sequence[int]) -> list[Stmt]:

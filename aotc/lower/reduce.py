@@ -188,9 +188,8 @@ class _RowWriter:
         self.reusable = [
             v
             for v in views
-            if replace(v, storage=out.storage) == out
+            if v.lies_like(out)
             and context.view(group.result).covers_storage
-            and v.storage.size_bytes == out.storage.size_bytes
             and self.is_full(group.result)
             and self.saved is None
         ]

@@ -45,10 +45,8 @@ class KernelScope:
     def __init__(self) -> None:
         self._params: dict[tuple[Storage, int, DType], tuple[Buffer, int]] = {}
         self._args: list[Arg] = []
-        self._elems: list[int] = []
         self._written: set[int] = set()
         self._accesses: dict[int, set[Access]] = {}
-        self._pending: list[tuple[Storage, int, DType]] = []
         self._sizes: dict[tuple[Storage, int, DType], int] = {}
 
     def reserve(self, *views: View) -> None:

@@ -55,6 +55,12 @@ class View:
         size = self.storage.size_bytes // self.dtype.size_bytes
         return self.is_packed and self.offset == 0 and elems == size
 
+    def lies_like(self, other: View) -> bool:
+        """Whether both lie alike in storages of one size, so that one could take the
+        other's place."""
+        alike = replace(self, storage=other.storage) == other
+        return alike and self.storage.size_bytes == other.storage.size_bytes
+
     def transpose(self, perm: tuple[int, ...]) -> View:
         """Axis i of the result is axis ``perm[i]``."""
         return replace(

@@ -349,9 +349,7 @@ class _Writer:
         return [
             leaf
             for leaf in dict.fromkeys(self.leaf_views)
-            if replace(leaf, storage=result.storage) == result
-            and leaf.storage.size_bytes == result.storage.size_bytes
-            and leaf.storage is not self.data_view.storage
+            if leaf.lies_like(result) and leaf.storage is not self.data_view.storage
         ]
 
     def _multiply(self, scope: KernelScope, strips: _Strips, place: _Place) -> list[Stmt]:
