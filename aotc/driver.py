@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -258,7 +258,7 @@ def _rename(graph: Graph, options: Options) -> Graph:
             "a Graph has its shapes and outputs already",
             remedy="give dims, input_shapes and outputs to load_onnx",
         )
-    return Graph(options.name or graph.name, graph.inputs, graph.outputs)
+    return replace(graph, name=options.name or graph.name)
 
 
 def _hash_file(path: Path) -> str:

@@ -14,7 +14,7 @@ from aotc.frontend.attributes import Attributes
 from aotc.frontend.folding import FoldingBuilder
 from aotc.frontend.functions import schema_function
 from aotc.frontend.onnx_ops.call import Call
-from aotc.frontend.onnx_ops.table import RULES
+from aotc.frontend.onnx_ops.table import DOMAINS
 from aotc.frontend.order import MAX_DEPTH, Order, import_order
 from aotc.frontend.problems import Reporter
 from aotc.frontend.tensors import sparse_values, tensor_values
@@ -190,7 +190,7 @@ class Importer:
         if function is not None:
             return self._call_function(node, function, scope, self._operands(node, scope))
         schema = checked_schema(node, domain, scope.opsets)
-        rule = RULES.get(node.op_type) if domain == "" else None
+        rule = DOMAINS.get(domain, {}).get(node.op_type)
         if rule is None and not (schema.has_function or schema.has_context_dependent_function):
             raise UnsupportedError(
                 f"operator {node.op_type} is not supported",

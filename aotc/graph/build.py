@@ -26,6 +26,7 @@ class Builder:
     def __init__(self) -> None:
         self._interned: dict[tuple[object, ...], Node] = {}
         self._inputs: list[Node] = []
+        self._checks: dict[Node, str] = {}
 
     def parameter(self, name: str, type: TensorType) -> Node:
         """A graph input; inputs keep the order in which they were made. ModelError if too large."""
@@ -76,9 +77,18 @@ class Builder:
             self._interned[key] = node
         return node
 
+    def check(self, condition: Node, sentence: str) -> None:
+        """The graph fails with ``sentence`` when ``condition`` (bool[]) is false at run time;
+        nothing when it is known to hold."""
+        if condition.type != TensorType(DType.BOOL, ()):
+            raise ModelError(f"a check must be bool[], not {condition.type}")
+        if condition.data is None or not condition.data:
+            self._checks.setdefault(condition, sentence)
+
     def finish(self, name: str, outputs: Iterable[tuple[str, Node]]) -> Graph:
-        """The graph of everything the outputs need."""
-        return Graph(name, tuple(self._inputs), tuple(outputs))
+        """The graph of everything that the outputs and the checks need."""
+        checks = tuple((sentence, node) for node, sentence in self._checks.items())
+        return Graph(name, tuple(self._inputs), tuple(outputs), checks)
 
     # Conveniences: numpy's conventions on top of the strict primitives.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from aotc.errors import UsageError, VerifyError
 from aotc.graph.ir import Graph, Node, Parameter
-from aotc.graph.types import Symbol, TensorType
+from aotc.graph.types import Symbol, TensorType, TupleType
 
 
 def evaluate(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -17,19 +17,20 @@ def evaluate(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.nda
 
     ``inputs`` has one array of the declared type for each graph input. The results are fresh,
     contiguous arrays in the order of the outputs. UsageError when an input is missing, unknown or
-    of the wrong type; VerifyError when a primitive computes something other than its type. Values
-    that nobody reads any more are freed, and no recursion depends on the depth of the graph.
+    of the wrong type, or a check of the graph fails; VerifyError when a primitive computes
+    something other than its type. Values that nobody reads any more are freed, and no recursion
+    depends on the depth of the graph.
     """
     _check_inputs(graph, inputs)
     nodes = list(graph.nodes())
     reads = Counter(operand for node in nodes for operand in node.inputs)
-    reads.update(node for _, node in graph.outputs)
+    reads.update(node for _, node in (*graph.outputs, *graph.checks))
     values: dict[Node, np.ndarray] = {}
     for node in nodes:
         value = _value_of(node, values, inputs)
         if not _fits(value, node.type):
             raise VerifyError(
-                f"{node.op} gave {value.dtype}{value.shape} for {node.type}",
+                f"{node.op} gave {getattr(value, 'dtype', '')}{np.shape(value)} for {node.type}",
                 where=f"graph '{graph.name}', node '{node.origin}'",
             )
         if reads[node]:
@@ -38,6 +39,9 @@ def evaluate(graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, np.nda
             reads[operand] -= 1
             if not reads[operand]:
                 del values[operand]
+    for sentence, node in graph.checks:
+        if not values[node]:
+            raise UsageError(sentence, where=f"graph '{graph.name}'")
     return {name: np.array(values[node], order="C") for name, node in graph.outputs}
 
 
@@ -53,6 +57,8 @@ def _value_of(
 
 def _fits(value: np.ndarray, type_: TensorType) -> bool:
     """Whether ``value`` has the element type and shape; a symbol takes any size up to its bound."""
+    if isinstance(type_, TupleType):
+        return all(_fits(item, own) for item, own in zip(value, type_.items, strict=True))
     if value.dtype != type_.dtype.numpy or value.ndim != type_.rank:
         return False
     return all(

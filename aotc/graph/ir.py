@@ -15,7 +15,8 @@ from aotc.graph.types import TensorType
 class Op:
     """Base of the primitives (graph/ops.py); the fields of a subclass are its attributes.
 
-    Every primitive has one result. ``infer`` is its type rule and raises ValueError with a sentence
+    Every primitive has one result; that of a control primitive is a tuple, which `Item` takes
+    apart (graph/ops_control.py). ``infer`` is its type rule and raises ValueError with a sentence
     when the operands do not fit; ``evaluate`` is its meaning in numpy, used by constant folding and
     as the oracle in tests.
     """
@@ -77,16 +78,22 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """A pure function from named input tensors to named output tensors."""
+    """A pure function from named input tensors to named output tensors.
+
+    ``checks`` are conditions (bool[]) that must hold for the outputs to mean anything, each with
+    the sentence that says what does not hold otherwise: a run-time size beyond its bound, say.
+    """
 
     name: str
     inputs: tuple[Node, ...]
     outputs: tuple[tuple[str, Node], ...]
+    checks: tuple[tuple[str, Node], ...] = ()
 
     def nodes(self) -> Iterator[Node]:
-        """Every node an output needs, and every input, operands before users, in a fixed order."""
+        """Every node an output or check needs, and every input, operands before users, in a fixed
+        order."""
         seen: set[int] = set()
-        roots = [*self.inputs, *(node for _, node in self.outputs)]
+        roots = [*self.inputs, *(node for _, node in (*self.checks, *self.outputs))]
         for root in roots:
             stack: list[tuple[Node, bool]] = [(root, False)]
             while stack:
@@ -99,7 +106,8 @@ class Graph:
                     stack.extend((operand, False) for operand in reversed(node.inputs))
 
     def users(self) -> dict[Node, list[Node]]:
-        """For each node, the nodes that read it, one entry per read; outputs are not listed."""
+        """For each node, the nodes that read it, one entry per read; outputs and checks are not
+        listed."""
         readers: dict[Node, list[Node]] = {}
         for node in self.nodes():
             readers.setdefault(node, [])

@@ -9,6 +9,7 @@ view of an operand.
 from __future__ import annotations
 
 from aotc.graph.ir import Constant, Op, Parameter
+from aotc.graph.ops_control import UNLIMITED, Branch, Item, Repeat, nested_graphs
 from aotc.graph.ops_elementwise import Binary, Cast, Compare, Select, Unary
 from aotc.graph.ops_movement import (
     Broadcast,
@@ -40,13 +41,16 @@ PRIMITIVES: tuple[type[Op], ...] = (
     *(Broadcast, Reshape, Transpose, Slice, Pad, Concat),
     *(Gather, GatherElements, GatherND, ScatterND, ScatterElements, Iota),
     *(Reduce, ArgReduce, CumSum, ReduceWindow, Dot, Conv, TopK),
+    *(Branch, Repeat, Item),
 )
 
 __all__ = [
     "LEAVES",
     "PRIMITIVES",
+    "UNLIMITED",
     "ArgReduce",
     "Binary",
+    "Branch",
     "Broadcast",
     "Cast",
     "Compare",
@@ -59,11 +63,13 @@ __all__ = [
     "GatherElements",
     "GatherND",
     "Iota",
+    "Item",
     "Op",
     "Pad",
     "Parameter",
     "Reduce",
     "ReduceWindow",
+    "Repeat",
     "Reshape",
     "ScatterElements",
     "ScatterND",
@@ -72,4 +78,5 @@ __all__ = [
     "TopK",
     "Transpose",
     "Unary",
+    "nested_graphs",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,6 +99,21 @@ class TensorType:
 
     def __str__(self) -> str:
         return f"{self.dtype.value}[{','.join(str(dim) for dim in self.shape)}]"
+
+
+@dataclass(frozen=True, slots=True)
+class TupleType(TensorType):
+    """The type of a control primitive, which has several results. As a tensor it is one opaque
+    byte, so that code which only asks for types and sizes needs no case for it."""
+
+    items: tuple[TensorType, ...] = ()
+
+    @classmethod
+    def of(cls, items: Sequence[TensorType]) -> TupleType:
+        return cls(DType.U8, (), tuple(items))
+
+    def __str__(self) -> str:
+        return f"({', '.join(map(str, self.items))})"
 
 
 def broadcast_dims(*shapes: tuple[int, ...]) -> tuple[int, ...]:

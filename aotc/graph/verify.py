@@ -6,7 +6,7 @@ from aotc.errors import VerifyError
 from aotc.graph import ops
 from aotc.graph.ir import Constant, Graph, Node, Parameter
 from aotc.graph.rules import result_type
-from aotc.graph.types import DType
+from aotc.graph.types import DType, TensorType
 
 
 def verify_graph(graph: Graph) -> None:
@@ -17,6 +17,10 @@ def verify_graph(graph: Graph) -> None:
     type; output names are unique. Values are not hashed, so this is cheap for any weights.
     """
     _check_names(graph)
+    for sentence, node in graph.checks:
+        if node.type != TensorType(DType.BOOL, ()):
+            where = f"graph '{graph.name}'"
+            raise VerifyError(f"the check '{sentence}' is {node.type}", where=where)
     inputs = set(graph.inputs)
     seen: set[Node] = set()
     for index, node in enumerate(graph.nodes()):
@@ -61,6 +65,8 @@ def _check_node(node: Node, inputs: set[Node], seen: set[Node]) -> None:
         if not isinstance(node.op, ops.PRIMITIVES):
             raise ValueError(f"{type(node.op).__name__} is not a primitive")
         inferred = node.op.infer(*(operand.type for operand in node.inputs))
+        for nested in ops.nested_graphs(node):
+            verify_graph(nested)
         if inferred != node.type:
             raise ValueError(f"its type is {node.type}, its rule gives {inferred}")
 

@@ -214,6 +214,8 @@ class _Placer:
             else:
                 self.placed[node] = self._place(node, [self._read(x, node) for x in node.inputs])
         outputs = [(name, self._unmoved(self.placed[node])) for name, node in self.graph.outputs]
+        for sentence, node in self.graph.checks:
+            self.builder.check(self.placed[node].node, sentence)
         return self.builder.finish(self.graph.name, outputs)
 
     def _read(self, operand: Node, reader: Node) -> _Placed:

@@ -82,6 +82,8 @@ def reemit(graph: Graph, emit: Emit, builder: Builder | None = None) -> Graph:
             operands = (new[operand] for operand in node.inputs)
             made = builder.apply(node.op, *operands, origin=node.origin)
         new[node] = made
+    for sentence, node in graph.checks:
+        builder.check(new[node], sentence)
     return builder.finish(graph.name, ((name, new[node]) for name, node in graph.outputs))
 
 
@@ -93,7 +95,7 @@ def copy(builder: Builder, node: Node, new: Mapping[Node, Node]) -> None:
 def rewrite(graph: Graph, rules: Mapping[type[Op], Sequence[Rule]]) -> Graph:
     """``graph`` with ``rules`` (by kind of op) applied bottom-up until none applies any more."""
     reads = Counter(operand for node in graph.nodes() for operand in node.inputs)
-    reads.update(node for _, node in graph.outputs)
+    reads.update(node for _, node in (*graph.outputs, *graph.checks))
     rule_builder = RuleBuilder(rules)
 
     def emit(builder: Builder, node: Node, new: Mapping[Node, Node]) -> Node:

@@ -1,4 +1,4 @@
-"""The table of all import rules: an operator name goes in, its rule comes out."""
+"""The tables of all import rules: an operator name goes in, its rule comes out."""
 
 from __future__ import annotations
 
@@ -43,3 +43,6 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         **shape.RULES,
     }
 )
+
+DOMAINS: Mapping[str, Mapping[str, Rule]] = MappingProxyType({"": RULES})
+"""The rules of each operator domain; ONNX's own is the empty string."""
