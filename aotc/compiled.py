@@ -24,6 +24,7 @@ from aotc.codegen.signature import (
     Status,
 )
 from aotc.errors import AotcError, UsageError
+from aotc.frontend.ports import Ports
 from aotc.loop.program import Program
 from aotc.memory.arena import MemoryPlan
 from aotc.pool import Pool
@@ -37,7 +38,8 @@ class CompiledModel:
 
     The code that runs is the object that ``save`` writes, byte for byte, loaded on the first call
     by LLVM's linker. Several threads may call at once: each has its own workspace.
-    ``texts`` gives the stages that ``as_text`` can show, made when they are asked for.
+    ``texts`` gives the stages that ``as_text`` can show, made when they are asked for; ``ports``
+    what the inputs and outputs of an ONNX model are among those of the C function.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class CompiledModel:
         plan: MemoryPlan,
         target: Target,
         texts: Mapping[str, Callable[[], str]],
+        ports: Ports | None = None,
     ) -> None:
         self.bundle = bundle
+        self.ports = ports
         self.program = program
         self.plan = plan
         self.target = target

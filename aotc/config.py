@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from aotc.errors import UsageError
 
@@ -12,19 +13,26 @@ VERSION = "0.1.0"
 WEIGHTS_PLACES = ("object", "file")
 
 
+InputShape = tuple[Any, ...] | None
+"""The shape of a tensor, one of these for each element of a sequence, or None for an optional input
+that is absent."""
+
+
 @dataclass(frozen=True)
 class Options:
     """The arguments of a compilation, checked as far as that is possible without the model.
 
-    ``dims`` binds symbolic dimensions by name, ``input_shapes`` fixes whole inputs, ``outputs``
-    selects and orders outputs (None: all), ``name`` is what the C symbols start with (None: from
+    ``dims`` binds symbolic dimensions by name, ``input_shapes`` fixes whole inputs, ``bounds``
+    gives the most that a run-time size can be, by the name of the value, ``outputs`` selects and
+    orders outputs (None: all), ``name`` is what the C symbols start with (None: from
     the file). ``threads`` adds the entry that shares the work among a pool of threads.
     """
 
     target: str = "x86_64"
     cpu: str | None = None
     dims: Mapping[str, int] = field(default_factory=dict)
-    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    input_shapes: Mapping[str, InputShape] = field(default_factory=dict)
+    bounds: Mapping[str, int] = field(default_factory=dict)
     outputs: tuple[str, ...] | None = None
     name: str | None = None
     weights: str = "object"
@@ -38,10 +46,16 @@ class Options:
                     remedy="give a size of 0 or more, as in --dim batch=1",
                 )
         for name, shape in self.input_shapes.items():
-            if any(size < 0 for size in shape):
+            if any(isinstance(size, int) and size < 0 for size in shape or ()):
                 raise UsageError(
-                    f"input '{name}' cannot have the shape {list(shape)}",
+                    f"input '{name}' cannot have the shape {list(shape or ())}",
                     remedy="give sizes of 0 or more, as in --input-shape x=1,3,224,224",
+                )
+        for name, value in self.bounds.items():
+            if value < 1:
+                raise UsageError(
+                    f"the bound of '{name}' cannot be {value}",
+                    remedy="give 1 or more, as in --max detections=100",
                 )
         if self.weights not in WEIGHTS_PLACES:
             raise UsageError(

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from aotc.artifact.bundle import Bundle, make_bundle
 from aotc.artifact.manifest import Provenance
@@ -24,7 +25,8 @@ from aotc.config import VERSION, Options
 from aotc.debug.dump import graph_text, program_text
 from aotc.debug.timing import Stopwatch
 from aotc.errors import UsageError
-from aotc.frontend.onnx_reader import load_onnx
+from aotc.frontend.onnx_reader import import_onnx
+from aotc.frontend.ports import Ports
 from aotc.fuse.groups import Groups, fuse
 from aotc.graph.ir import Graph
 from aotc.graph.text import print_graph
@@ -59,6 +61,7 @@ class Build:
     source: Graph | Path
     digest: str = ""
     graph: Graph | None = None
+    ports: Ports | None = None
     groups: Groups | None = None
     program: Program | None = None
     plan: MemoryPlan | None = None
@@ -90,13 +93,15 @@ def _frontend(build: Build) -> None:
         build.digest = hashlib.sha256(print_graph(build.source).encode()).hexdigest()
         return
     options = build.options
-    build.graph = load_onnx(
+    imported = import_onnx(
         build.source,
         dims=options.dims,
         input_shapes=options.input_shapes,
         outputs=options.outputs,
         name=options.name,
+        bounds=options.bounds,
     )
+    build.graph, build.ports = imported.graph, imported.ports
     build.digest = _hash_file(build.source)
 
 
@@ -199,7 +204,8 @@ def compile(
     target: str = "x86_64",
     cpu: str | None = None,
     dims: Mapping[str, int] | None = None,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_shapes: Mapping[str, Sequence[Any] | None] | None = None,
+    bounds: Mapping[str, int] | None = None,
     outputs: Sequence[str] | None = None,
     name: str | None = None,
     weights: str = "object",
@@ -209,8 +215,9 @@ def compile(
     """Compiles an ONNX file, or a Graph that ``load_onnx`` made, to native code.
 
     ``target`` and ``cpu`` are as on the command line (x86_64 without a cpu means x86-64-v3: AVX2
-    and FMA). ``dims`` binds symbolic dimensions, ``input_shapes`` whole inputs, ``outputs`` keeps
-    only the named outputs, ``name`` is what the C symbols start with; a Graph already has its
+    and FMA). ``dims`` binds symbolic dimensions, ``input_shapes`` whole inputs, ``bounds`` gives
+    the most that a size known at run time only can be, by the value's name, ``outputs`` keeps only
+    the named outputs, ``name`` is what the C symbols start with; a Graph already has its
     shapes and outputs. ``weights`` is ``object`` or ``file``. ``threads`` adds the entry that
     shares the work among a pool of threads. Raises a subclass of AotcError, with a remedy, for
     whatever is wrong with the model or the arguments.
@@ -219,7 +226,11 @@ def compile(
         target=target,
         cpu=cpu,
         dims=dict(dims or {}),
-        input_shapes={key: tuple(shape) for key, shape in (input_shapes or {}).items()},
+        input_shapes={
+            key: None if shape is None else tuple(shape)
+            for key, shape in (input_shapes or {}).items()
+        },
+        bounds=dict(bounds or {}),
         outputs=None if outputs is None else tuple(outputs),
         name=name,
         weights=weights,
@@ -247,7 +258,9 @@ def run_stages(
             stage(build)
         build.finished(name)
     assert build.bundle is not None and build.program is not None and build.plan is not None
-    return CompiledModel(build.bundle, build.program, build.plan, build.target, build.texts)
+    return CompiledModel(
+        build.bundle, build.program, build.plan, build.target, build.texts, build.ports
+    )
 
 
 def _rename(graph: Graph, options: Options) -> Graph:

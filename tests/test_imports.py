@@ -23,6 +23,7 @@ ORDER = [
     {"artifact"},
     {"pool", "compiled", "debug"},
     {"driver"},
+    {"onnx_backend"},
     {"reference"},
     {"commands"},
     {"cli"},

@@ -41,6 +41,14 @@ def add_model_arguments(parser: argparse.ArgumentParser, default_cpu: str | None
         help="fix the shape of an input, e.g. x=1,3,224,224; may be repeated",
     )
     parser.add_argument(
+        "--max",
+        action="append",
+        default=[],
+        metavar="NAME=N",
+        help="the most that a size known at run time only can be, by the value's name; may be "
+        "repeated",
+    )
+    parser.add_argument(
         "--outputs",
         metavar="A,B",
         help="compute only these outputs, in this order",
@@ -80,6 +88,9 @@ def read_options(args: argparse.Namespace) -> Options:
                 _read_size(size, f"--input-shape {name}") for size in value.split(",") if value
             )
             for name, value in _pairs(args.input_shape, "--input-shape")
+        },
+        bounds={
+            name: _read_size(value, f"--max {name}") for name, value in _pairs(args.max, "--max")
         },
         outputs=None if args.outputs is None else tuple(filter(None, args.outputs.split(","))),
         name=args.name,

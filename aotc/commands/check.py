@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
         input_shapes=options.input_shapes,
         outputs=options.outputs,
         name=options.name,
+        bounds=options.bounds,
     )
     if args.json:
         listed = [dataclasses.asdict(problem) for problem in problems]

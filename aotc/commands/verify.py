@@ -90,6 +90,7 @@ def _arbitrate(args: argparse.Namespace, reference: Reference, found: Arrays) ->
         dims=options.dims,
         input_shapes=options.input_shapes,
         outputs=options.outputs,
+        bounds=options.bounds,
     )
     exact = evaluate_double(graph, reference.inputs)
     exact = {name: exact[name].astype(array.dtype) for name, array in found.items()}

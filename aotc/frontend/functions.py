@@ -9,13 +9,14 @@ import onnx
 
 from aotc.errors import ModelError, UnsupportedError
 from aotc.frontend.tensors import ONNX_TYPES
+from aotc.frontend.values import Ragged, Value, kind_of
 from aotc.graph.ir import Node
 
 
 def schema_function(
     node: onnx.NodeProto,
     schema: onnx.defs.OpSchema,
-    operands: Sequence[Node | None],
+    operands: Sequence[Value | None],
     opset: int,
 ) -> onnx.FunctionProto:
     """ONNX's own definition of ``node`` at ``opset``; some definitions depend on the types of its
@@ -50,9 +51,14 @@ def schema_function(
     return function
 
 
-def _type_bytes(operand: Node | None) -> bytes:
+def _type_bytes(operand: Value | None) -> bytes:
     if operand is None:
         return bytes(onnx.TypeProto().SerializeToString())
-    number = ONNX_TYPES[operand.type.dtype]
-    proto = onnx.helper.make_tensor_type_proto(number, operand.shape)
+    if not isinstance(operand, Node | Ragged):
+        raise UnsupportedError(
+            f"an operand is {kind_of(operand)}", remedy="rewrite this part of the model"
+        )
+    node = operand.node if isinstance(operand, Ragged) else operand
+    number = ONNX_TYPES[node.type.dtype]
+    proto = onnx.helper.make_tensor_type_proto(number, node.shape)
     return bytes(proto.SerializeToString())

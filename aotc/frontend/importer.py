@@ -17,8 +17,9 @@ from aotc.frontend.onnx_ops.call import Call
 from aotc.frontend.onnx_ops.table import DOMAINS
 from aotc.frontend.order import MAX_DEPTH, Order, import_order
 from aotc.frontend.problems import Reporter
+from aotc.frontend.specialize import Declared, declared_shapes
 from aotc.frontend.tensors import sparse_values, tensor_values
-from aotc.graph.ir import Node
+from aotc.frontend.values import Value
 
 OLDEST_OPSET = 7
 
@@ -39,7 +40,7 @@ MALFORMED = (
 
 
 class Missing(enum.Enum):
-    """Why a name has no node: an optional operand left out, or a node whose import failed."""
+    """Why a name has no value: an optional operand left out, or a node whose import failed."""
 
     ABSENT = enum.auto()
     FAILED = enum.auto()
@@ -54,12 +55,13 @@ class Scope:
     """The names visible in one graph, branch or function body, and how to read its nodes."""
 
     opsets: Mapping[str, int]
-    values: dict[str, Node | Missing] = field(default_factory=dict)
+    values: dict[str, Value | Missing] = field(default_factory=dict)
     stored: dict[str, onnx.TensorProto | onnx.SparseTensorProto] = field(default_factory=dict)
     parent: Scope | None = None
     references: Mapping[str, onnx.AttributeProto] = field(default_factory=dict)
     prefix: str = ""
     depth: int = 0
+    declared: Mapping[str, Declared] = field(default_factory=dict)
 
 
 def normal_domain(domain: str) -> str:
@@ -76,6 +78,7 @@ class Importer:
         folder: Path | None,
         builder: FoldingBuilder,
         reporter: Reporter,
+        bounds: Mapping[str, int],
     ) -> None:
         self._functions = {
             (normal_domain(fn.domain), fn.name, fn.overload): fn for fn in functions
@@ -83,6 +86,7 @@ class Importer:
         self._folder = folder
         self._builder = builder
         self._reporter = reporter
+        self._bounds = bounds
         self._imported = 0
 
     def store(self, scope: Scope, graph: onnx.GraphProto) -> None:
@@ -97,8 +101,8 @@ class Importer:
                 )
             scope.stored[name] = tensor
 
-    def lookup(self, scope: Scope, name: str) -> Node | Missing:
-        """The tensor called ``name``; ModelError when nothing defines it."""
+    def lookup(self, scope: Scope, name: str) -> Value | Missing:
+        """The value called ``name``; ModelError when nothing defines it."""
         at: Scope | None = scope
         while at is not None:
             if name in at.values:
@@ -108,7 +112,7 @@ class Importer:
                 dense = isinstance(proto, onnx.TensorProto)
                 read = tensor_values if dense else sparse_values
                 try:
-                    node: Node | Missing = self._builder.constant(read(proto, self._folder))
+                    node: Value | Missing = self._builder.constant(read(proto, self._folder))
                 except AotcError as error:
                     self._reporter.report(error, name)
                     node = Missing.FAILED
@@ -151,7 +155,7 @@ class Importer:
         self._reporter.report(error, origin_of(node, scope), operator, opset)
 
     def _import(self, node: onnx.NodeProto, scope: Scope, used: frozenset[str]) -> None:
-        results: Sequence[Node | None] = ()
+        results: Sequence[Value | None] = ()
         scope.values.update(dict.fromkeys(filter(None, node.output), Missing.FAILED))
         try:
             results = self._results(node, scope, used)
@@ -178,7 +182,7 @@ class Importer:
 
     def _results(
         self, node: onnx.NodeProto, scope: Scope, used: frozenset[str]
-    ) -> Sequence[Node | None]:
+    ) -> Sequence[Value | None]:
         self._imported += 1
         if self._imported > MAX_NODES:
             raise UnsupportedError(
@@ -212,24 +216,27 @@ class Importer:
             version=schema.since_version,
             origin=origin,
             inputs=tuple(operands),
+            outputs=tuple(node.output),
             output_used=tuple(bool(name) and name in used for name in node.output),
             attrs=Attributes(resolved_attributes(node, scope.references), self._folder),
             builder=self._builder,
             subgraph=lambda graph: self._branch(graph, scope, origin),
+            declared=tuple(scope.declared.get(name) for name in node.output),
+            bounds=self._bounds,
         )
         result = rule(call)
-        return [result] if isinstance(result, Node) else result
+        return result if isinstance(result, Sequence) else [result]
 
-    def _operands(self, node: onnx.NodeProto, scope: Scope) -> list[Node | None]:
-        operands: list[Node | None] = []
+    def _operands(self, node: onnx.NodeProto, scope: Scope) -> list[Value | None]:
+        operands: list[Value | None] = []
         for name in node.input:
             value = self.lookup(scope, name) if name else Missing.ABSENT
             if value is Missing.FAILED:
                 raise _Incomplete
-            operands.append(value if isinstance(value, Node) else None)
+            operands.append(None if isinstance(value, Missing) else value)
         return operands
 
-    def _branch(self, graph: onnx.GraphProto, outer: Scope, origin: str) -> list[Node]:
+    def _branch(self, graph: onnx.GraphProto, outer: Scope, origin: str) -> list[Value]:
         """The outputs of a subgraph without inputs, which sees the names of ``outer``."""
         _expect_depth(outer)
         scope = Scope(
@@ -238,26 +245,27 @@ class Importer:
             references=outer.references,
             prefix=f"{origin}/",
             depth=outer.depth + 1,
+            declared=declared_shapes(graph),
         )
         self.store(scope, graph)
         names = [info.name for info in graph.output]
         self.run(graph.node, names, scope)
         return self._collect(names, scope)
 
-    def _collect(self, names: Iterable[str], scope: Scope) -> list[Node]:
-        values = [self.lookup(scope, name) for name in names]
-        nodes = [value for value in values if isinstance(value, Node)]
-        if len(nodes) < len(values):
+    def _collect(self, names: Iterable[str], scope: Scope) -> list[Value]:
+        found = [self.lookup(scope, name) for name in names]
+        values = [value for value in found if not isinstance(value, Missing)]
+        if len(values) < len(found):
             raise _Incomplete
-        return nodes
+        return values
 
     def _call_function(
         self,
         node: onnx.NodeProto,
         function: onnx.FunctionProto,
         outer: Scope,
-        operands: Sequence[Node | None],
-    ) -> list[Node | None]:
+        operands: Sequence[Value | None],
+    ) -> list[Value | None]:
         """The body of ``function`` with the operands in place of its inputs."""
         _expect_depth(outer)
         if len(operands) > len(function.input):
@@ -271,6 +279,11 @@ class Importer:
             references=references,
             prefix=f"{origin_of(node, outer)}/",
             depth=outer.depth + 1,
+            declared={
+                inner: outer.declared[outside]
+                for inner, outside in zip(function.output, node.output, strict=False)
+                if outside in outer.declared
+            },
         )
         given = [*operands, *[None] * (len(function.input) - len(operands))]
         for name, operand in zip(function.input, given, strict=True):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -12,46 +14,88 @@ from aotc.errors import AotcError, ModelError, UsageError
 from aotc.frontend.folding import FoldingBuilder
 from aotc.frontend.importer import MALFORMED, Importer, Missing, Scope, opset_versions
 from aotc.frontend.order import import_order
+from aotc.frontend.ports import Port, Ports, TensorPort, output_port
 from aotc.frontend.problems import Problem, Reporter
-from aotc.frontend.specialize import Declared, bind_inputs, declared_shape
+from aotc.frontend.specialize import Declared, bind_inputs, declared_shape, declared_shapes
 from aotc.frontend.tensors import dtype_of
 from aotc.graph.ir import Graph, Node
 
-__all__ = ["Problem", "check_onnx", "load_onnx"]
+__all__ = ["Imported", "Problem", "check_onnx", "import_onnx", "load_onnx"]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A model as a graph, and what the model's own inputs and outputs are in it."""
+
+    graph: Graph
+    ports: Ports
+
+
+@dataclass(frozen=True)
+class _Request:
+    """The arguments of `import_onnx`."""
+
+    dims: Mapping[str, int]
+    input_shapes: Mapping[str, Sequence[Any] | None]
+    outputs: Sequence[str] | None
+    name: str
+    bounds: Mapping[str, int]
 
 
 def load_onnx(
     path: str | Path,
     *,
     dims: Mapping[str, int] | None = None,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_shapes: Mapping[str, Sequence[Any] | None] | None = None,
     outputs: Sequence[str] | None = None,
     name: str | None = None,
+    bounds: Mapping[str, int] | None = None,
 ) -> Graph:
-    """The model in ``path`` as a Graph.
+    """The model in ``path`` as a Graph; the graph of `import_onnx`."""
+    return import_onnx(
+        path, dims=dims, input_shapes=input_shapes, outputs=outputs, name=name, bounds=bounds
+    ).graph
+
+
+def import_onnx(
+    path: str | Path,
+    *,
+    dims: Mapping[str, int] | None = None,
+    input_shapes: Mapping[str, Sequence[Any] | None] | None = None,
+    outputs: Sequence[str] | None = None,
+    name: str | None = None,
+    bounds: Mapping[str, int] | None = None,
+) -> Imported:
+    """The model in ``path`` as a Graph, and how its inputs and outputs appear in it.
 
     ``dims`` binds symbolic dimensions by name, ``input_shapes`` gives whole input shapes,
     ``outputs`` prunes to the named tensors (and to the inputs they need), ``name`` replaces the
-    file's stem. Raises ModelError, UnsupportedError or UsageError with the first problem.
+    file's stem, ``bounds`` gives the most that a run-time size can be, by the name of the value.
+    Raises ModelError, UnsupportedError or UsageError with the first problem.
     """
-    graph = _read(Path(path), dims or {}, input_shapes or {}, outputs, name, collect=False)[0]
-    assert graph is not None
-    return graph
+    path = Path(path)
+    request = _Request(dims or {}, input_shapes or {}, outputs, name or path.stem, bounds or {})
+    imported = _read(path, request, collect=False)[0]
+    assert imported is not None
+    return imported
 
 
 def check_onnx(
     path: str | Path,
     *,
     dims: Mapping[str, int] | None = None,
-    input_shapes: Mapping[str, Sequence[int]] | None = None,
+    input_shapes: Mapping[str, Sequence[Any] | None] | None = None,
     outputs: Sequence[str] | None = None,
     name: str | None = None,
+    bounds: Mapping[str, int] | None = None,
 ) -> list[Problem]:
     """Everything that stops `load_onnx` with the same arguments, at once; empty when it succeeds.
 
     Raises ModelError when the file cannot be read as ONNX at all.
     """
-    return _read(Path(path), dims or {}, input_shapes or {}, outputs, name, collect=True)[1]
+    path = Path(path)
+    request = _Request(dims or {}, input_shapes or {}, outputs, name or path.stem, bounds or {})
+    return _read(path, request, collect=True)[1]
 
 
 def parse_model(path: Path) -> onnx.ModelProto:
@@ -76,20 +120,13 @@ def parse_model(path: Path) -> onnx.ModelProto:
 
 
 def _read(
-    path: Path,
-    dims: Mapping[str, int],
-    input_shapes: Mapping[str, Sequence[int]],
-    outputs: Sequence[str] | None,
-    name: str | None,
-    collect: bool,
-) -> tuple[Graph | None, list[Problem]]:
+    path: Path, request: _Request, collect: bool
+) -> tuple[Imported | None, list[Problem]]:
     model = parse_model(path)
     reporter = Reporter(str(path), collect)
-    graph = None
+    imported = None
     try:
-        graph = _import_graph(
-            model, path, dims, input_shapes, outputs, name or path.stem, reporter
-        )
+        imported = _import_graph(model, path, request, reporter)
     except AotcError as error:
         if error.where.startswith(str(path)):
             raise
@@ -97,33 +134,34 @@ def _read(
     except MALFORMED as error:
         text = f"the model cannot be read: {type(error).__name__}: {error}"
         reporter.report(ModelError(text, remedy="the file is damaged: export the model again"))
-    return graph, reporter.problems
+    return imported, reporter.problems
 
 
 def _import_graph(
-    model: onnx.ModelProto,
-    path: Path,
-    dims: Mapping[str, int],
-    input_shapes: Mapping[str, Sequence[int]],
-    outputs: Sequence[str] | None,
-    name: str,
-    reporter: Reporter,
-) -> Graph | None:
+    model: onnx.ModelProto, path: Path, request: _Request, reporter: Reporter
+) -> Imported | None:
     proto = model.graph
     builder = FoldingBuilder()
-    importer = Importer(model.functions, path.parent, builder, reporter)
-    scope = Scope(opsets=opset_versions(model.opset_import))
+    importer = Importer(model.functions, path.parent, builder, reporter, request.bounds)
+    scope = Scope(
+        opsets=opset_versions(model.opset_import), declared=declared_shapes(proto, request.dims)
+    )
     importer.store(scope, proto)
-    wanted = _wanted(proto, outputs, scope)
-    _bind(proto, builder, scope, dims, input_shapes, outputs, wanted, reporter)
+    wanted = _wanted(proto, request.outputs, scope)
+    inputs = _bind(proto, builder, scope, request, wanted, reporter)
     importer.run(proto.node, wanted, scope)
     results = []
+    ports = []
     for output in wanted:
         value = importer.lookup(scope, output)
-        if isinstance(value, Node):
-            results.append((output, value))
-    _check_outputs(proto, results, reporter, fixed=not dims and not input_shapes)
-    return None if reporter.problems else builder.finish(name, results)
+        if not isinstance(value, Missing):
+            port, tensors = output_port(builder, output, value)
+            ports.append(port)
+            results += tensors
+    _check_outputs(proto, results, reporter, fixed=not request.dims and not request.input_shapes)
+    if reporter.problems:
+        return None
+    return Imported(builder.finish(request.name, results), Ports(inputs, tuple(ports)))
 
 
 def _wanted(
@@ -153,14 +191,12 @@ def _bind(
     proto: onnx.GraphProto,
     builder: FoldingBuilder,
     scope: Scope,
-    dims: Mapping[str, int],
-    input_shapes: Mapping[str, Sequence[int]],
-    outputs: Sequence[str] | None,
+    request: _Request,
     wanted: Sequence[str],
     reporter: Reporter,
-) -> None:
-    """Make a parameter of every input; an initialiser of the same name makes it a constant
-    instead."""
+) -> tuple[Port, ...]:
+    """Make a parameter of every input, and give their ports; an initialiser of the same name makes
+    it a constant instead."""
     infos = [info for info in proto.input if info.name not in scope.stored]
     names = [info.name for info in infos]
     for place, name in enumerate(names):
@@ -169,17 +205,25 @@ def _bind(
             raise ModelError(reason, remedy="export the model again")
     symbols = [d for info in infos for d in declared_shape(info) or () if isinstance(d, str)]
     needed = infos
-    if outputs is not None:
+    if request.outputs is not None:
         used = import_order(proto.node, wanted).used
         needed = [info for info in infos if info.name in used]
     types = bind_inputs(
-        needed, dims, input_shapes, list(dict.fromkeys(symbols)), names, reporter.report
+        needed,
+        request.dims,
+        request.input_shapes,
+        list(dict.fromkeys(symbols)),
+        names,
+        reporter.report,
     )
+    ports = []
     for info in infos:
         if info.name in types:
             scope.values[info.name] = builder.parameter(info.name, types[info.name])
+            ports.append(TensorPort(info.name, types[info.name]))
         else:
             scope.values[info.name] = Missing.FAILED
+    return tuple(ports)
 
 
 def _fits(declared: Declared, shape: tuple[int, ...]) -> bool:

@@ -6,6 +6,7 @@ Shapes are bound before anything is imported, so no later stage meets a symbolic
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import onnx
 
@@ -34,10 +35,27 @@ def declared_shape(info: onnx.ValueInfoProto) -> Declared | None:
     return tuple(dims)
 
 
+def declared_shapes(
+    graph: onnx.GraphProto, dims: Mapping[str, int] | None = None
+) -> dict[str, Declared]:
+    """What ``graph`` declares of its values and outputs, by name; ``dims`` binds symbols."""
+    found = {}
+    for info in (*graph.value_info, *graph.output):
+        if info.type.WhichOneof("value") != "tensor_type":
+            continue
+        declared = declared_shape(info)
+        if declared is not None:
+            bound = dims or {}
+            found[info.name] = tuple(
+                bound.get(dim, dim) if isinstance(dim, str) else dim for dim in declared
+            )
+    return found
+
+
 def bind_inputs(
     infos: Sequence[onnx.ValueInfoProto],
     dims: Mapping[str, int],
-    input_shapes: Mapping[str, Sequence[int]],
+    input_shapes: Mapping[str, Sequence[Any] | None],
     known_dims: Sequence[str],
     known_inputs: Sequence[str],
     report: Callable[[AotcError, str], None],
@@ -65,7 +83,7 @@ def bind_inputs(
 
 def _check_flags(
     dims: Mapping[str, int],
-    input_shapes: Mapping[str, Sequence[int]],
+    input_shapes: Mapping[str, Sequence[Any] | None],
     known_dims: Sequence[str],
     known_inputs: Sequence[str],
     report: Callable[[AotcError, str], None],
@@ -82,9 +100,9 @@ def _check_flags(
     for name, shape in input_shapes.items():
         if name not in known_inputs:
             report(_unknown("input", name, known_inputs), name)
-        elif min(shape, default=1) < 1:
-            text = ",".join(map(str, shape))
-            remedy = "give sizes of 1 or more"
+        elif any(isinstance(size, int) and size < 0 for size in shape or ()):
+            text = ",".join(map(str, shape or ()))
+            remedy = "give sizes of 0 or more"
             report(UsageError(f"input '{name}' cannot have the shape {text}", remedy=remedy), name)
     return bound
 

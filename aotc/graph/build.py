@@ -141,6 +141,10 @@ class Builder:
         same = perm == tuple(range(len(perm)))
         return x if same else self.apply(ops.Transpose(perm), x, origin=origin)
 
+    def concat(self, parts: Sequence[Node], axis: int, origin: str = "") -> Node:
+        """Join along ``axis``; nothing for a single part."""
+        return parts[0] if len(parts) == 1 else self.apply(ops.Concat(axis), *parts, origin=origin)
+
     def reduce(self, fn: str, x: Node, axes: Iterable[int], keep: bool, origin: str = "") -> Node:
         """Reduction over ``axes`` (may be negative); ``keep`` leaves them as size 1."""
         rank = x.type.rank

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
@@ -11,6 +11,8 @@ import onnx
 from aotc.errors import ModelError, UnsupportedError
 from aotc.frontend.attributes import Attributes
 from aotc.frontend.folding import FoldingBuilder, known_value
+from aotc.frontend.specialize import Declared
+from aotc.frontend.values import Value, kind_of
 from aotc.graph import ops
 from aotc.graph.ir import Node, Op
 from aotc.graph.types import DType, broadcast_dims
@@ -22,23 +24,46 @@ KNOWN_ELEMS = 1 << 24
 @dataclass(frozen=True)
 class Call:
     """One use of an operator. ``version`` is the opset in which this form of the operator appeared,
-    ``inputs`` has None for an optional input left out, ``subgraph`` imports a branch and gives its
-    outputs."""
+    ``inputs`` has None for an optional input left out, ``outputs`` the names of the results,
+    ``subgraph`` imports a branch and gives its outputs. ``declared`` has the shape that the model
+    declares for each output, None where it says nothing; ``bounds`` is what the user said with
+    --max, by name."""
 
     operator: str
     version: int
     origin: str
-    inputs: tuple[Node | None, ...]
+    inputs: tuple[Value | None, ...]
+    outputs: tuple[str, ...]
     output_used: tuple[bool, ...]
     attrs: Attributes
     builder: FoldingBuilder
-    subgraph: Callable[[onnx.GraphProto], list[Node]]
+    subgraph: Callable[[onnx.GraphProto], list[Value]]
+    declared: tuple[Declared | None, ...] = ()
+    bounds: Mapping[str, int] = field(default_factory=dict)
 
     # Operands.
 
-    def optional(self, index: int) -> Node | None:
-        """Input ``index``, or None when it was left out."""
+    def value(self, index: int) -> Value | None:
+        """Input ``index`` whatever it is, or None when it was left out."""
         return self.inputs[index] if index < len(self.inputs) else None
+
+    def optional(self, index: int) -> Node | None:
+        """Input ``index``, or None when it was left out; UnsupportedError when it is not a tensor
+        of fixed shape."""
+        value = self.value(index)
+        if value is None or isinstance(value, Node):
+            return value
+        raise UnsupportedError(
+            f"input {index} is {kind_of(value)}, which {self.operator} is not compiled for",
+            remedy="fix its size at compile time, or rewrite this part of the model",
+        )
+
+    def declared_dims(self, index: int) -> tuple[int, ...] | None:
+        """The shape of output ``index`` where the model declares all of it, else None."""
+        declared = self.declared[index] if index < len(self.declared) else None
+        if declared is None or not all(isinstance(dim, int) for dim in declared):
+            return None
+        return tuple(dim for dim in declared if isinstance(dim, int))
 
     def __getitem__(self, index: int) -> Node:
         """Input ``index``; ModelError when it was left out."""
@@ -186,14 +211,14 @@ class Call:
 
     def concat(self, parts: Sequence[Node], axis: int) -> Node:
         """Join along ``axis``; nothing for a single part."""
-        return parts[0] if len(parts) == 1 else self.apply(ops.Concat(axis), *parts)
+        return self.builder.concat(parts, axis, self.origin)
 
     def unsupported(self, reason: str, remedy: str = "") -> UnsupportedError:
         """The error to raise for a valid use that aotc does not compile."""
         return UnsupportedError(reason, remedy=remedy or "rewrite this part of the model")
 
 
-Result = Node | Sequence[Node]
+Result = Value | Sequence[Value | None]
 """The outputs of a rule; one node means output 0 alone."""
 
 Rule = Callable[[Call], Result]

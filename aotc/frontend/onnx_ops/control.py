@@ -8,10 +8,10 @@ from types import MappingProxyType
 from aotc.errors import ModelError, UnsupportedError
 from aotc.frontend.folding import known_value
 from aotc.frontend.onnx_ops.call import Call, Rule
-from aotc.graph.ir import Node
+from aotc.frontend.values import Value
 
 
-def if_(call: Call) -> Sequence[Node]:
+def if_(call: Call) -> Sequence[Value]:
     """The outputs of the branch that the constant condition takes."""
     condition = known_value(call[0])
     if condition is None:
@@ -25,7 +25,7 @@ def if_(call: Call) -> Sequence[Node]:
     return call.subgraph(call.attrs.graph(taken))
 
 
-def loop(call: Call) -> Sequence[Node]:
+def loop(call: Call) -> Sequence[Value]:
     """Loops are not compiled."""
     raise UnsupportedError(
         "loops are not supported", remedy="export the model with the loop unrolled"
