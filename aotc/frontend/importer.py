@@ -21,7 +21,7 @@ from aotc.frontend.specialize import Declared, declared_shapes
 from aotc.frontend.tensors import sparse_values, tensor_values
 from aotc.frontend.values import Value
 
-OLDEST_OPSET = 7
+OLDEST_OPSET = 1
 
 MAX_NODES = 1_000_000
 """Functions that call functions can grow without end; no model of this kind has as many nodes."""

@@ -30,9 +30,12 @@ def leaky_relu(call: Call) -> Node:
 
 
 def prelu(call: Call) -> Node:
-    """``x < 0 ? slope x : x`` with the slope stretched to x."""
-    x = call[0]
-    slope = call.broadcast(call[1], x.shape)
+    """``x < 0 ? slope x : x`` with the slope stretched to x; before opset 7 one for each
+    channel."""
+    x, slope = call[0], call[1]
+    if call.version < 7 and slope.type.rank == 1 and slope.type.elems > 1:
+        slope = call.reshape(slope, (*slope.shape, *(1,) * (x.type.rank - 2)))
+    slope = call.broadcast(slope, x.shape)
     return call.select(call.compare("lt", x, 0.0), call.binary("mul", x, slope), x)
 
 

@@ -7,9 +7,11 @@ from functools import reduce
 from types import MappingProxyType
 
 import numpy as np
+import onnx
 
 from aotc.errors import ModelError
 from aotc.frontend.onnx_ops.call import Call, Rule
+from aotc.frontend.onnx_ops.legacy import with_broadcast_attributes
 from aotc.frontend.tensors import dtype_of
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
@@ -22,12 +24,12 @@ def unary(fn: str) -> Rule:
 
 def binary(fn: str) -> Rule:
     """The rule of an operator that is one `Binary` primitive with broadcasting."""
-    return lambda call: call.binary(fn, call[0], call[1])
+    return with_broadcast_attributes(lambda call: call.binary(fn, call[0], call[1]))
 
 
 def compare(fn: str) -> Rule:
     """The rule of an operator that is one `Compare` primitive with broadcasting."""
-    return lambda call: call.compare(fn, call[0], call[1])
+    return with_broadcast_attributes(lambda call: call.compare(fn, call[0], call[1]))
 
 
 def variadic(fn: str) -> Rule:
@@ -109,8 +111,14 @@ def clip(call: Call) -> Node:
 
 
 def cast(call: Call) -> Node:
-    """Conversion to the element type ``to``."""
-    return call.cast(call[0], dtype_of(call.attrs.integer("to")))
+    """Conversion to the element type ``to``, a name before opset 6."""
+    if call.version >= 6:
+        return call.cast(call[0], dtype_of(call.attrs.integer("to")))
+    name = call.attrs.string("to")
+    number = dict(onnx.TensorProto.DataType.items()).get(name)
+    if number is None:
+        raise ModelError(f"attribute 'to' names no element type: '{name}'")
+    return call.cast(call[0], dtype_of(number))
 
 
 def cast_like(call: Call) -> Node:
@@ -166,7 +174,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "Neg": unary("neg"),
         "Not": unary("not"),
         "Or": binary("or"),
-        "Pow": power,
+        "Pow": with_broadcast_attributes(power),
         "Reciprocal": unary("reciprocal"),
         "Round": unary("round"),
         "Sign": unary("sign"),

@@ -16,9 +16,11 @@ from aotc.graph.types import DType
 
 
 def reshape(call: Call) -> Node:
-    """The elements under the shape in input 1; 0 copies a size (unless ``allowzero``), -1 is
-    inferred."""
-    x, target = call[0], list(call.known_ints(1, "shape"))
+    """The elements under the shape in input 1, an attribute before opset 5; 0 copies a size (unless
+    ``allowzero``), -1 is inferred."""
+    x = call[0]
+    given = call.attrs.integers("shape", ()) if call.version < 5 else call.known_ints(1, "shape")
+    target = list(given or ())
     if not call.attrs.flag("allowzero"):
         for axis, size in enumerate(target):
             if size == 0:
@@ -93,8 +95,13 @@ def expand(call: Call) -> Node:
 
 
 def tile(call: Call) -> Node:
-    """Each axis repeated as often as input 1 says."""
-    x, repeats = call[0], call.known_ints(1, "repeats")
+    """Each axis repeated as often as input 1 says; before opset 6 one axis, that of input 2."""
+    x = call[0]
+    if call.version < 6:
+        count, axis = call.known_int(1, "tiles"), call.axis(call.known_int(2, "axis"), x.type.rank)
+        repeats = tuple(count if at == axis else 1 for at in range(x.type.rank))
+    else:
+        repeats = call.known_ints(1, "repeats")
     if len(repeats) != x.type.rank or min(repeats, default=0) < 0:
         raise ModelError(f"repeats {repeats} do not fit {x.type}: one count per axis, not negative")
     # [a, b] -> [1, a, 1, b] -> [r, a, s, b] -> [r a, s b]
@@ -137,7 +144,8 @@ def split(call: Call) -> Sequence[Node]:
     x = call[0]
     axis = call.axis(call.attrs.integer("axis", 0), x.type.rank)
     size, pieces = x.shape[axis], len(call.output_used)
-    if call.version < 13:
+    # the sizes are an input in opset 1 and from 13 on
+    if call.version < 13 and call.optional(1) is None:
         sizes = call.attrs.integers("split")
     else:
         sizes = None if call.optional(1) is None else call.known_ints(1, "sizes")
@@ -161,7 +169,8 @@ def concat(call: Call) -> Node:
     operands = call.operands
     if not operands:
         raise ModelError("takes at least one input, has none")
-    return call.concat(operands, call.axis(call.attrs.integer("axis"), operands[0].type.rank))
+    axis = call.attrs.integer("axis", 1 if call.version < 4 else None)
+    return call.concat(operands, call.axis(axis, operands[0].type.rank))
 
 
 def pad(call: Call) -> Node:
@@ -171,7 +180,7 @@ def pad(call: Call) -> Node:
     rank = x.type.rank
     axes = tuple(range(rank))
     if call.version < 11:
-        pads = call.attrs.required_integers("pads")
+        pads = call.attrs.required_integers("pads" if call.version > 1 else "paddings")
         value = call.attrs.real("value", 0.0)
     else:
         pads = call.known_ints(1, "pads")

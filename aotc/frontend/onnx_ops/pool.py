@@ -77,21 +77,28 @@ def _element_counts(size: int, window: Window, axis: int, with_pads: bool) -> np
 
 def lp_pool(call: Call) -> Node:
     """``(sum |x|^p)^(1/p)`` of each window."""
-    p = call.attrs.integer("p", 2)
+    p = _exponent(call)
     powers = _power_of_magnitude(call, call[0], p)
     return _root(call, _slide(call, powers, "sum", _window(call)), p)
 
 
-def _power_of_magnitude(call: Call, x: Node, p: int) -> Node:
-    if p < 1:
-        raise ModelError(f"attribute 'p' must be 1 or more, is {p}")
+def _exponent(call: Call) -> float:
+    """Attribute ``p``, a float in opset 1."""
+    whole = call.version > 1
+    p = call.attrs.integer("p", 2) if whole else call.attrs.real("p", 2.0)
+    if not 0 < p < np.inf:
+        raise ModelError(f"attribute 'p' must be more than 0, is {p}")
+    return p
+
+
+def _power_of_magnitude(call: Call, x: Node, p: float) -> Node:
     if p == 2:
         return call.binary("mul", x, x)
     magnitude = call.unary("abs", x)
     return magnitude if p == 1 else call.binary("pow", magnitude, float(p))
 
 
-def _root(call: Call, x: Node, p: int) -> Node:
+def _root(call: Call, x: Node, p: float) -> Node:
     if p == 2:
         return call.unary("sqrt", x)
     return x if p == 1 else call.binary("pow", x, 1.0 / p)
@@ -109,7 +116,7 @@ def global_max_pool(call: Call) -> Node:
 
 def global_lp_pool(call: Call) -> Node:
     """``(sum |x|^p)^(1/p)`` over all spatial axes."""
-    p = call.attrs.integer("p", 2)
+    p = _exponent(call)
     powers = _power_of_magnitude(call, call[0], p)
     return _root(call, call.reduce("sum", powers, _spatial_axes(call[0])), p)
 
@@ -117,6 +124,8 @@ def global_lp_pool(call: Call) -> Node:
 def lp_normalization(call: Call) -> Node:
     """``x`` over its p-norm along ``axis``."""
     x, p = call[0], call.attrs.integer("p", 2)
+    if p < 1:
+        raise ModelError(f"attribute 'p' must be 1 or more, is {p}")
     axis = call.axis(call.attrs.integer("axis", -1), x.type.rank)
     norm = _root(call, call.reduce("sum", _power_of_magnitude(call, x, p), [axis]), p)
     # a slice of zeros stays zero

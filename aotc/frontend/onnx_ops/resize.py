@@ -203,6 +203,8 @@ def resize(call: Call) -> Node:
 def _sampling(call: Call) -> Sampling:
     attrs = call.attrs
     mode = attrs.string("mode", "nearest")
+    if call.version == 1 and mode == "bilinear":
+        mode = "linear"
     if mode not in ("nearest", "linear", "cubic"):
         raise ModelError(f"attribute 'mode' cannot be '{mode}'")
     if call.version < 11:
@@ -233,7 +235,7 @@ def _plans(call: Call, x: Node, how: Sampling) -> list[AxisPlan]:
         scales, results = _from_sizes(call, [x.shape[axis] for axis in axes], sizes)
     else:
         if call.operator == "Upsample" and call.version < 9:
-            scales = list(call.attrs.reals("scales"))
+            scales = _declared_scales(call)
         else:
             scales = [float(v) for v in call.known(scales_at, "scales").reshape(-1)]
         if len(scales) != len(axes) or not all(0 < s < math.inf for s in scales):
@@ -245,6 +247,13 @@ def _plans(call: Call, x: Node, how: Sampling) -> list[AxisPlan]:
         AxisPlan(axis, x.shape[axis], results[i], scales[i], (roi[i], roi[i + len(axes)]))
         for i, axis in enumerate(axes)
     ]
+
+
+def _declared_scales(call: Call) -> list[float]:
+    """The scales of Upsample before opset 9; in opset 1 of the last two axes only."""
+    if call.version >= 7:
+        return list(call.attrs.reals("scales"))
+    return [1.0, 1.0, call.attrs.real("height_scale"), call.attrs.real("width_scale")]
 
 
 def _from_sizes(
