@@ -6,11 +6,13 @@
     %2 = constant #9f3c... : float32[3,64]
     %3 = dot(%0, %2) : float32[2,64] @ "fc1"
     %4 = transpose(%3, perm=(1, 0)) : float32[64,2]
+    check "too long" = %5
     return "y" = %4
 
 Attributes stand after the operands, `@` gives the node that the user knows. Small constants are
-printed as values, large ones as the digest of their bytes. Printing, parsing and printing again
-gives the same text.
+printed as values, large ones as the digest of their bytes. A nested graph is an attribute whose
+lines stand between braces: ``then={``, its lines, ``}``. Printing, parsing and printing again gives
+the same text.
 """
 
 from __future__ import annotations
@@ -27,13 +29,17 @@ import numpy as np
 from aotc.errors import ModelError
 from aotc.graph import ops
 from aotc.graph.ir import Constant, Graph, Node, Op, Parameter
-from aotc.graph.types import Dim, DType, Symbol, TensorType
+from aotc.graph.types import Dim, DType, Symbol, TensorType, TupleType
 
 INLINE_ELEMS = 16
 
 
 def print_graph(graph: Graph) -> str:
     """The text of ``graph``; equal graphs built in the same order give equal text."""
+    return "\n".join(_graph_lines(graph)) + "\n"
+
+
+def _graph_lines(graph: Graph) -> list[str]:
     numbers: dict[Node, int] = {}
     lines = [f"graph {json.dumps(graph.name)}"]
     for node in graph.nodes():
@@ -41,8 +47,9 @@ def print_graph(graph: Graph) -> str:
         operands = [f"%{numbers[operand]}" for operand in node.inputs]
         line = f"%{numbers[node]} = {_op_text(node, operands)} : {_type_text(node.type)}"
         lines.append(f"{line} @ {json.dumps(node.origin)}" if _has_origin(node) else line)
-    lines += [f"return {json.dumps(name)} = %{numbers[node]}" for name, node in graph.outputs]
-    return "\n".join(lines) + "\n"
+    for word, ends in (("check", graph.checks), ("return", graph.outputs)):
+        lines += [f"{word} {json.dumps(name)} = %{numbers[node]}" for name, node in ends]
+    return lines
 
 
 def parse_graph(text: str, constants: Mapping[str, np.ndarray] | None = None) -> Graph:
@@ -52,18 +59,18 @@ def parse_graph(text: str, constants: Mapping[str, np.ndarray] | None = None) ->
     any type and shape. ModelError names the line of whatever does not parse, does not fit its type
     rule, or refers to an unknown node or digest.
     """
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    parser = _Parser(constants or {})
-    for number, line in lines:
-        try:
-            parser.statement(_Scanner(line.strip()))
-        except ValueError as error:
-            raise ModelError(
-                f"{error}: {line.strip()[:80]}",
-                where=f"graph text, line {number}",
-                remedy="write it as print_graph does, and give the values of large constants",
-            ) from None
-    return Graph(parser.name, tuple(parser.inputs), tuple(parser.outputs))
+    source = _Source(text)
+    parser = _Parser(constants or {}, source)
+    try:
+        while source.advance():
+            parser.statement(_Scanner(source.line))
+    except ValueError as error:
+        raise ModelError(
+            f"{error}: {source.line[:80]}",
+            where=f"graph text, line {source.number}",
+            remedy="write it as print_graph does, and give the values of large constants",
+        ) from None
+    return parser.graph()
 
 
 def _has_origin(node: Node) -> bool:
@@ -87,6 +94,8 @@ def _op_text(node: Node, operands: list[str]) -> str:
 
 
 def _attribute_text(declared: str, value: object) -> str:
+    if isinstance(value, Graph):
+        return "\n  ".join(["{", *"\n".join(_graph_lines(value)).split("\n")]) + "\n}"
     if isinstance(value, DType):
         return value.value
     if isinstance(value, tuple):
@@ -111,6 +120,8 @@ def _element_text(element: np.generic) -> str:
 
 
 def _type_text(type_: TensorType) -> str:
+    if isinstance(type_, TupleType):
+        return f"({', '.join(map(_type_text, type_.items))})"
     return f"{type_.dtype.value}[{','.join(map(_dim_text, type_.shape))}]"
 
 
@@ -135,10 +146,31 @@ def _fitting(value: int, dtype: np.dtype) -> np.ndarray:
     return np.asarray(value, dtype)
 
 
+class _Source:
+    """The lines of a text that are not blank, one after the other."""
+
+    def __init__(self, text: str) -> None:
+        lines = ((number, line.strip()) for number, line in enumerate(text.splitlines(), 1))
+        self._lines = (entry for entry in lines if entry[1])
+        self.number = 0
+        self.line = ""
+
+    def advance(self) -> bool:
+        """Moves on to the next line, if there is one."""
+        found = next(self._lines, None)
+        if found is not None:
+            self.number, self.line = found
+        return found is not None
+
+
 class _Scanner:
     """Reads one line from left to right; a reader raises ValueError on finding anything else."""
 
     def __init__(self, line: str) -> None:
+        self.restart(line)
+
+    def restart(self, line: str) -> None:
+        """Goes on with another line."""
         self._line = line
         self._at = 0
 
@@ -199,6 +231,8 @@ class _Scanner:
         return _fitting(int(word), dtype.numpy)
 
     def type(self) -> TensorType:
+        if self.take(r"\("):
+            return TupleType.of(self.items(")", self.type))
         dtype = self.dtype()
         self.expect(r"\[", "'['")
         return TensorType(dtype, tuple(self.items("]", self._dim)))
@@ -227,24 +261,30 @@ _MNEMONICS: Mapping[str, type[Op]] = MappingProxyType(
 
 
 class _Parser:
-    """Collects the statements of one graph."""
+    """Collects the statements of one graph; ``source`` is where those of nested graphs follow."""
 
-    def __init__(self, constants: Mapping[str, np.ndarray]) -> None:
-        self.name = ""
-        self.inputs: list[Node] = []
-        self.outputs: list[tuple[str, Node]] = []
+    def __init__(self, constants: Mapping[str, np.ndarray], source: _Source) -> None:
+        self._name = ""
+        self._inputs: list[Node] = []
+        self._ends: dict[str, list[tuple[str, Node]]] = {"check": [], "return": []}
         self._constants = constants
+        self._source = source
         self._nodes: dict[str, Node] = {}
+
+    def graph(self) -> Graph:
+        """What the statements so far describe."""
+        outputs, checks = tuple(self._ends["return"]), tuple(self._ends["check"])
+        return Graph(self._name, tuple(self._inputs), outputs, checks)
 
     def statement(self, line: _Scanner) -> None:
         if line.take(r"graph\b"):
-            self.name = line.string()
-        elif line.take(r"return\b"):
+            self._name = line.string()
+        elif (word := line.take(r"(?:return|check)\b")) is not None:
             name = line.string()
             line.expect("=", "'='")
-            self.outputs.append((name, self._operand(line)))
+            self._ends[word].append((name, self._operand(line)))
         else:
-            number = line.expect(r"%\d+", "'graph', 'return' or a node")
+            number = line.expect(r"%\d+", "'graph', 'check', 'return' or a node")
             if number in self._nodes:
                 raise ValueError(f"{number} is defined twice")
             line.expect("=", "'='")
@@ -275,7 +315,7 @@ class _Parser:
     def _parameter(self, line: _Scanner) -> Node:
         name = line.string()
         node = Node(Parameter(name), (), self._type(line), origin=self._origin(line, name))
-        self.inputs.append(node)
+        self._inputs.append(node)
         return node
 
     def _constant(self, line: _Scanner) -> Node:
@@ -311,7 +351,8 @@ class _Parser:
 
     def _application(self, line: _Scanner, kind: type[Op]) -> tuple[Op, tuple[Node, ...]]:
         """The operator and its operands, from after the mnemonic to the closing parenthesis."""
-        readers = {str(f.name): _ATTRIBUTE_READERS[str(f.type)] for f in dataclasses.fields(kind)}
+        known = {**_ATTRIBUTE_READERS, "Graph": self._nested}
+        readers = {str(f.name): known[str(f.type)] for f in dataclasses.fields(kind)}
         operands: list[Node] = []
         attributes: dict[str, object] = {}
 
@@ -331,6 +372,18 @@ class _Parser:
         if missing:
             raise ValueError(f"attributes are missing: {', '.join(sorted(missing))}")
         return kind(**attributes), tuple(operands)
+
+    def _nested(self, line: _Scanner) -> Graph:
+        """The graph whose lines follow; ``line`` then goes on behind its closing brace."""
+        line.expect(r"\{", "'{'")
+        line.expect("$", "the end of the line")
+        nested = _Parser(self._constants, self._source)
+        while self._source.advance():
+            if self._source.line.startswith("}"):
+                line.restart(self._source.line[1:])
+                return nested.graph()
+            nested.statement(_Scanner(self._source.line))
+        raise ValueError("a nested graph has no closing brace")
 
     def _type(self, line: _Scanner) -> TensorType:
         line.expect(":", "':'")

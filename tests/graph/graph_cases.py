@@ -16,14 +16,15 @@ from aotc.graph.ops_elementwise import (
     COMPARE_FUNCTIONS,
     UNARY_FUNCTIONS,
 )
-from aotc.graph.types import DType, TensorType
+from aotc.graph.types import DType, TensorType, TupleType
 
 Application = tuple[Op, tuple[TensorType, ...]]
 
 FLOATS = st.sampled_from([DType.F16, DType.F32, DType.F64])
-INTEGERS = st.sampled_from([dtype for dtype in DType if dtype.is_int])
+PLAIN = [dtype for dtype in DType if not dtype.is_narrow]
+INTEGERS = st.sampled_from([dtype for dtype in PLAIN if dtype.is_int])
 NUMBERS = FLOATS | INTEGERS
-ANY = st.sampled_from(list(DType))
+ANY = st.sampled_from(PLAIN)
 SHAPES = st.lists(st.integers(0, 4), max_size=4).map(tuple)
 FULL_SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple)
 
@@ -244,6 +245,52 @@ def top_k(draw: st.DrawFn) -> Application:
     return ops.TopK(draw(st.integers(0, x.dims[axis])), axis, draw(st.booleans())), (x,)
 
 
+FLAG, COUNT = TensorType(DType.BOOL, ()), TensorType(DType.I64, ())
+
+
+def _nested(name: str, types: list[TensorType], results: Callable[..., list[Node]]) -> Graph:
+    """The graph of inputs of ``types`` whose outputs ``results`` makes of builder and inputs."""
+    builder = Builder()
+    inputs = [builder.parameter(f"in {i}", type_) for i, type_ in enumerate(types)]
+    return builder.finish(name, [(f"{i}", n) for i, n in enumerate(results(builder, *inputs))])
+
+
+@st.composite
+def branch(draw: st.DrawFn) -> Application:
+    """One graph gives its first value as it is, the other negated, and a constant each."""
+    types = [TensorType(draw(NUMBERS), draw(SHAPES)) for _ in range(draw(st.integers(1, 2)))]
+    one, two = draw(st.integers(0, 9)), draw(st.integers(0, 9))
+    then = _nested("then", types, lambda b, x, *_: [x, b.constant(one, DType.I32)])
+    other = _nested(
+        "other", types, lambda b, x, *_: [b.unary("neg", x), b.constant(two, DType.I32)]
+    )
+    return ops.Branch(then, other), (FLAG, *types)
+
+
+@st.composite
+def repeat(draw: st.DrawFn) -> Application:
+    """Adds up slices, or twice the state; stacks the sums; stops at a drawn iteration."""
+    x = TensorType(draw(NUMBERS), draw(SHAPES))
+    limit, last = draw(st.integers(0, 4)), draw(st.integers(0, 4))
+    scanned = int(limit > 0 and draw(st.booleans()))
+    captured = [TensorType(draw(ANY), draw(SHAPES))] * draw(st.integers(0, 1))
+
+    def body(b: Builder, i: Node, state: Node, *others: Node) -> list[Node]:
+        total = b.binary("add", state, others[0] if scanned else state)
+        going = b.compare("lt", i, b.constant(last, DType.I64))
+        return [going, total, total, *others[scanned:]]
+
+    graph = _nested("body", [COUNT, x, *[x] * scanned, *captured], body)
+    slices = [TensorType(x.dtype, (limit, *x.dims))] * scanned
+    return ops.Repeat(graph, 1, scanned, limit), (COUNT, FLAG, x, *slices, *captured)
+
+
+@st.composite
+def item(draw: st.DrawFn) -> Application:
+    types = [TensorType(draw(ANY), draw(SHAPES)) for _ in range(draw(st.integers(1, 3)))]
+    return ops.Item(draw(st.integers(0, len(types) - 1))), (TupleType.of(types),)
+
+
 APPLICATIONS: dict[type[Op], Callable[[], st.SearchStrategy[Application]]] = {
     ops.Unary: unary,
     ops.Binary: binary,
@@ -269,11 +316,17 @@ APPLICATIONS: dict[type[Op], Callable[[], st.SearchStrategy[Application]]] = {
     ops.Dot: dot,
     ops.Conv: conv,
     ops.TopK: top_k,
+    ops.Branch: branch,
+    ops.Repeat: repeat,
+    ops.Item: item,
 }
 
 
 def random_values(type_: TensorType, seed: int) -> np.ndarray:
-    """Values of ``type_`` with the awkward ones among them: zeros, extremes, infinities, NaN."""
+    """Values of ``type_`` with the awkward ones among them: zeros, extremes, infinities, NaN; for
+    a tuple one array of each item."""
+    if isinstance(type_, TupleType):
+        return tuple(random_values(item, seed) for item in type_.items)  # type: ignore
     rng = np.random.default_rng(seed)
     dtype = type_.dtype.numpy
     if type_.dtype.is_float:
@@ -294,7 +347,8 @@ def graphs(draw: st.DrawFn, max_ops: int = 8) -> Graph:
     builder = Builder()
     nodes: list[Node] = []
     names = 0
-    for kind in draw(st.lists(st.sampled_from(list(APPLICATIONS)), max_size=max_ops)):
+    kinds = [kind for kind in APPLICATIONS if kind is not ops.Item]
+    for kind in draw(st.lists(st.sampled_from(kinds), max_size=max_ops)):
         op, types = draw(APPLICATIONS[kind]())
         operands = []
         for type_ in types:
@@ -307,7 +361,10 @@ def graphs(draw: st.DrawFn, max_ops: int = 8) -> Graph:
                 operands.append(builder.parameter(f"in {names}", type_))
                 names += 1
         origin = draw(st.sampled_from(["", "node", 'a "quoted" \n name', "café"]))
-        nodes += [*operands, builder.apply(op, *operands, origin=origin)]
+        made = builder.apply(op, *operands, origin=origin)
+        count = len(made.type.items) if isinstance(made.type, TupleType) else 0
+        items = [builder.apply(ops.Item(index), made) for index in range(count)]
+        nodes += [*operands, *(items or [made])]
     if not nodes:
         nodes.append(builder.parameter("x", TensorType(DType.F32, ())))
     outputs = draw(st.lists(st.sampled_from(nodes), min_size=1, max_size=3))

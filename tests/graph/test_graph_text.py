@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from aotc.errors import AotcError, ModelError
 from aotc.graph import ops
 from aotc.graph.build import Builder
+from aotc.graph.eval import evaluate
 from aotc.graph.ir import Constant, Graph, Node, Parameter
 from aotc.graph.text import parse_graph, print_graph
 from aotc.graph.types import DType, Symbol, TensorType
@@ -52,11 +53,67 @@ def test_golden_text() -> None:
 
 
 def values_by_digest(graph: Graph) -> dict[str, np.ndarray]:
-    return {
-        node.op.digest: node.data
-        for node in graph.nodes()
-        if isinstance(node.op, Constant) and node.data is not None
-    }
+    found = {}
+    for node in graph.nodes():
+        if isinstance(node.op, Constant) and node.data is not None:
+            found[node.op.digest] = node.data
+        for nested in ops.nested_graphs(node):
+            found.update(values_by_digest(nested))
+    return found
+
+
+CONTROL = """\
+graph "net"
+%0 = parameter "x" : float32[2]
+%1 = constant [4] : int64[]
+%2 = constant [true] : bool[]
+%3 = repeat(%1, %2, %0, body={
+  graph "body"
+  %0 = parameter "i" : int64[]
+  %1 = parameter "s" : float32[2]
+  %2 = constant [true] : bool[]
+  %3 = unary(%1, fn="neg") : float32[2]
+  %4 = branch(%2, %3, then={
+    graph "t"
+    %0 = parameter "a" : float32[2]
+    return "a" = %0
+  }, other={
+    graph "e"
+    %0 = parameter "a" : float32[2]
+    %1 = unary(%0, fn="exp") : float32[2]
+    return "b" = %1
+  }) : (float32[2]) @ "if"
+  %5 = item(%4, index=0) : float32[2]
+  return "go" = %2
+  return "s" = %5
+}, carried=1, scanned=0, limit=9) : (int64[], float32[2])
+%4 = item(%3, index=0) : int64[]
+%5 = constant [3] : int64[]
+%6 = compare(%4, %5, fn="lt") : bool[]
+%7 = item(%3, index=1) : float32[2]
+check "too long" = %6
+return "y" = %7
+"""
+
+
+def test_nested_graphs_tuples_and_checks() -> None:
+    graph = parse_graph(CONTROL)
+    verify_graph(graph)
+    assert print_graph(graph) == CONTROL
+    with pytest.raises(AotcError, match="too long"):
+        evaluate(graph, {"x": np.ones(2, np.float32)})
+
+
+def check_same_nodes(graph: Graph, parsed: Graph) -> None:
+    for old, new in zip(graph.nodes(), parsed.nodes(), strict=True):
+        assert (new.type, new.origin) == (old.type, old.origin)
+        inside = list(zip(ops.nested_graphs(old), ops.nested_graphs(new), strict=True))
+        if not inside:
+            assert repr(new.op) == repr(old.op)  # repr: a NaN attribute differs from itself
+        for pair in inside:
+            check_same_nodes(*pair)
+        if old.data is not None and new.data is not None:
+            assert new.data.tobytes() == old.data.tobytes()
 
 
 @settings(max_examples=60, deadline=None)
@@ -66,11 +123,7 @@ def test_round_trip(graph: Graph) -> None:
     parsed = parse_graph(text, values_by_digest(graph))
     assert print_graph(parsed) == text
     verify_graph(parsed)
-    for old, new in zip(graph.nodes(), parsed.nodes(), strict=True):
-        assert (new.type, new.origin) == (old.type, old.origin)
-        assert repr(new.op) == repr(old.op)  # repr, because a NaN attribute differs from itself
-        if old.data is not None and new.data is not None:
-            assert new.data.tobytes() == old.data.tobytes()
+    check_same_nodes(graph, parsed)
 
 
 @pytest.mark.parametrize("dtype", [DType.F16, DType.F32, DType.F64])
@@ -134,7 +187,10 @@ def test_missing_or_wrong_values_of_a_large_constant() -> None:
         ("%1 = constant [one] : float32[1]", "expected a number"),
         ("%1 = cast(%0, dtype=float8) : float32[2]", "'float8' is not a valid DType"),
         ("return \"y\" = %0 %0", "expected the end of the line"),
-        ("hello", "expected 'graph', 'return' or a node"),
+        ("hello", "expected 'graph', 'check', 'return' or a node"),
+        ('%1 = branch(%0, then={', "a nested graph has no closing brace"),
+        ('%1 = branch(%0, then=7)', "expected '{'"),
+        ('%1 = unary(%0, fn="exp") : (float32[2], int64[])', "gives float32[2]"),
     ],
 )
 def test_errors_name_the_line(line: str, sentence: str) -> None:

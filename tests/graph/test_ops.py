@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from aotc.graph import ops
 from aotc.graph.ir import Op
-from aotc.graph.types import DType, TensorType
+from aotc.graph.types import DType, TensorType, TupleType
 
 
 def test_every_primitive_has_a_case() -> None:
@@ -27,16 +27,23 @@ def test_evaluate_gives_the_inferred_type_quietly(kind: type[Op]) -> None:
     def check(application: tuple[Op, tuple[TensorType, ...]], seed: int) -> None:
         op, types = application
         operands = [random_values(type_, seed + i) for i, type_ in enumerate(types)]
-        before = [operand.tobytes() for operand in operands]
+        before = [array.tobytes() for array in flat(operands)]
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             result = op.evaluate(*operands)
-        assert isinstance(result, np.ndarray)
         inferred = op.infer(*types)
-        assert (DType.of(result), result.shape) == (inferred.dtype, inferred.shape)
-        assert [operand.tobytes() for operand in operands] == before
+        wanted = inferred.items if isinstance(inferred, TupleType) else (inferred,)
+        for array, type_ in zip(flat([result]), wanted, strict=True):
+            assert isinstance(array, np.ndarray)
+            assert (DType.of(array), array.shape) == (type_.dtype, type_.shape)
+        assert [array.tobytes() for array in flat(operands)] == before
 
     check()
+
+
+def flat(values: list) -> list[np.ndarray]:
+    """The arrays among ``values``, tuples taken apart."""
+    return [x for value in values for x in (value if isinstance(value, tuple) else [value])]
 
 
 def f32(*shape: int) -> TensorType:
