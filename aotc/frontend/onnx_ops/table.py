@@ -20,6 +20,7 @@ from aotc.frontend.onnx_ops import (
     recurrent,
     reduce,
     resize,
+    sampling,
     shape,
 )
 from aotc.frontend.onnx_ops.call import Rule
@@ -40,6 +41,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         **recurrent.RULES,
         **reduce.RULES,
         **resize.RULES,
+        **sampling.RULES,
         **shape.RULES,
     }
 )
