@@ -10,7 +10,7 @@ from handmade import compile_program
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import aotc.lower.contract
+import aotc.lower.program
 from aotc.fuse.groups import VIEW_OPS, fuse
 from aotc.graph import ops
 from aotc.graph.build import Builder
@@ -220,9 +220,9 @@ def check(graph, seed=0, native=True, passes=True, targets=(BASE,), inputs=None)
 @contextlib.contextmanager
 def forced_recipe(choose):
     """Contractions are tiled as ``choose(sizes, target)`` says."""
-    original = aotc.lower.contract.choose_contract
-    aotc.lower.contract.choose_contract = choose
+    original = aotc.lower.program.choose_contract
+    aotc.lower.program.choose_contract = choose
     try:
         yield
     finally:
-        aotc.lower.contract.choose_contract = original
+        aotc.lower.program.choose_contract = original

@@ -14,16 +14,23 @@ from aotc.graph.ir import Constant, Node, Parameter
 from aotc.graph.types import DType
 from aotc.loop.program import Call, Role, Storage
 from aotc.lower.views import View
+from aotc.schedule.cpu import ChooseContract, choose_contract
 from aotc.target import Target
 
 
 class Context:
-    """Maps nodes to views and collects kernel calls in order. One instance per program."""
+    """Maps nodes to views and collects kernel calls in order. One instance per program.
 
-    def __init__(self, groups: Groups, target: Target) -> None:
+    ``choose`` gives the recipe of each contraction.
+    """
+
+    def __init__(
+        self, groups: Groups, target: Target, choose: ChooseContract = choose_contract
+    ) -> None:
         self.groups = groups
         self.graph = groups.graph
         self.target = target
+        self.choose = choose
         self.calls: list[Call] = []
         self._views: dict[Node, View] = {}
         self._temporaries = 0

@@ -23,7 +23,7 @@ from aotc.loop.program import Role
 from aotc.lower.context import Context
 from aotc.lower.contract_kernel import ContractWriter, Operands
 from aotc.lower.views import View, collapse
-from aotc.schedule.cpu import ContractSizes, choose_contract
+from aotc.schedule.cpu import ContractSizes
 from aotc.schedule.recipe import ContractRecipe
 
 
@@ -49,13 +49,20 @@ def lower_contract(context: Context, group: Group) -> None:
         lanes=context.lanes_for(operands.lhs.dtype, operands.result.dtype),
         elem_bytes=operands.lhs.dtype.size_bytes,
         overlapping=columns > 1 and _pixels_overlap(operands),
+        streamed=rows == 1 and _is_streamed(operands),
     )
-    recipe = choose_contract(sizes, context.target)
+    recipe = context.choose(sizes, context.target)
     packed = None
     if operands.rhs.storage.role is Role.CONST:
         packed = context.constant(pack(operands, recipe), "packed")
     writer = ContractWriter(group, epilogue, leaf_nodes, operands, recipe, packed)
-    context.emit(writer.call())
+    context.emit(writer.call(f"{sizes.key}: {recipe}"))
+
+
+def _is_streamed(operands: Operands) -> bool:
+    """Whether the pixels of the left-hand side lie one after the other, each with its depth."""
+    lhs, batch = operands.lhs, operands.batch
+    return len(lhs.shape) == batch + 3 and lhs.strides[batch + 1 :] == (lhs.shape[-1], 1)
 
 
 def _pixels_overlap(operands: Operands) -> bool:

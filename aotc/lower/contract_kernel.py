@@ -75,6 +75,13 @@ def multiply_add(a: Expr, b: Expr, c: Expr) -> Expr:
     return Fma(a, b, c) if a.dtype.is_float else Bin("add", Bin("mul", a, b), c)
 
 
+def _together(hints: Sequence[_Ahead]) -> _Ahead | None:
+    """All of ``hints`` before each chunk; None when there are none."""
+    if not hints:
+        return None
+    return lambda chunk: [stmt for hint in hints for stmt in hint(chunk)]
+
+
 def _first(segment: Segment, tile: Expr) -> Expr:
     """The first element of tile number ``tile`` of ``segment``."""
     return index.add(index.mul(tile, segment.size), index.lit(segment.start))
@@ -119,11 +126,9 @@ class ContractWriter:
         # they would bloat the code and spill.
         self.two_phase = weight_of(epilogue) > 0 and operands.result.dtype is self.dtype
 
-    def call(self) -> Call:
-        """The kernel and its call."""
-        return self.scope.call(
-            self.group.label, self.body(), self._reusable(), str(self.recipe), True
-        )
+    def call(self, recipe: str) -> Call:
+        """The kernel and its call; ``recipe`` is what the manifest says of the schedule."""
+        return self.scope.call(self.group.label, self.body(), self._reusable(), recipe, True)
 
     def body(self) -> list[Stmt]:
         """The loop nest."""
@@ -197,12 +202,8 @@ class ContractWriter:
                 )
             ]
 
-        ahead = None
-        if self.recipe.panel_outer and self.rhs_packed:
-            steps = math.prod(self.depth)
-            panel = steps * tile.panel.size * lanes
-            start = self._packed_start(at, tile, (index.lit(0),) * len(self.depth))
-            ahead = self._ahead(tile, index.add(start, panel), panel, steps)
+        hints = [self._weights_ahead(at, tile), self._pixels_ahead(at, tile)]
+        ahead = _together([hint for hint in hints if hint is not None])
         step = functools.partial(self._step, at, tile, acc)
         body = [
             *self._each(tile, clear, Kind.UNROLLED),
@@ -255,23 +256,46 @@ class ContractWriter:
         )
         return index.add(start, v)
 
-    def _ahead(self, tile: _Tile, start: Expr, elems: int, steps: int) -> _Ahead | None:
-        """Asks for this tile's share of the ``elems`` weights from ``start``, which come
-        up next, while its ``steps`` run: memory then works while the arithmetic does."""
+    def _weights_ahead(self, at: tuple[Expr, ...], tile: _Tile) -> _Ahead | None:
+        """Asks for this tile's share of the panel of weights that comes up next, while its steps
+        run: memory then works while the arithmetic does."""
         rows, columns = self.operands.result.shape[-3:-1]
-        if not self.rhs_packed or tile.pixels == rows * columns:
+        whole = tile.pixels == rows * columns
+        if not (self.recipe.panel_outer and self.rhs_packed) or whole:
             return None
+        elems = math.prod(self.depth) * tile.panel.size * self.recipe.lanes
+        start = self._packed_start(at, tile, (index.lit(0),) * len(self.depth))
         pixel = index.add(index.mul(tile.r0, columns), tile.c0)
         per_pixel = -(-elems // (rows * columns))
-        chunks = max(1, steps // self.recipe.depth_unroll)
-        per_chunk = -(-per_pixel * tile.pixels // chunks)
+        first = index.add(index.add(start, elems), index.mul(pixel, per_pixel))
+        return self._hints(self.rhs.buffer, first, per_pixel * tile.pixels)
+
+    def _pixels_ahead(self, at: tuple[Expr, ...], tile: _Tile) -> _Ahead | None:
+        """Asks for the left-hand side of the next tile, or for this panel's share of it."""
+        if not self.recipe.fetch_ahead:
+            return None
+        depth = self.depth[-1]
+        elems = tile.column.size * depth
+        following = index.add(tile.c0, index.lit(tile.column.size))
+        first = self.lhs.index((*at, tile.r0, following, index.lit(0)))
+        if not self.recipe.panel_outer:
+            panels = self.recipe.panels
+            elems = -(-elems // sum(panel.count for panel in panels))
+            before = sum(panel.count for panel in panels if panel.start < tile.panel.start)
+            turn = index.add(tile.p, index.lit(before))
+            first = index.add(first, index.mul(turn, elems))
+        return self._hints(self.lhs.buffer, first, elems)
+
+    def _hints(self, buffer: Buffer, first: Expr, elems: int) -> _Ahead:
+        """Prefetches ``elems`` elements from ``first``, the same number before each chunk."""
+        chunks = max(1, math.prod(self.depth) // self.recipe.depth_unroll)
+        per_chunk = -(-elems // chunks)
         line = CACHE_LINE_BYTES // self.dtype.size_bytes
-        first = index.add(start, index.mul(pixel, per_pixel))
 
         def hints(chunk: Expr) -> list[Stmt]:
-            at = index.add(first, index.mul(chunk, per_chunk))
+            start = index.add(first, index.mul(chunk, per_chunk))
             return [
-                Prefetch(self.rhs.buffer, index.add(at, index.lit(offset)), level=2)
+                Prefetch(buffer, index.add(start, index.lit(offset)), level=2)
                 for offset in range(0, per_chunk, line)
             ]
 

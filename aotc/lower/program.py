@@ -23,6 +23,7 @@ from aotc.lower.reduce import lower_reduce, lower_rows
 from aotc.lower.views import View
 from aotc.lower.window import lower_depthwise, lower_window
 from aotc.lower.winograd import lower_contraction
+from aotc.schedule.cpu import ChooseContract, choose_contract
 from aotc.target import Target
 
 Lowering = Callable[[Context, Group], None]
@@ -44,14 +45,17 @@ BY_OP: Mapping[type[Op], Lowering] = MappingProxyType(
 )
 
 
-def lower(groups: Groups, target: Target, name: str) -> Program:
-    """The kernels of ``groups`` for ``target``, as a program called ``name``.
+def lower(
+    groups: Groups, target: Target, name: str, choose: ChooseContract | None = None
+) -> Program:
+    """The kernels of ``groups`` for ``target``, as a program called ``name``; ``choose`` gives the
+    recipes of contractions instead of the cost model.
 
     UnsupportedError names a tensor without elements.
     """
     graph = groups.graph
     _refuse_empty(graph)
-    context = Context(groups, target)
+    context = Context(groups, target, choose or choose_contract)
     inputs = tuple(
         (node.op.name, node.type, Storage(node.op.name, Role.INPUT, node.type.size_bytes))
         for node in graph.inputs

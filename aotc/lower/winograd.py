@@ -40,7 +40,7 @@ from aotc.lower.contract_kernel import ContractWriter, Operands
 from aotc.lower.pointwise import evaluate_nodes, weight_of
 from aotc.lower.scope import Access, KernelScope, loop, rest_lanes, vector
 from aotc.lower.views import View
-from aotc.schedule.cpu import ContractSizes, choose_contract
+from aotc.schedule.cpu import ContractSizes
 from aotc.schedule.recipe import split_evenly
 from aotc.schedule.winograd import LARGE, SMALL, positions, strip_rows, winograd_tile
 
@@ -293,7 +293,9 @@ class _Writer:
             overlapping=False,
         )
         # Filters are larger than the scratch of one position where it matters which goes outside.
-        self.recipe = replace(choose_contract(sizes, self.context.target), panel_outer=True)
+        chosen = self.context.choose(sizes, self.context.target)
+        self.recipe = replace(chosen, panel_outer=True)
+        self.key = sizes.key
         operands = Operands(1, self.transformed, self.filters, self.products, ())
         self.packed = self.context.constant(pack(operands, self.recipe), "packed")
 
@@ -339,7 +341,7 @@ class _Writer:
         self, scope: KernelScope, name: str, body: list[Stmt], reusable: list[View]
     ) -> None:
         cut = "+".join(f"{strips.count}x{strips.height}" for strips in self.strips)
-        recipe = f"winograd {self.tile}x{self.tile} tile rows {cut} {self.recipe}"
+        recipe = f"winograd {self.tile}x{self.tile} tile rows {cut}, {self.key}: {self.recipe}"
         self.context.emit(scope.call(name, body, reusable, recipe, independent=True))
 
     def _reusable(self) -> list[View]:

@@ -3,6 +3,7 @@ unrolling."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -29,7 +30,8 @@ class ContractRecipe:
     ``rows`` and ``columns`` tile the two pixel axes, ``panels`` tiles the channel axis in
     vectors of ``lanes``. ``panel_outer`` keeps one panel of weights in cache while all pixels
     pass; otherwise the pixels of a tile stay while all panels pass. ``depth_unroll`` steps of
-    the innermost depth loop are laid out in line.
+    the innermost depth loop are laid out in line. ``fetch_ahead`` asks for the left-hand side of
+    the next tile while this one is computed.
     """
 
     lanes: int
@@ -38,6 +40,7 @@ class ContractRecipe:
     panels: tuple[Segment, ...]
     depth_unroll: int
     panel_outer: bool
+    fetch_ahead: bool = False
 
     def __str__(self) -> str:
         def show(segments: tuple[Segment, ...]) -> str:
@@ -47,7 +50,40 @@ class ContractRecipe:
         return (
             f"rows {show(self.rows)} columns {show(self.columns)} panels {show(self.panels)} "
             f"lanes {self.lanes} depth/{self.depth_unroll} {order}"
+            f"{' ahead' if self.fetch_ahead else ''}"
         )
+
+    @classmethod
+    def parse(cls, text: str) -> ContractRecipe:
+        """The recipe that ``str`` printed; ValueError for anything else."""
+        found = _RECIPE.fullmatch(text)
+        if found is None:
+            raise ValueError(f"'{text}' is not a recipe")
+        return cls(
+            int(found["lanes"]),
+            _segments(found["rows"]),
+            _segments(found["columns"]),
+            _segments(found["panels"]),
+            int(found["unroll"]),
+            found["order"] == "panels>pixels",
+            found["ahead"] is not None,
+        )
+
+
+_TILES = r"\d{1,9}x\d{1,9}(?:\+\d{1,9}x\d{1,9})*"
+_RECIPE = re.compile(
+    rf"rows (?P<rows>{_TILES}) columns (?P<columns>{_TILES}) panels (?P<panels>{_TILES}) "
+    r"lanes (?P<lanes>\d{1,3}) depth/(?P<unroll>\d{1,3}) "
+    r"(?P<order>panels>pixels|pixels>panels)(?P<ahead> ahead)?"
+)
+
+
+def _segments(text: str) -> tuple[Segment, ...]:
+    segments: list[Segment] = []
+    for part in text.split("+"):
+        count, size = map(int, part.split("x"))
+        segments.append(Segment(segments[-1].stop if segments else 0, count, size))
+    return tuple(segments)
 
 
 def split_evenly(extent: int, largest: int) -> tuple[Segment, ...]:

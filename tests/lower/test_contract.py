@@ -202,7 +202,8 @@ def test_the_recipe_is_written_on_the_kernel():
     net = Net()
     program = lowered(net.graph(net.b.apply(ops.Dot(), net.x(4, 8), net.c(8, 16))))
     (kernel,) = program.kernels()
-    assert kernel.recipe.startswith("rows 1x1 columns ") and kernel.name == "k00_dot_4x16"
+    assert kernel.recipe.startswith("contract 1x4x16 depth 8/8 lanes 8 bytes 4 streamed: rows 1x1 ")
+    assert kernel.name == "k00_dot_4x16"
 
 
 def test_constant_weights_are_packed_with_zeros_behind_the_last_channel():
