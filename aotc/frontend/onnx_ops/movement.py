@@ -10,6 +10,7 @@ import numpy as np
 
 from aotc.errors import ModelError
 from aotc.frontend.onnx_ops.call import Call, Rule
+from aotc.frontend.onnx_ops.runtime import scalar_operand
 from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
@@ -287,9 +288,10 @@ def trilu(call: Call) -> Node:
     x = call[0]
     if x.type.rank < 2:
         raise ModelError(f"needs at least two axes, got {x.type}")
-    k = 0 if call.optional(1) is None else call.known_int(1, "diagonal")
     rows, columns = x.shape[-2:]
-    k = max(-rows, min(k, columns))
+    k: Node | int = 0
+    if call.optional(1) is not None:
+        k = call.binary("max", call.binary("min", scalar_operand(call, 1), columns), -rows)
     row = call.apply(ops.Iota((rows, columns), 0, DType.I64))
     column = call.apply(ops.Iota((rows, columns), 1, DType.I64))
     fn = "ge" if call.attrs.flag("upper", True) else "le"

@@ -10,6 +10,7 @@ import numpy as np
 
 from aotc.errors import ModelError
 from aotc.frontend.onnx_ops.call import Call, Rule
+from aotc.frontend.onnx_ops.runtime import along_axis_operand
 from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
@@ -139,19 +140,55 @@ def top_k(call: Call) -> Sequence[Node]:
     return [call.apply(ops.GatherElements(axis), x, places), places]
 
 
-def cum_sum(call: Call) -> Node:
-    """Running sum along the axis in input 1."""
-    x = call[0]
-    axis = call.axis(call.known_int(1, "axis"), x.type.rank)
+def running(formula: Callable[[Call, Node, int], Node]) -> Rule:
+    """The rule of a running sum or product along the axis in input 1."""
+
+    def rule(call: Call) -> Node:
+        x = call[0]
+        rank = x.type.rank
+        if rank == 0:
+            raise ModelError("needs at least one axis, got a scalar")
+        return along_axis_operand(call, 1, range(rank), rank, lambda at: formula(call, x, at))
+
+    return rule
+
+
+def cum_sum(call: Call, x: Node, axis: int) -> Node:
+    """Running sum."""
     exclusive, reverse = call.attrs.flag("exclusive"), call.attrs.flag("reverse")
     return call.apply(ops.CumSum(axis, exclusive, reverse), x)
+
+
+def cum_prod(call: Call, x: Node, axis: int) -> Node:
+    """Running product by doubling: after step k each element is the product of 2^k elements up to
+    its own."""
+    reverse, size = call.attrs.flag("reverse"), x.shape[axis]
+    if call.attrs.flag("exclusive"):
+        x = _delayed(call, x, axis, 1, reverse)
+    reach = 1
+    while reach < size:
+        x = call.binary("mul", x, _delayed(call, x, axis, reach, reverse))
+        reach *= 2
+    return x
+
+
+def _delayed(call: Call, x: Node, axis: int, count: int, reverse: bool) -> Node:
+    """``count`` ones, then the elements of ``axis`` but the last ``count``; mirrored when
+    ``reverse``."""
+    size = x.shape[axis]
+    count = min(count, size)
+    kept = call.slice_axis(x, axis, count % max(size, 1) if reverse else 0, size - count)
+    added = [count if at == axis else 0 for at in range(x.type.rank)]
+    none = [0] * x.type.rank
+    return call.pad(kept, none, added, 1.0) if reverse else call.pad(kept, added, none, 1.0)
 
 
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
         "ArgMax": arg_reduce("max"),
         "ArgMin": arg_reduce("min"),
-        "CumSum": cum_sum,
+        "CumProd": running(cum_prod),
+        "CumSum": running(cum_sum),
         "ReduceL1": reduction(l1),
         "ReduceL2": reduction(l2),
         "ReduceLogSum": reduction(log_sum),

@@ -10,6 +10,7 @@ import numpy as np
 
 from aotc.errors import ModelError
 from aotc.frontend.onnx_ops.call import KNOWN_ELEMS, Call, Rule
+from aotc.frontend.onnx_ops.runtime import ints_or_declared
 from aotc.frontend.tensors import dtype_of
 from aotc.graph import ops
 from aotc.graph.ir import Node
@@ -92,11 +93,12 @@ def eye_like(call: Call) -> Node:
 
 def one_hot(call: Call) -> Node:
     """``on`` where a new axis of ``depth`` elements meets the index, ``off`` elsewhere."""
-    depth = int(call.known(1, "depth").reshape(-1)[0])
+    axis = call.axis(call.attrs.integer("axis", -1), call[0].type.rank + 1)
+    dims = call.declared_dims(0)
+    (depth,) = ints_or_declared(call, 1, "depth", None if dims is None else dims[axis : axis + 1])
     if depth < 1 or call[2].shape != (2,):
         raise ModelError(f"depth {depth} and values {call[2].type}: needs 1 or more, and a pair")
     index = call.cast(call[0], DType.I64)
-    axis = call.axis(call.attrs.integer("axis", -1), index.type.rank + 1)
     index = call.select(call.compare("lt", index, 0), call.binary("add", index, depth), index)
     shape = (*index.shape[:axis], depth, *index.shape[axis:])
     index = call.reshape(index, (*index.shape[:axis], 1, *index.shape[axis:]))
