@@ -161,11 +161,20 @@ def _declaration(signature: Signature, function: str, more: list[str]) -> str:
 
 def _describe(param: Param) -> str:
     shape = "".join(f"[{dim}]" for dim in param.type.dims) or " (one element)"
-    notes = {DType.BOOL: ", 0 or 1", DType.F16: ", the bits of a float16"}
-    text = f"{param.c_name}: {param.c_type}{shape}{notes.get(param.type.dtype, '')}"
+    text = f"{param.c_name}: {param.c_type}{shape}{_note(param.type.dtype)}"
     if param.c_name == param.name:
         return text
     return f"{text}, '{_comment_safe(param.name)}' in the model"
+
+
+def _note(dtype: DType) -> str:
+    """What a C type does not say about the elements."""
+    if dtype is DType.BOOL:
+        return ", 0 or 1"
+    if dtype.size_bits < 8:
+        kind = "bits of a" if dtype.is_float else "value of an"
+        return f", each the {kind} {dtype.value} in the low {dtype.size_bits} bits"
+    return f", the bits of a {dtype.value}" if dtype.is_narrow or dtype is DType.F16 else ""
 
 
 def _comment_safe(text: str) -> str:

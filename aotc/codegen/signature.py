@@ -89,8 +89,8 @@ class Param:
 
     @property
     def c_type(self) -> str:
-        """The C element type; a float16 travels as its bits, a bool as 0 or 1 in a byte."""
-        return _C_TYPES[self.type.dtype]
+        """The C element type; what C lacks travels as its bits, a bool as 0 or 1 in a byte."""
+        return _C_TYPES[self.type.dtype.machine]
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from aotc.graph import ops
 from aotc.graph.ir import Constant, Graph, Node, Parameter
 
 #: Ops that only rename elements of a tensor.
-VIEW_OPS = (ops.Reshape, ops.Transpose, ops.Slice, ops.Broadcast)
+VIEW_OPS = (ops.Reshape, ops.Transpose, ops.Slice, ops.Broadcast, ops.Relabel)
 #: Ops that compute each element from the same element of operands of the same shape.
-POINTWISE_OPS = (ops.Unary, ops.Binary, ops.Compare, ops.Select, ops.Cast)
+POINTWISE_OPS = ops.ELEMENTWISE
 #: How many pointwise nodes are tried beyond the last point where the group had a single result.
 LOOKAHEAD = 12
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from aotc.graph.ir import Constant, Op, Parameter
 from aotc.graph.ops_control import UNLIMITED, Branch, Item, Repeat, nested_graphs
-from aotc.graph.ops_elementwise import Binary, Cast, Compare, Select, Unary
+from aotc.graph.ops_elementwise import Binary, Bitcast, Cast, Compare, Relabel, Select, Unary
 from aotc.graph.ops_movement import (
     Broadcast,
     Concat,
@@ -34,22 +34,27 @@ from aotc.graph.ops_reduce import (
     ReduceWindow,
     TopK,
 )
+from aotc.graph.ops_trees import Trees
 
 LEAVES: tuple[type[Op], ...] = (Parameter, Constant)
+ELEMENTWISE: tuple[type[Op], ...] = (Unary, Binary, Compare, Select, Cast, Bitcast)
 PRIMITIVES: tuple[type[Op], ...] = (
-    *(Unary, Binary, Compare, Select, Cast),
+    *(*ELEMENTWISE, Relabel),
     *(Broadcast, Reshape, Transpose, Slice, Pad, Concat),
     *(Gather, GatherElements, GatherND, ScatterND, ScatterElements, Iota),
     *(Reduce, ArgReduce, CumSum, ReduceWindow, Dot, Conv, TopK),
     *(Branch, Repeat, Item),
+    Trees,
 )
 
 __all__ = [
+    "ELEMENTWISE",
     "LEAVES",
     "PRIMITIVES",
     "UNLIMITED",
     "ArgReduce",
     "Binary",
+    "Bitcast",
     "Branch",
     "Broadcast",
     "Cast",
@@ -69,6 +74,7 @@ __all__ = [
     "Parameter",
     "Reduce",
     "ReduceWindow",
+    "Relabel",
     "Repeat",
     "Reshape",
     "ScatterElements",
@@ -77,6 +83,7 @@ __all__ = [
     "Slice",
     "TopK",
     "Transpose",
+    "Trees",
     "Unary",
     "nested_graphs",
 ]

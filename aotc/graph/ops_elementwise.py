@@ -18,6 +18,7 @@ from aotc.graph.rules import (
     expect_same,
     require,
     result_type,
+    through_float32,
 )
 from aotc.graph.types import DType, TensorType
 
@@ -86,6 +87,7 @@ class Unary(Op):
             require(x.dtype.is_float, f"'{self.fn}' needs floats, got {x}")
         return result_type(DType.BOOL if self.fn in ("isnan", "isinf") else x.dtype, x.shape)
 
+    @through_float32
     @np.errstate(all="ignore")
     def evaluate(self, *operands: np.ndarray) -> np.ndarray:
         (x,) = operands
@@ -159,6 +161,7 @@ class Binary(Op):
             require(not a.dtype.is_float, f"'{self.fn}' needs bool or integers, got {a}")
         return result_type(a.dtype, a.shape)
 
+    @through_float32
     @np.errstate(all="ignore")
     def evaluate(self, *operands: np.ndarray) -> np.ndarray:
         a, b = operands
@@ -195,6 +198,7 @@ class Compare(Op):
             expect_numeric(a, f"'{self.fn}'")
         return result_type(DType.BOOL, a.shape)
 
+    @through_float32
     @np.errstate(all="ignore")
     def evaluate(self, *operands: np.ndarray) -> np.ndarray:
         a, b = operands
@@ -233,7 +237,12 @@ def _saturate(x: np.ndarray, target: np.dtype) -> np.ndarray:
 @dataclass(frozen=True)
 class Cast(Op):
     """Elementwise conversion. Float to integer truncates toward zero and saturates (NaN gives 0),
-    integer to narrower integer wraps, to bool is ``!= 0``, bool gives 0 or 1."""
+    integer to narrower integer wraps, to bool is ``!= 0``, bool gives 0 or 1.
+
+    To a float is to nearest even, or to infinity, else NaN, else the largest value when beyond the
+    range. To and from narrow floats is by way of float32. Integers of 2 and 4 bits are the low bits
+    of the int32 that the value converts to.
+    """
 
     dtype: DType
 
@@ -244,6 +253,56 @@ class Cast(Op):
     @np.errstate(all="ignore")
     def evaluate(self, *operands: np.ndarray) -> np.ndarray:
         (x,) = operands
-        if self.dtype.is_int and x.dtype.kind == "f":
-            return np.asarray(_saturate(x, self.dtype.numpy))
-        return np.asarray(x != 0) if self.dtype is DType.BOOL else x.astype(self.dtype.numpy)
+        source, target = DType.of(x), self.dtype
+        if source is target:
+            return x
+        if any(dtype.is_float and dtype.is_narrow for dtype in (source, target)):
+            x = x.astype(np.float32)
+        elif source.is_narrow:
+            x = x.astype(source.machine.numpy)
+        if target.is_int and source.is_float:
+            whole = _saturate(x, np.dtype(np.int32) if target.is_narrow else target.numpy)
+            return whole.astype(target.numpy)
+        return np.asarray(x != 0) if target is DType.BOOL else x.astype(target.numpy)
+
+
+@dataclass(frozen=True)
+class Bitcast(Op):
+    """The same bits as another type of the same size in memory; neither may be bool. The spare bits
+    of an integer or float of less than a byte mean nothing."""
+
+    dtype: DType
+
+    def infer(self, *operands: TensorType) -> TensorType:
+        (x,) = expect_count(operands, 1)
+        require(DType.BOOL not in (x.dtype, self.dtype), "the bits of a bool have no other meaning")
+        require(
+            x.dtype.size_bytes == self.dtype.size_bytes,
+            f"{x} and {self.dtype.value} differ in size",
+        )
+        return result_type(self.dtype, x.shape)
+
+    def evaluate(self, *operands: np.ndarray) -> np.ndarray:
+        (x,) = operands
+        return np.asarray(x).view(self.dtype.numpy)
+
+
+@dataclass(frozen=True)
+class Relabel(Op):
+    """A tensor of a narrow type as the integers that store it, or the reverse. Unlike `Bitcast`,
+    which computes, this is another name for the same memory: it stands at the ends of a graph,
+    whose inputs and outputs keep the types that the user knows."""
+
+    dtype: DType
+
+    def infer(self, *operands: TensorType) -> TensorType:
+        (x,) = expect_count(operands, 1)
+        require(
+            x.dtype.is_narrow != self.dtype.is_narrow and x.dtype.machine is self.dtype.machine,
+            f"{x} is not stored as {self.dtype.value}, nor the reverse",
+        )
+        return result_type(self.dtype, x.shape)
+
+    def evaluate(self, *operands: np.ndarray) -> np.ndarray:
+        (x,) = operands
+        return np.asarray(x).view(self.dtype.numpy)

@@ -17,6 +17,7 @@ from aotc.graph.rules import (
     expect_numeric,
     require,
     result_type,
+    through_float32,
 )
 from aotc.graph.types import DType, TensorType
 
@@ -127,7 +128,7 @@ class Pad(Op):
         )
         if not x.dtype.is_float:
             whole = math.isfinite(self.value) and self.value == int(self.value)
-            low, high = (0, 1) if x.dtype is DType.BOOL else _int_range(x.dtype)
+            low, high = x.dtype.int_range
             require(
                 whole and low <= self.value <= high, f"{x} cannot hold the padding {self.value}"
             )
@@ -138,15 +139,10 @@ class Pad(Op):
     def evaluate(self, *operands: np.ndarray) -> np.ndarray:
         (x,) = operands
         sides = list(zip(self.low, x.shape, self.high, strict=True))
-        fill = self.value if x.dtype.kind == "f" else int(self.value)
+        fill = self.value if DType.of(x).is_float else int(self.value)
         result = np.full([sum(side) for side in sides], fill, dtype=x.dtype)
         result[tuple(slice(low, low + size) for low, size, _ in sides)] = x
         return result
-
-
-def _int_range(dtype: DType) -> tuple[int, int]:
-    info = np.iinfo(dtype.numpy)
-    return int(info.min), int(info.max)
 
 
 @dataclass(frozen=True)
@@ -323,6 +319,7 @@ class ScatterND(Op):
         require(updates == expected, f"updates must be {expected}, got {updates}")
         return result_type(data.dtype, data.shape)
 
+    @through_float32
     @np.errstate(all="ignore")
     def evaluate(self, *operands: np.ndarray) -> np.ndarray:
         data, indices, updates = operands
@@ -350,6 +347,7 @@ class ScatterElements(Op):
         require(updates == expected, f"updates must be {expected}, got {updates}")
         return result_type(data.dtype, data.shape)
 
+    @through_float32
     @np.errstate(all="ignore")
     def evaluate(self, *operands: np.ndarray) -> np.ndarray:
         data, indices, updates = operands

@@ -17,6 +17,7 @@ from aotc.graph.rules import (
     expect_numeric,
     require,
     result_type,
+    through_float32,
     window_extent,
 )
 from aotc.graph.types import DType, TensorType
@@ -51,6 +52,7 @@ class Reduce(Op):
         kept = tuple(dim for axis, dim in enumerate(x.shape) if axis not in self.axes)
         return result_type(x.dtype, kept)
 
+    @through_float32
     @np.errstate(all="ignore")
     def evaluate(self, *operands: np.ndarray) -> np.ndarray:
         (x,) = operands
@@ -82,6 +84,7 @@ class ArgReduce(Op):
         require(x.shape[self.axis] != 0, f"axis {self.axis} of {x} is empty")
         return result_type(DType.I64, x.shape[: self.axis] + x.shape[self.axis + 1 :])
 
+    @through_float32
     def evaluate(self, *operands: np.ndarray) -> np.ndarray:
         (x,) = operands
         find = np.argmax if self.fn == "max" else np.argmin
@@ -106,6 +109,7 @@ class CumSum(Op):
         expect_axis(self.axis, x.rank)
         return result_type(x.dtype, x.shape)
 
+    @through_float32
     @np.errstate(all="ignore")
     def evaluate(self, *operands: np.ndarray) -> np.ndarray:
         x = np.moveaxis(operands[0], self.axis, 0)
@@ -152,6 +156,7 @@ class ReduceWindow(Op):
         )
         return result_type(x.dtype, tuple(window_extent(*values) for values in per_axis))
 
+    @through_float32
     @np.errstate(all="ignore")
     def evaluate(self, *operands: np.ndarray) -> np.ndarray:
         (x,) = operands
@@ -187,6 +192,7 @@ class Dot(Op):
         )
         return result_type(lhs.dtype, (*lhs.shape[:-1], rhs.shape[-1]))
 
+    @through_float32
     @np.errstate(all="ignore")
     def evaluate(self, *operands: np.ndarray) -> np.ndarray:
         return np.asarray(np.matmul(*operands))
@@ -232,6 +238,7 @@ class Conv(Op):
         shape = (*extents, outputs) if self.channels_last else (outputs, *extents)
         return result_type(data.dtype, (dims[0], *shape))
 
+    @through_float32
     @np.errstate(all="ignore")
     def evaluate(self, *operands: np.ndarray) -> np.ndarray:
         data, weights = operands
@@ -271,6 +278,7 @@ class TopK(Op):
         shape = x.shape[: self.axis] + (self.k,) + x.shape[self.axis + 1 :]
         return result_type(DType.I64, shape)
 
+    @through_float32
     def evaluate(self, *operands: np.ndarray) -> np.ndarray:
         (x,) = operands
         if self.largest:

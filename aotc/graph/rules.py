@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 
 from aotc.graph.types import Dim, DType, Symbol, TensorType
 
@@ -42,13 +47,15 @@ def expect_each_axis(attribute: str, values: tuple[int, ...], rank: int) -> None
 
 
 def expect_numeric(x: TensorType, what: str) -> None:
-    """Integers and floats, not bool."""
+    """Floats, and integers of whole bytes; not bool."""
     require(x.dtype is not DType.BOOL, f"{what} needs numbers, got {x}")
+    require(not (x.dtype.is_int and x.dtype.is_narrow), f"{what} needs whole bytes, got {x}")
 
 
 def expect_integer(x: TensorType, what: str) -> None:
-    """Integers of any width."""
+    """Integers of one byte or more."""
     require(x.dtype.is_int, f"{what} needs integers, got {x}")
+    require(not x.dtype.is_narrow, f"{what} needs whole bytes, got {x}")
 
 
 def expect_known(fn: str, known: frozenset[str]) -> None:
@@ -68,6 +75,26 @@ def result_type(dtype: DType, shape: tuple[Dim, ...]) -> TensorType:
     result = TensorType(dtype, dims)
     require(elems <= MAX_ELEMS, f"{result} asks for {elems} elements, more than 2**40")
     return result
+
+
+Evaluate = Callable[..., np.ndarray]
+
+
+def through_float32(evaluate: Evaluate) -> Evaluate:
+    """``evaluate`` of a primitive that computes: narrow floats among the operands are taken as
+    float32, and a float32 result is rounded once to their type."""
+
+    @functools.wraps(evaluate)
+    def wide(self: Any, *operands: np.ndarray) -> np.ndarray:
+        types = map(DType.of, operands)
+        narrow = [dtype.numpy for dtype in types if dtype.is_narrow and dtype.is_float]
+        if not narrow:
+            return evaluate(self, *operands)
+        taken = (x.astype(np.float32) if x.dtype == narrow[0] else x for x in operands)
+        result = evaluate(self, *taken)
+        return result.astype(narrow[0]) if result.dtype == np.float32 else result
+
+    return wide
 
 
 def window_extent(size: int, window: int, stride: int, low: int, high: int, dilation: int) -> int:

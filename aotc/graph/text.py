@@ -108,12 +108,13 @@ def _attribute_text(declared: str, value: object) -> str:
 
 def _element_text(element: np.generic) -> str:
     """Text that gives back the same bits: the shortest decimal, or the bits of an unusual NaN."""
-    if element.dtype.kind == "b":
+    dtype = DType(element.dtype.name)
+    if dtype is DType.BOOL:
         return "true" if element else "false"
-    if element.dtype.kind != "f":
+    if dtype.is_int:
         return str(int(element))
     # str() of a numpy scalar is the shortest decimal that its own type reads back exactly
-    plain = str(element)
+    plain = str(np.float32(element) if dtype.is_narrow else element)
     if _read_float(plain, element.dtype).tobytes() == element.tobytes():
         return plain
     return f"bits:{int.from_bytes(element.tobytes(), sys.byteorder):#x}"
@@ -135,13 +136,14 @@ def _dim_text(dim: Dim) -> str:
 @np.errstate(over="ignore")
 def _read_float(text: str, dtype: np.dtype) -> np.ndarray:
     """A rank-0 array; what is too large becomes infinite."""
-    return np.asarray(text).astype(dtype)
+    # numpy reads text as its own types only; what is narrow is printed as an exact float32
+    return np.asarray(float(text) if DType(dtype.name).is_narrow else text).astype(dtype)
 
 
 def _fitting(value: int, dtype: np.dtype) -> np.ndarray:
     """A rank-0 array; ValueError when an integer type cannot hold ``value``."""
-    info = np.iinfo(dtype)
-    if not info.min <= value <= info.max:
+    low, high = DType(dtype.name).int_range
+    if not low <= value <= high:
         raise ValueError(f"{value} does not fit {dtype.name}")
     return np.asarray(value, dtype)
 
@@ -199,7 +201,7 @@ class _Scanner:
         return self.expect("true|false", "true or false") == "true"
 
     def dtype(self) -> DType:
-        return DType(self.expect(r"[a-z]+\d*", "an element type"))
+        return DType(self.expect(r"[a-z]+[a-z0-9_]*", "an element type"))
 
     def real(self) -> float:
         return float(self.element(DType.F64))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -134,4 +135,6 @@ def apply_view_op(node: Node, source: View) -> View | None:
             return source.slice(starts, counts, steps)
         case ops.Broadcast(shape=shape):
             return source.broadcast(shape)
+        case ops.Relabel(dtype=dtype):
+            return replace(source, dtype=dtype.machine)
     raise AssertionError(node.op)

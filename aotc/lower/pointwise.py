@@ -8,7 +8,7 @@ from aotc.fuse.groups import Group
 from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.loop import index, mathlib
-from aotc.loop.ir import Conv, Expr, Lit, Sel, Stmt
+from aotc.loop.ir import Bits, Conv, Expr, Lit, Sel, Stmt
 from aotc.lower.context import Context, scalar_value
 from aotc.lower.scope import KernelScope, loop, rest_lanes, vector, vector_sweep
 from aotc.lower.views import View, collapse
@@ -56,6 +56,8 @@ def expression(node: Node, values: Mapping[Node, Expr]) -> Expr:
             return Sel(*operands)
         case ops.Cast(dtype=dtype):
             return operands[0] if operands[0].dtype is dtype else Conv(operands[0], dtype)
+        case ops.Bitcast(dtype=dtype):
+            return operands[0] if operands[0].dtype is dtype else Bits(operands[0], dtype)
     raise AssertionError(node.op)
 
 

@@ -20,6 +20,7 @@ from aotc.lower.indexing import INDEXING
 from aotc.lower.movement import assign_homes, lower_concat, lower_pad
 from aotc.lower.pointwise import lower_map
 from aotc.lower.reduce import lower_reduce, lower_rows
+from aotc.lower.trees import lower_trees
 from aotc.lower.views import View
 from aotc.lower.window import lower_depthwise, lower_window
 from aotc.lower.winograd import lower_contraction
@@ -41,7 +42,7 @@ BY_KIND: Mapping[GroupKind, Lowering] = MappingProxyType(
 )
 #: The lowering of MOVE groups by their only op.
 BY_OP: Mapping[type[Op], Lowering] = MappingProxyType(
-    {ops.Pad: lower_pad, ops.Concat: lower_concat, **INDEXING}
+    {ops.Pad: lower_pad, ops.Concat: lower_concat, ops.Trees: lower_trees, **INDEXING}
 )
 
 
@@ -62,7 +63,7 @@ def lower(
         if isinstance(node.op, Parameter)
     )
     for node, (_, type_, storage) in zip(graph.inputs, inputs, strict=True):
-        context.bind(node, View.packed(storage, type_.dtype, type_.dims))
+        context.bind(node, View.packed(storage, type_.dtype.machine, type_.dims))
     outputs = tuple(
         (title, node.type, Storage(title, Role.OUTPUT, node.type.size_bytes))
         for title, node in graph.outputs
@@ -98,7 +99,9 @@ def _bind_outputs(
     computed = {group.result for group in context.groups.groups}
     copied = []
     for (_, node), (_, type_, storage) in zip(graph.outputs, outputs, strict=True):
-        view = View.packed(storage, type_.dtype, type_.dims)
+        view = View.packed(storage, type_.dtype.machine, type_.dims)
+        while isinstance(node.op, ops.Relabel):
+            node = node.inputs[0]
         if node in computed and not context.is_bound(node):
             context.bind(node, view)
         else:

@@ -21,8 +21,6 @@ SMALL_BYTES = 16 << 10
 """Index vectors and stretched constants this small may become dense; larger ones stay `Iota` and
 `Broadcast`."""
 
-_ELEMENTWISE = (ops.Unary, ops.Binary, ops.Compare, ops.Select, ops.Cast)
-
 
 def fold(graph: Graph) -> Graph:
     """Replace every node whose operands are all constant by its value.
@@ -87,6 +85,6 @@ _DENSE = (
 _RULES: dict[type[Op], tuple[Rule, ...]] = {
     ops.Reshape: (_fold_reshape,),
     ops.Iota: (_fold_iota,),
-    **{kind: (_fold_elementwise,) for kind in _ELEMENTWISE},
+    **{kind: (_fold_elementwise,) for kind in ops.ELEMENTWISE},
     **{kind: (_fold_dense,) for kind in _DENSE},
 }

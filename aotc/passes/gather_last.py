@@ -52,5 +52,4 @@ def _table(operand: Node, index_rank: int) -> np.ndarray | None:
     return value.reshape(1, *value.shape[index_rank:])
 
 
-_ELEMENTWISE = (ops.Unary, ops.Binary, ops.Compare, ops.Select, ops.Cast)
-_RULES: dict[type[Op], tuple[Rule, ...]] = {kind: (_tabulate,) for kind in _ELEMENTWISE}
+_RULES: dict[type[Op], tuple[Rule, ...]] = {kind: (_tabulate,) for kind in ops.ELEMENTWISE}

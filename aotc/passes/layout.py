@@ -19,8 +19,6 @@ from aotc.passes.shapes import inverse, moves_nothing, reshape_groups
 Perm = tuple[int, ...]
 Item = TypeVar("Item")
 
-_ELEMENTWISE = (ops.Unary, ops.Binary, ops.Compare, ops.Select, ops.Cast)
-
 
 def layout(graph: Graph) -> Graph:
     """Make every `Conv` channels-last. Graphs without a channels-first `Conv` are returned as they
@@ -136,7 +134,10 @@ def _spread(nodes: list[Node], wanted: dict[Node, Perm]) -> None:
                 moved = _carry_reshape(node.shape, perm, operand.shape)
             elif isinstance(
                 node.op,
-                (*_ELEMENTWISE, ops.Broadcast, ops.Pad, ops.Slice, ops.Concat, ops.ReduceWindow),
+                (
+                    *ops.ELEMENTWISE, ops.Broadcast, ops.Pad, ops.Slice, ops.Concat,
+                    ops.ReduceWindow,
+                ),  # fmt: skip
             ):
                 moved = perm
             if moved is not None:
@@ -281,7 +282,7 @@ class _Placer:
             return self._place_transpose(node, op, values[0])
         if isinstance(op, ops.Reshape):
             return self._place_reshape(node, op, values[0])
-        if isinstance(op, (*_ELEMENTWISE, ops.Concat)) and values:
+        if isinstance(op, (*ops.ELEMENTWISE, ops.Concat)) and values:
             perm = self._common_perm(node, values)
             tensors = [self._at(value, perm) for value in values]
             if isinstance(op, ops.Concat):

@@ -69,8 +69,9 @@ def _delicate_nodes(graph: Graph) -> set[Node]:
             )
             to_int = isinstance(user.op, ops.Cast) and not user.op.dtype.is_float
             narrows = isinstance(user.op, ops.Binary) and user.op.fn in ("mod", "fmod")
+            as_bits = isinstance(user.op, ops.Bitcast)
             passes = isinstance(user.op, (*_PASSING, ops.Cast)) and user in delicate
-            if decides or to_int or narrows or passes:
+            if decides or to_int or as_bits or narrows or passes:
                 delicate.add(node)
                 break
     return delicate

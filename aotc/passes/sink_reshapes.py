@@ -9,9 +9,8 @@ from aotc.passes.rewrite import Rule, RuleBuilder, rewrite
 from aotc.passes.rules_movement import join_reshapes, sink_reshape_below_broadcast
 from aotc.passes.shapes import reshape_groups
 
-_ELEMENTWISE = (ops.Unary, ops.Binary, ops.Compare, ops.Select, ops.Cast)
 _CONTRACTIONS = (ops.Dot, ops.Conv)
-_CARRIERS = (*_CONTRACTIONS, *_ELEMENTWISE, ops.Reduce, ops.ReduceWindow, ops.Gather)
+_CARRIERS = (*_CONTRACTIONS, *ops.ELEMENTWISE, ops.Reduce, ops.ReduceWindow, ops.Gather)
 
 
 def sink_reshapes(graph: Graph) -> Graph:
@@ -95,5 +94,5 @@ def _sink_below_reduce(
 _RULES: dict[type[Op], tuple[Rule, ...]] = {
     ops.Reshape: (join_reshapes, sink_reshape_below_broadcast),
     ops.Reduce: (_sink_below_reduce,),
-    **{kind: (_sink_below_elementwise,) for kind in _ELEMENTWISE},
+    **{kind: (_sink_below_elementwise,) for kind in ops.ELEMENTWISE},
 }

@@ -24,6 +24,12 @@ FLOATS = st.sampled_from([DType.F16, DType.F32, DType.F64])
 PLAIN = [dtype for dtype in DType if not dtype.is_narrow]
 INTEGERS = st.sampled_from([dtype for dtype in PLAIN if dtype.is_int])
 NUMBERS = FLOATS | INTEGERS
+SAME_SIZE = [
+    (a, b)
+    for a in PLAIN
+    for b in PLAIN
+    if a.size_bytes == b.size_bytes and DType.BOOL not in (a, b)
+]
 ANY = st.sampled_from(PLAIN)
 SHAPES = st.lists(st.integers(0, 4), max_size=4).map(tuple)
 FULL_SHAPES = st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple)
@@ -64,6 +70,19 @@ def select(draw: st.DrawFn) -> Application:
 @st.composite
 def cast(draw: st.DrawFn) -> Application:
     return ops.Cast(draw(ANY)), (TensorType(draw(ANY), draw(SHAPES)),)
+
+
+@st.composite
+def bitcast(draw: st.DrawFn) -> Application:
+    source, target = draw(st.sampled_from(SAME_SIZE))
+    return ops.Bitcast(target), (TensorType(source, draw(SHAPES)),)
+
+
+@st.composite
+def relabel(draw: st.DrawFn) -> Application:
+    narrow = draw(st.sampled_from([dtype for dtype in DType if dtype.is_narrow]))
+    source, target = draw(st.permutations([narrow, narrow.machine]))
+    return ops.Relabel(target), (TensorType(source, draw(SHAPES)),)
 
 
 @st.composite
@@ -291,12 +310,28 @@ def item(draw: st.DrawFn) -> Application:
     return ops.Item(draw(st.integers(0, len(types) - 1))), (TupleType.of(types),)
 
 
+@st.composite
+def trees(draw: st.DrawFn) -> Application:
+    dtype = draw(st.sampled_from([DType.F32, DType.F64]))
+    rows, features, nodes, count = (draw(st.integers(1, 4)) for _ in range(4))
+    columns = draw(st.integers(1, 3))
+    width = draw(st.integers(1, columns))
+    table, each = TensorType(DType.I32, (nodes,)), TensorType(DType.I32, (count,))
+    types = [TensorType(dtype, (rows, features)), table, TensorType(dtype, (nodes,)), table]
+    types += [TensorType(dtype, (nodes, width)), each, each]
+    types += [TensorType(DType.BOOL, (nodes,))] * draw(st.integers(0, 1))
+    fn = draw(st.sampled_from(["sum", "min", "max"]))
+    return ops.Trees(fn, draw(st.integers(0, 4)), columns), tuple(types)
+
+
 APPLICATIONS: dict[type[Op], Callable[[], st.SearchStrategy[Application]]] = {
     ops.Unary: unary,
     ops.Binary: binary,
     ops.Compare: compare,
     ops.Select: select,
     ops.Cast: cast,
+    ops.Bitcast: bitcast,
+    ops.Relabel: relabel,
     ops.Broadcast: broadcast,
     ops.Reshape: reshape,
     ops.Transpose: transpose,
@@ -319,6 +354,7 @@ APPLICATIONS: dict[type[Op], Callable[[], st.SearchStrategy[Application]]] = {
     ops.Branch: branch,
     ops.Repeat: repeat,
     ops.Item: item,
+    ops.Trees: trees,
 }
 
 
@@ -329,6 +365,9 @@ def random_values(type_: TensorType, seed: int) -> np.ndarray:
         return tuple(random_values(item, seed) for item in type_.items)  # type: ignore
     rng = np.random.default_rng(seed)
     dtype = type_.dtype.numpy
+    if type_.dtype.is_narrow:
+        codes = rng.integers(0, 1 << 8 * type_.dtype.size_bytes, type_.dims)
+        return np.asarray(codes, f"u{type_.dtype.size_bytes}").view(dtype)
     if type_.dtype.is_float:
         values = np.asarray(rng.normal(size=type_.dims) * 3, dtype=dtype)
         special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, np.finfo(dtype).max], dtype)

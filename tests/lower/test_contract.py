@@ -21,12 +21,12 @@ from handmade import compile_program
 from hypothesis import strategies as st
 
 from aotc.graph import ops
-from aotc.graph.types import DType
+from aotc.graph.types import MACHINE_TYPES, DType
 from aotc.loop.eval import run_program
 from aotc.schedule.cpu import choose_contract
 from aotc.schedule.recipe import ContractRecipe, Segment, split_evenly
 
-NUMBERS = [dtype for dtype in DType if dtype is not DType.BOOL]
+NUMBERS = [dtype for dtype in MACHINE_TYPES if dtype is not DType.BOOL]
 
 
 def epilogue(draw, net, y):

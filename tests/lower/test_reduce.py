@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from aotc.fuse.groups import GroupKind, fuse
 from aotc.graph import ops
-from aotc.graph.types import DType
+from aotc.graph.types import MACHINE_TYPES, DType
 from aotc.loop.text import print_kernel
 
-NUMBERS = [dtype for dtype in DType if dtype is not DType.BOOL]
+NUMBERS = [dtype for dtype in MACHINE_TYPES if dtype is not DType.BOOL]
 MANY_SIZES = st.integers(1, 6) | st.integers(1, 40)
 
 
