@@ -32,7 +32,7 @@ from aotc.loop.ir import (
     Un,
     Var,
 )
-from aotc.loop.program import Arg, Call, Program
+from aotc.loop.program import Arg, Call, Check, If, Loop, Program, Step
 from aotc.loop.walk import operands, post_order
 
 _INDENT = "  "
@@ -82,13 +82,36 @@ def print_stmt(stmt: Stmt) -> str:
 
 
 def print_program(program: Program) -> str:
-    """The signature, the calls in order and then the text of each kernel."""
+    """The signature, the steps in order and then the text of each kernel."""
     lines = [f"program {program.name}"]
     lines += [f"{_INDENT}input  {n}: {t} = {s.name}" for n, t, s in program.inputs]
     lines += [f"{_INDENT}output {n}: {t} = {s.name}" for n, t, s in program.outputs]
-    lines += [_INDENT + _call(call) for call in program.calls]
+    lines += _steps(program.steps, 1)
     texts = (print_kernel(kernel) for kernel in program.kernels())
     return "\n".join(lines) + "\n" + "".join(f"\n{text}" for text in texts)
+
+
+def _steps(steps: Sequence[Step], depth: int) -> Iterator[str]:
+    pad = _INDENT * depth
+    for step in steps:
+        match step:
+            case Call():
+                yield pad + _call(step)
+            case If(condition=condition, then=then, other=other):
+                yield f"{pad}if {_arg(condition)}:"
+                yield from _steps(then, depth + 1)
+                yield f"{pad}else:"
+                yield from _steps(other, depth + 1)
+            case Loop(counter=counter, limit=limit, trips=trips, body=body):
+                end = str(limit) if trips is None else f"min({limit}, {_arg(trips)})"
+                going = "" if step.going is None else f" while {_arg(step.going)}"
+                index = "" if step.index is None else f", stored in {_arg(step.index)}"
+                yield f"{pad}for {counter.name} in 0..{end}{going}{index}:"
+                yield from _steps(body, depth + 1)
+                if step.done is not None:
+                    yield f"{pad}iterations done stored in {_arg(step.done)}"
+            case Check(condition=condition, sentence=sentence):
+                yield f"{pad}check {_arg(condition)}  // {sentence}"
 
 
 def _call(call: Call) -> str:
@@ -102,6 +125,7 @@ def _call(call: Call) -> str:
 def _arg(arg: Arg) -> str:
     storage = arg.storage
     place = f"+{arg.offset_bytes}" if arg.offset_bytes else ""
+    place += "".join(f"+{counter.name}*{step_bytes}" for counter, step_bytes in arg.moves)
     return f"{storage.role.value} {storage.name}{place}"
 
 

@@ -38,7 +38,20 @@ from aotc.loop.ir import (
     Un,
     Var,
 )
-from aotc.loop.program import Call, Program, Role
+from aotc.loop.program import (
+    STEP_TYPES,
+    Arg,
+    Call,
+    Check,
+    Counter,
+    If,
+    Loop,
+    Program,
+    Role,
+    Step,
+    Storage,
+    step_args,
+)
 from aotc.loop.text import print_stmt
 from aotc.loop.walk import post_order
 
@@ -65,8 +78,8 @@ def verify_kernel(kernel: Kernel) -> None:
 
 
 def verify_program(program: Program) -> None:
-    """Check every kernel and every call: argument counts, sizes, alignment, roles, and that every
-    storage is written before it is read."""
+    """Check every kernel and every step: argument counts, sizes, alignment, roles, and that every
+    storage is written before it is read, whichever way the run takes."""
     for kernel in program.kernels():
         verify_kernel(kernel)
     for kind, entries in (("input", program.inputs), ("output", program.outputs)):
@@ -78,41 +91,98 @@ def verify_program(program: Program) -> None:
     for storage in program.storages(Role.CONST):
         if storage.data is None or storage.data.nbytes > storage.size_bytes:
             raise VerifyError(f"program '{program.name}': bad data of constant '{storage.name}'")
-    for position, call in enumerate(program.calls):
-        place = f"program '{program.name}': call {position} of '{call.kernel.name}'"
-        _check_call(call, place)
-        for buffer, arg in zip(call.kernel.params, call.args, strict=True):
-            if buffer not in call.kernel.writes and arg.storage not in filled:
-                raise VerifyError(f"{place} reads '{arg.storage.name}', which nothing has written")
-        filled |= {
-            arg.storage
-            for buffer, arg in zip(call.kernel.params, call.args, strict=True)
-            if buffer in call.kernel.writes
-        }
+    filled = _ProgramCheck(program.name).block(program.steps, filled)
     for name, type_, storage in program.outputs:
         if storage not in filled and type_.size_bytes > 0:
             raise VerifyError(f"program '{program.name}': nothing writes output '{name}'")
 
 
-def _check_call(call: Call, place: str) -> None:
-    params = call.kernel.params
-    if len(call.args) != len(params):
-        raise VerifyError(f"{place} passes {len(call.args)} arguments for {len(params)}")
-    for buffer, arg in zip(params, call.args, strict=True):
-        size = buffer.dtype.size_bytes
-        end = arg.offset_bytes + buffer.elems * size
-        if arg.offset_bytes < 0 or arg.offset_bytes % size or end > arg.storage.size_bytes:
+class _ProgramCheck:
+    """A walk over the steps that knows the loops around them."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._position = 0
+        self._limits: dict[Counter, int] = {}
+
+    def block(self, steps: Sequence[Step], filled: set[Storage]) -> set[Storage]:
+        """The storages that have been written after ``steps``, if ``filled`` have before."""
+        for step in steps:
+            match step:
+                case Call():
+                    filled = self._call(step, filled)
+                case If(then=then, other=other):
+                    self._args(step, filled)
+                    filled = self.block(then, filled) & self.block(other, filled)
+                case Loop():
+                    filled = self._loop(step, filled)
+                case Check():
+                    self._args(step, filled)
+                case _:
+                    raise VerifyError(f"program '{self._name}': {step!r} is no step")
+        return filled
+
+    def _loop(self, loop: Loop, filled: set[Storage]) -> set[Storage]:
+        place = f"program '{self._name}': loop '{loop.counter.name}'"
+        if loop.limit < 0 or loop.counter in self._limits:
+            raise VerifyError(f"{place} has a bad limit, or runs inside itself")
+        self._args(loop, filled)
+        ends = {arg.storage for arg in (loop.done,) if arg is not None}
+        starts = {arg.storage for arg in (loop.index,) if arg is not None}
+        self._limits[loop.counter] = loop.limit
+        after = self.block(loop.body, filled | starts)
+        del self._limits[loop.counter]
+        # a loop that may end before its first iteration has written nothing
+        return (after if loop.is_exact and loop.limit else filled) | ends
+
+    def _call(self, call: Call, filled: set[Storage]) -> set[Storage]:
+        params = call.kernel.params
+        place = f"program '{self._name}': call {self._position} of '{call.kernel.name}'"
+        self._position += 1
+        if len(call.args) != len(params):
+            raise VerifyError(f"{place} passes {len(call.args)} arguments for {len(params)}")
+        for buffer, arg in zip(params, call.args, strict=True):
+            self._fits(arg, buffer.dtype, buffer.elems, f"{place}: '{buffer.name}'")
+            if buffer in call.kernel.writes and arg.storage.role in (Role.CONST, Role.INPUT):
+                role, name = arg.storage.role.value, arg.storage.name
+                raise VerifyError(f"{place} writes the {role} '{name}'")
+        for written, read in call.in_place:
+            if not (0 <= written < len(params) and 0 <= read < len(params)):
+                raise VerifyError(f"{place}: in_place pair ({written}, {read}) is out of range")
+            if params[written] not in call.kernel.writes or not call.kernel.may_alias:
+                raise VerifyError(f"{place}: parameters {written} and {read} may not share memory")
+        for buffer, arg in zip(params, call.args, strict=True):
+            if buffer not in call.kernel.writes and arg.storage not in filled:
+                raise VerifyError(f"{place} reads '{arg.storage.name}', which nothing has written")
+        pairs = zip(params, call.args, strict=True)
+        return filled | {arg.storage for buffer, arg in pairs if buffer in call.kernel.writes}
+
+    def _args(self, step: Step, filled: set[Storage]) -> None:
+        """Check what a step reads and writes by itself."""
+        for name, arg in step_args(step).items():
+            place = f"program '{self._name}': the {name} of a step"
+            self._fits(arg, STEP_TYPES[name], 1, place)
+            written = name in ("index", "done")
+            if written and arg.storage.role in (Role.CONST, Role.INPUT):
+                raise VerifyError(f"{place} is the {arg.storage.role.value} '{arg.storage.name}'")
+            if not written and arg.storage not in filled:
+                raise VerifyError(f"{place} is '{arg.storage.name}', which nothing has written")
+
+    def _fits(self, arg: Arg, dtype: DType, elems: int, place: str) -> None:
+        """Check that in every iteration the elements lie in the storage, aligned to their type."""
+        size = dtype.size_bytes
+        low = high = arg.offset_bytes
+        aligned = arg.offset_bytes % size == 0
+        for counter, step_bytes in arg.moves:
+            if counter not in self._limits:
+                raise VerifyError(f"{place} moves with '{counter.name}', outside that loop")
+            last = max(self._limits[counter] - 1, 0) * step_bytes
+            low, high = low + min(last, 0), high + max(last, 0)
+            aligned = aligned and step_bytes % size == 0
+        if low < 0 or not aligned or high + elems * size > arg.storage.size_bytes:
             raise VerifyError(
-                f"{place}: '{buffer.name}' does not fit storage '{arg.storage.name}' "
-                f"at byte {arg.offset_bytes}"
+                f"{place} does not fit storage '{arg.storage.name}' at byte {arg.offset_bytes}"
             )
-        if buffer in call.kernel.writes and arg.storage.role in (Role.CONST, Role.INPUT):
-            raise VerifyError(f"{place} writes the {arg.storage.role.value} '{arg.storage.name}'")
-    for written, read in call.in_place:
-        if not (0 <= written < len(params) and 0 <= read < len(params)):
-            raise VerifyError(f"{place}: in_place pair ({written}, {read}) is out of range")
-        if params[written] not in call.kernel.writes or not call.kernel.may_alias:
-            raise VerifyError(f"{place}: parameters {written} and {read} may not share memory")
 
 
 class _KernelCheck:

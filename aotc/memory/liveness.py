@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aotc.loop.program import Call, Program, Role, Storage
+from aotc.loop.program import Call, Check, If, Loop, Program, Role, Step, Storage
+
+Interval = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
     """Memory that one storage, or a chain of storages written in place of each other, needs.
 
-    It is live in the calls ``first`` to ``last``, both included. Empty storages have no block.
+    It is live in the positions ``first`` to ``last``, both included. Empty storages have no block.
     """
 
     storages: tuple[Storage, ...]
@@ -20,19 +23,99 @@ class Block:
     last: int
 
 
-def find_intervals(program: Program) -> dict[Storage, tuple[int, int]]:
-    """First and last call that touches each arena storage, in order of first use.
+@dataclass(frozen=True)
+class _Flow:
+    """What some steps do to storages: ``written`` on every way through them, ``exposed``: read on
+    some way before they are written there."""
+
+    written: frozenset[Storage]
+    exposed: frozenset[Storage]
+
+
+class _Timeline:
+    """The positions of a program in the order of its text: one for each call, condition and check,
+    one for the head and one for the end of each loop.
 
     Every touch counts, reads and writes alike: a storage that several calls fill (parts of a
-    concat, a padded border and its middle) keeps its memory from the first to the last reader.
+    concat, a padded border and its middle) keeps its memory from the first to the last reader. The
+    branches of a condition follow each other, so what only one of them touches is dead in the
+    other. A loop comes back: what it shares with its surroundings, and what an iteration may read
+    of an earlier one, is live all through it.
     """
-    intervals: dict[Storage, tuple[int, int]] = {}
-    for position, call in enumerate(program.calls):
-        for arg in call.args:
-            if arg.storage.role is Role.ARENA:
-                first, _ = intervals.get(arg.storage, (position, position))
-                intervals[arg.storage] = (first, position)
-    return intervals
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.positions = 0
+        self.calls: dict[int, Call] = {}
+        self.intervals: dict[Storage, Interval] = {}
+        self._loops: list[tuple[int, int, frozenset[Storage]]] = []
+        self._steps(steps)
+        for first, last, carried in self._loops:
+            for storage, (born, dies) in self.intervals.items():
+                inside = first <= born and dies <= last
+                if born <= last and dies >= first and (storage in carried or not inside):
+                    self.intervals[storage] = (min(born, first), max(dies, last))
+
+    def _steps(self, steps: Sequence[Step]) -> _Flow:
+        written: frozenset[Storage] = frozenset()
+        exposed: frozenset[Storage] = frozenset()
+        for step in steps:
+            flow = self._step(step)
+            exposed |= flow.exposed - written
+            written |= flow.written
+        return _Flow(written, exposed)
+
+    def _step(self, step: Step) -> _Flow:
+        match step:
+            case Call(kernel=kernel, args=args):
+                pairs = list(zip(kernel.params, args, strict=True))
+                writes = [arg.storage for param, arg in pairs if param in kernel.writes]
+                reads = [arg.storage for param, arg in pairs if param not in kernel.writes]
+                return self._touch(step, reads, writes)
+            case If(condition=condition, then=then, other=other):
+                head = self._touch(None, [condition.storage], [])
+                ways = self._steps(then), self._steps(other)
+                exposed = head.exposed | ways[0].exposed | ways[1].exposed
+                return _Flow(ways[0].written & ways[1].written, exposed)
+            case Check(condition=condition):
+                return self._touch(None, [condition.storage], [])
+            case Loop():
+                return self._loop(step)
+
+    def _loop(self, loop: Loop) -> _Flow:
+        first = self.positions
+        reads = [arg.storage for arg in (loop.trips, loop.going) if arg is not None]
+        starts = [arg.storage for arg in (loop.index,) if arg is not None]
+        ends = [arg.storage for arg in (loop.done,) if arg is not None]
+        head = self._touch(None, reads, starts)
+        body = self._steps(loop.body)
+        exposed = head.exposed | (body.exposed - head.written)
+        end = self._touch(None, [], ends)
+        self._loops.append((first, self.positions - 1, exposed))
+        runs = loop.is_exact and loop.limit > 0
+        return _Flow(end.written | (head.written | body.written if runs else frozenset()), exposed)
+
+    def _touch(
+        self, call: Call | None, reads: Sequence[Storage], writes: Sequence[Storage]
+    ) -> _Flow:
+        """Adds a position that reads and writes these storages."""
+        position = self.positions
+        self.positions += 1
+        if call is not None:
+            self.calls[position] = call
+        for storage in (*writes, *reads):
+            if storage.role is Role.ARENA:
+                first, _ = self.intervals.get(storage, (position, position))
+                self.intervals[storage] = (first, position)
+        return _Flow(frozenset(writes), frozenset(reads))
+
+
+def find_intervals(program: Program) -> dict[Storage, Interval]:
+    """First and last position at which each arena storage is live, in order of first use.
+
+    Positions count the calls of a program without control flow; conditions, checks, and the heads
+    and ends of loops have positions of their own.
+    """
+    return _Timeline(program.steps).intervals
 
 
 def shares_in_place(
@@ -76,9 +159,10 @@ def shares_in_place(
 
 def find_blocks(program: Program) -> tuple[Block, ...]:
     """The blocks of the program by birth; in-place pairs are joined greedily in call order."""
-    intervals = find_intervals(program)
+    timeline = _Timeline(program.steps)
+    intervals = timeline.intervals
     chains = {storage: [storage] for storage in intervals}
-    for position, call in enumerate(program.calls):
+    for position, call in timeline.calls.items():
         for written, read in call.in_place:
             if not shares_in_place(call, position, written, read, intervals):
                 continue

@@ -72,7 +72,7 @@ def in_parts(program, order):
         for part in order:
             body = share_of(call.kernel.body, part, len(order))
             calls.append(replace(call, kernel=replace(call.kernel, body=body)))
-    return replace(program, calls=tuple(calls))
+    return replace(program, steps=tuple(calls))
 
 
 def check_parts(graph, order, target=BASE):

@@ -103,7 +103,7 @@ def test_the_check_sees_a_statement_that_reads_what_another_writes():
     kernel = replace(
         call.kernel, writes=frozenset([y, w]), body=(first, again), independent=True
     )
-    (shared,) = parallelize(replace(program, calls=(replace(call, kernel=kernel),))).calls
+    (shared,) = parallelize(replace(program, steps=(replace(call, kernel=kernel),))).calls
     with pytest.raises(AssertionError):
         Trace(shared).check()
 
