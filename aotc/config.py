@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from aotc.errors import UsageError
@@ -26,6 +27,7 @@ class Options:
     gives the most that a run-time size can be, by the name of the value, ``outputs`` selects and
     orders outputs (None: all), ``name`` is what the C symbols start with (None: from
     the file). ``threads`` adds the entry that shares the work among a pool of threads.
+    ``recipes`` is a file of recipes found by tuning.
     """
 
     target: str = "x86_64"
@@ -37,6 +39,7 @@ class Options:
     name: str | None = None
     weights: str = "object"
     threads: bool = False
+    recipes: Path | None = None
 
     def __post_init__(self) -> None:
         for name, value in self.dims.items():

@@ -38,6 +38,8 @@ from aotc.memory.arena import MemoryPlan, plan_memory
 from aotc.memory.check import check_plan
 from aotc.memory.constants import ConstantLayout, lay_out_constants
 from aotc.passes.runner import PIPELINE, run_passes
+from aotc.schedule.book import read_book
+from aotc.schedule.cpu import ChooseContract, choose_contract
 from aotc.target import Target, resolve_target
 
 Progress = Callable[[str, int, int], None]
@@ -62,6 +64,7 @@ class Build:
     digest: str = ""
     graph: Graph | None = None
     ports: Ports | None = None
+    choose: ChooseContract = choose_contract
     groups: Groups | None = None
     program: Program | None = None
     plan: MemoryPlan | None = None
@@ -128,7 +131,7 @@ def _fuse(build: Build) -> None:
 def _lower(build: Build) -> None:
     """Groups -> Program of loop-IR kernels, scheduled for the target; the graph ends here."""
     assert build.groups is not None and build.graph is not None
-    build.program = lower(build.groups, build.target, build.graph.name)
+    build.program = lower(build.groups, build.target, build.graph.name, build.choose)
     if build.options.threads:
         build.program = parallelize(build.program)
     build.groups = build.graph = None
@@ -210,6 +213,7 @@ def compile(
     name: str | None = None,
     weights: str = "object",
     threads: bool = False,
+    recipes: str | Path | None = None,
     on_progress: Progress | None = None,
 ) -> CompiledModel:
     """Compiles an ONNX file, or a Graph that ``load_onnx`` made, to native code.
@@ -219,8 +223,9 @@ def compile(
     the most that a size known at run time only can be, by the value's name, ``outputs`` keeps only
     the named outputs, ``name`` is what the C symbols start with; a Graph already has its
     shapes and outputs. ``weights`` is ``object`` or ``file``. ``threads`` adds the entry that
-    shares the work among a pool of threads. Raises a subclass of AotcError, with a remedy, for
-    whatever is wrong with the model or the arguments.
+    shares the work among a pool of threads. ``recipes`` is a file that
+    tuning wrote. Raises a subclass of AotcError, with a remedy, for whatever is wrong with the
+    model or the arguments.
     """
     options = Options(
         target=target,
@@ -235,6 +240,7 @@ def compile(
         name=name,
         weights=weights,
         threads=threads,
+        recipes=None if recipes is None else Path(recipes),
     )
     return run_stages(model, options, on_progress=on_progress)
 
@@ -245,11 +251,20 @@ def run_stages(
     *,
     on_progress: Progress | None = None,
     on_stage: Observer | None = None,
+    choose: ChooseContract | None = None,
 ) -> CompiledModel:
-    """``compile`` with its options as a value, and with an observer of every stage and pass."""
+    """``compile`` with its options as a value, and with an observer of every stage and pass.
+
+    ``choose`` gives the recipes of contractions, instead of the file that the options name and of
+    the cost model.
+    """
     source = model if isinstance(model, Graph) else Path(model)
     build = Build(options, resolve_target(options.target, options.cpu), source)
     build.on_progress, build.on_stage = on_progress, on_stage
+    if choose is not None:
+        build.choose = choose
+    elif options.recipes is not None:
+        build.choose = read_book(options.recipes).choose
     del model, source
     for done, (name, stage) in enumerate(STAGES):
         if on_progress is not None:

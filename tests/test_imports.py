@@ -25,6 +25,7 @@ ORDER = [
     {"driver"},
     {"onnx_backend"},
     {"reference"},
+    {"tune"},
     {"commands"},
     {"cli"},
 ]

@@ -65,6 +65,16 @@ def add_threads_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_recipes_argument(parser: argparse.ArgumentParser) -> None:
+    """--recipes FILE."""
+    parser.add_argument(
+        "--recipes",
+        type=Path,
+        metavar="FILE",
+        help="schedules found by tuning: kernels that the file knows are built by it",
+    )
+
+
 def add_weights_argument(parser: argparse.ArgumentParser) -> None:
     """--weights object|file."""
     parser.add_argument(
@@ -96,6 +106,7 @@ def read_options(args: argparse.Namespace) -> Options:
         name=args.name,
         weights=getattr(args, "weights", "object"),
         threads=getattr(args, "threads", False) is True,
+        recipes=getattr(args, "recipes", None),
     )
 
 

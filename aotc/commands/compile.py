@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from aotc.codegen.signature import make_c_identifier
 from aotc.commands.arguments import (
     add_model_arguments,
+    add_recipes_argument,
     add_threads_argument,
     add_weights_argument,
     read_options,
@@ -17,9 +20,16 @@ from aotc.commands.arguments import (
 from aotc.commands.console import StageProgress, format_bytes, print_table, progress_line
 from aotc.commands.files import write_file
 from aotc.compiled import CompiledModel
+from aotc.config import Options
 from aotc.debug.dump import graph_text, program_text
 from aotc.driver import STOPS, Build, Stopped, run_stages
 from aotc.errors import UsageError
+from aotc.schedule.book import RecipeBook, read_book
+from aotc.schedule.cpu import ChooseContract, ContractSizes
+from aotc.schedule.explain import explain_contract
+from aotc.schedule.recipe import ContractRecipe
+from aotc.target import resolve_target
+from aotc.tune import CANDIDATES, contract_key, tune
 
 NAME = "compile"
 HELP = "compile a model to an object file and a C header"
@@ -33,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     add_weights_argument(parser)
     add_threads_argument(parser)
+    add_recipes_argument(parser)
     parser.add_argument(
         "-o", "--output", type=Path, metavar="DIR", help="the folder to write to (default: here)"
     )
@@ -42,6 +53,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="STAGE",
         help=f"also write a stage as text: {', '.join(EMITTED)}; repeat, or separate with commas",
+    )
+    parser.add_argument(
+        "--tune",
+        type=float,
+        metavar="SECONDS",
+        help="measure other schedules on this machine first; with --recipes FILE, add what is "
+        "faster to that file",
+    )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="show how each contraction is scheduled, and why the cost model wants it so",
     )
     parser.add_argument(
         "--stop-after",
@@ -54,6 +77,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compiles and reports; the exit status is 0, whatever goes wrong is raised."""
     options = read_options(args)
+    if args.tune is not None:
+        if not 0 < args.tune < math.inf:
+            raise UsageError(f"--tune {args.tune} is no time", remedy="give seconds: --tune 30")
+        if args.recipes is not None and not args.recipes.exists():
+            options = replace(options, recipes=None)  # the tuner will write it
     emitted = _read_emit(args.emit)
     if args.stop_after is not None and args.stop_after not in STOPS:
         raise UsageError(
@@ -69,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
             dumps.append((f"{stem}.{stage}.txt", _dump(build)))
             raise Stopped
 
+    choose = None if args.tune is None else _tune(args, options)
     try:
         with progress_line(args.model.name) as progress:
             model = run_stages(
@@ -76,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
                 options,
                 on_progress=StageProgress(progress, args.model.name),
                 on_stage=observe,
+                choose=choose,
             )
     except Stopped:
         _show(dumps, args.output)
@@ -85,7 +115,62 @@ def run(args: argparse.Namespace) -> int:
     paths = model.save(folder)
     paths += _write_texts(texts, folder)
     _report(model, paths, builds[0].stopwatch.total_seconds)
+    if args.explain:
+        _explain(model)
     return 0
+
+
+def _tune(args: argparse.Namespace, options: Options) -> ChooseContract:
+    """Measures, writes the recipes that won to --recipes, and gives the chooser that uses them."""
+    with progress_line(args.model.name) as progress:
+        show = StageProgress(progress, args.model.name)
+        won = tune(
+            args.model, options, args.tune, lambda number: show("tuning", number, CANDIDATES)
+        )
+    target = resolve_target(options.target, options.cpu)
+    book = RecipeBook() if options.recipes is None else read_book(options.recipes)
+    book = book.updated(target, {tuned.key: tuned.recipe for tuned in won})
+    if args.recipes is not None:
+        write_file(args.recipes, book.as_text().encode(), "--recipes")
+    rows = [
+        (tuned.key, str(tuned.recipe), f"{tuned.model_seconds / tuned.best_seconds:.2f}")
+        for tuned in won
+    ]
+    print_table(("contraction", "faster recipe", "times"), rows, right=2)
+    return book.choose
+
+
+def _explain(model: CompiledModel) -> None:
+    """A table of all contractions: what was chosen, where its predicted cycles go, and the next
+    best."""
+    rows = []
+    for recipe in dict.fromkeys(kernel.recipe for kernel in model.program.kernels()):
+        key = contract_key(recipe)
+        if key is None:
+            continue
+        chosen = ContractRecipe.parse(recipe.rpartition(": ")[2])
+        found = explain_contract(ContractSizes.parse(key), model.target, chosen)
+        other = next((rival for rival in found.rivals if rival.recipe != chosen), None)
+        shares = (
+            found.arithmetic,
+            found.padding,
+            found.loads,
+            found.latency,
+            found.weights,
+            found.broadcasts,
+            found.tiles,
+        )
+        rows.append(
+            (
+                recipe,
+                f"{found.cycles:.0f}",
+                *(f"{share / found.cycles:.0%}" for share in shares),
+                "-" if other is None else f"{other.recipe} ({other.cycles / found.cycles:.2f})",
+            )
+        )
+    headings = ["contraction: recipe", "cycles", "multiply-adds", "empty lanes", "loads"]
+    headings += ["latency", "weights", "broadcasts", "tiles", "next best (cost)"]
+    print_table(headings, rows, right=1)
 
 
 def _read_emit(flags: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -190,3 +191,38 @@ def test_bad_arrays_give_one_message(model, tmp_path, capsys, flags, words):
     assert main(["run", str(model), "--cpu", "x86-64-v3", *given]) == 2
     message = capsys.readouterr().err
     assert words in message and "Traceback" not in message
+
+
+def test_explain_shows_every_contraction_and_where_its_cycles_go(model, tmp_path, capsys):
+    assert main(["compile", str(model), "-o", str(tmp_path), "--explain"]) == 0
+    shown = capsys.readouterr().out
+    assert "multiply-adds" in shown and "next best" in shown
+    assert re.search(r"contract 1x\d+x\d+ depth \d+/\d+ .*: rows 1x1 columns", shown)
+
+
+def test_tuning_writes_recipes_that_later_compilations_use(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("aotc.tune.WORTHWHILE", 1e9)  # so that the slowest may win
+    monkeypatch.setattr("aotc.tune.ROUND_SECONDS", 0.01)
+    monkeypatch.setattr("aotc.tune.min", max, raising=False)
+    recipes = tmp_path / "recipes.json"
+    flags = ["-o", str(tmp_path), "--recipes", str(recipes)]
+    assert main(["compile", str(model), *flags, "--tune", "0.1"]) == 0
+    found = json.loads(recipes.read_text())["recipes"]["x86_64/x86-64-v3"]
+    assert found and all(key.startswith("contract ") for key in found)
+    tuned = (tmp_path / "small_net.json").read_text()
+    assert main(["compile", str(model), *flags]) == 0
+    assert (tmp_path / "small_net.json").read_text() == tuned
+    manifest = json.loads(tuned)
+    used = {call["recipe"] for call in manifest["kernels"] if "contract" in call.get("recipe", "")}
+    assert used == {f"{key}: {recipe}" for key, recipe in found.items()}
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
+def test_tuning_needs_a_time(model, seconds, capsys):
+    assert main(["compile", str(model), f"--tune={seconds}"]) == 2
+    assert "--tune 30" in capsys.readouterr().err
+
+
+def test_recipes_must_be_there_to_be_used(model, tmp_path, capsys):
+    assert main(["compile", str(model), "--recipes", str(tmp_path / "none.json")]) == 2
+    assert "cannot read the recipes" in capsys.readouterr().err
