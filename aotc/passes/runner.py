@@ -16,6 +16,7 @@ from aotc.passes.fold import fold
 from aotc.passes.fold_scales import fold_scales
 from aotc.passes.gather_last import gather_last
 from aotc.passes.layout import layout
+from aotc.passes.legalize import legalize
 from aotc.passes.one_hot import one_hot
 from aotc.passes.order_columns import order_columns
 from aotc.passes.reciprocal import reciprocal
@@ -42,6 +43,7 @@ class PassReport:
 
 PIPELINE: tuple[Pass, ...] = (
     Pass("cleanup", cleanup),
+    Pass("legalize", legalize),
     Pass("fold", fold),
     Pass("simplify", simplify),
     Pass("fold-again", fold),
@@ -60,8 +62,9 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("reciprocal", reciprocal),
     Pass("final-cleanup", cleanup),
 )
-"""Constants first, so that the algebra sees values; scales before padding and layout, so that those
-see the final convolutions; the repeats tidy what the pass before them left."""
+"""Narrow types end before anything looks at arithmetic. Constants first, so that the algebra sees
+values; scales before padding and layout, so that those see the final convolutions; the repeats tidy
+what the pass before them left."""
 
 
 def run_passes(

@@ -1,0 +1,138 @@
+"""Legalisation: a graph with narrow types goes in, one that computes in machine types comes out.
+
+Inside the graph every tensor of a narrow type becomes the integers that store it. Data movement
+moves those; a conversion is integer arithmetic (passes/narrow.py); what computes does so in
+float32 and rounds once per primitive. Inputs and outputs keep their types: a `Relabel` stands
+behind each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from aotc.graph import ops
+from aotc.graph.build import Builder
+from aotc.graph.ir import Graph, Node, Op, Parameter
+from aotc.graph.types import DType, TensorType
+from aotc.passes.narrow import Narrow
+
+_MOVING: tuple[type[Op], ...] = (
+    *(ops.Select, ops.Broadcast, ops.Reshape, ops.Transpose, ops.Slice, ops.Concat, ops.Item),
+    *(ops.Gather, ops.GatherElements, ops.GatherND),
+)
+_SCATTERS = (ops.ScatterND, ops.ScatterElements)
+
+
+def legalize(graph: Graph) -> Graph:
+    """``graph`` without narrow types but at its ends; a graph without any is returned as it is."""
+    return _rebuild(graph, outermost=True) if _has_narrow(graph) else graph
+
+
+def _has_narrow(graph: Graph) -> bool:
+    return any(
+        node.type.dtype.is_narrow or any(map(_has_narrow, ops.nested_graphs(node)))
+        for node in graph.nodes()
+    )
+
+
+def _rebuild(graph: Graph, outermost: bool) -> Graph:
+    """``graph`` in machine types; a nested one changes the types of its inputs and outputs too."""
+    builder = Builder()
+    new: dict[Node, Node] = {}
+    for node in graph.inputs:
+        assert isinstance(node.op, Parameter)
+        type_ = node.type
+        if type_.dtype.is_narrow and not outermost:
+            type_ = TensorType(type_.dtype.machine, type_.shape)
+        parameter = builder.parameter(node.op.name, type_)
+        new[node] = _relabelled(builder, parameter, type_.dtype.machine)
+    for node in graph.nodes():
+        if node.data is not None and node.type.dtype.is_narrow:
+            new[node] = builder.constant(node.data.view(node.type.dtype.machine.numpy))
+        elif node.data is not None:
+            new[node] = builder.reuse_constant(node)
+        elif node not in new:
+            new[node] = _emit(builder, node, new)
+    for sentence, node in graph.checks:
+        builder.check(new[node], sentence)
+    outputs = [
+        (name, _relabelled(builder, new[node], node.type.dtype) if outermost else new[node])
+        for name, node in graph.outputs
+    ]
+    return builder.finish(graph.name, outputs)
+
+
+def _relabelled(builder: Builder, x: Node, dtype: DType) -> Node:
+    if x.type.dtype is dtype or not (x.type.dtype.is_narrow or dtype.is_narrow):
+        return x
+    return builder.apply(ops.Relabel(dtype), x, origin=x.origin)
+
+
+def _emit(builder: Builder, node: Node, new: Mapping[Node, Node]) -> Node:
+    """``node`` over operands in machine types, itself in one."""
+    op, origin = node.op, node.origin
+    operands = [new[operand] for operand in node.inputs]
+    sources = [operand.type.dtype for operand in node.inputs]
+    if ops.nested_graphs(node):
+        return builder.apply(_nested(op), *operands, origin=origin)
+    if not node.type.dtype.is_narrow and not any(dtype.is_narrow for dtype in sources):
+        return builder.apply(op, *operands, origin=origin)
+    narrow = Narrow(builder, origin)
+    match op:
+        case ops.Cast(dtype=dtype):
+            return _convert(narrow, operands[0], sources[0], dtype)
+        case ops.Relabel():
+            return operands[0]
+        case ops.Bitcast(dtype=dtype):
+            same = operands[0].type.dtype is dtype.machine
+            bits = operands[0]
+            return bits if same else builder.apply(ops.Bitcast(dtype.machine), bits, origin=origin)
+        case ops.Pad(value=value):
+            code = _code_of(value, node.type.dtype)
+            return builder.apply(dataclasses.replace(op, value=code), *operands, origin=origin)
+        case ops.Iota(shape=shape, axis=axis, dtype=dtype):
+            counted = DType.F32 if dtype.is_float else DType.I32
+            return narrow.encode(builder.apply(ops.Iota(shape, axis, counted)), dtype)
+    if isinstance(op, _MOVING) or (isinstance(op, _SCATTERS) and op.fn == "set"):
+        return builder.apply(op, *operands, origin=origin)
+    return _compute(narrow, node, operands, sources)
+
+
+def _compute(
+    narrow: Narrow, node: Node, operands: Sequence[Node], sources: Sequence[DType]
+) -> Node:
+    """Any primitive, on the numbers that its narrow operands stand for."""
+    numbers = [
+        narrow.decode(operand, dtype) if dtype.is_narrow else operand
+        for operand, dtype in zip(operands, sources, strict=True)
+    ]
+    result = narrow.builder.apply(node.op, *numbers, origin=node.origin)
+    return narrow.encode(result, node.type.dtype) if node.type.dtype.is_narrow else result
+
+
+def _convert(narrow: Narrow, x: Node, source: DType, target: DType) -> Node:
+    if source is target:
+        return x
+    number = narrow.decode(x, source) if source.is_narrow else x
+    if target.is_narrow:
+        return narrow.encode(number, target)
+    return narrow.builder.cast(number, target, narrow.origin)
+
+
+def _nested(op: Op) -> Op:
+    changed = {
+        field.name: _rebuild(value, outermost=False)
+        for field in dataclasses.fields(op)
+        if isinstance(value := getattr(op, field.name), Graph)
+    }
+    return dataclasses.replace(op, **changed)
+
+
+def _code_of(value: float, dtype: DType) -> int:
+    """The integer that stores ``value``."""
+    with np.errstate(all="ignore"):
+        stored = np.asarray(value, np.float32).astype(dtype.numpy)
+    return int(stored.view(dtype.machine.numpy))
