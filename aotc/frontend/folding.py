@@ -6,6 +6,9 @@ while the model is read, and every tensor gets a static shape.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 
 from aotc.errors import ModelError
@@ -16,8 +19,9 @@ from aotc.graph.ir import Node, Op
 EXACT_ELEMS = 4096
 """Integers and bools up to this many elements are computed at once: they may become shapes."""
 
-_NEVER = (ops.Broadcast, ops.Iota, ops.Conv, ops.Dot, ops.ReduceWindow)
-"""Left alone: the first two are better unevaluated, the others may need far more room."""
+_NEVER = (ops.Broadcast, ops.Iota, ops.Conv, ops.Dot, ops.ReduceWindow, ops.Branch, ops.Repeat)
+"""Left alone: the first two are better unevaluated, the others may need far more room; a loop may
+never end."""
 
 FLOAT_ELEMS = 256
 """Floats up to this many: scales and sizes, not weights, which the folding pass looks after."""
@@ -47,6 +51,26 @@ class FoldingBuilder(Builder):
     `Broadcast` and `Iota` are kept as they are (a stretched scalar is better than a dense array)
     but count as known; a `Reshape` of any constant shares its bytes.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._guards: list[Node] = []
+
+    @contextmanager
+    def guarded(self, condition: Node) -> Iterator[None]:
+        """What is checked inside must hold only if ``condition`` (bool[]) does: the nodes there
+        are computed always, but mean something only then."""
+        self._guards.append(condition)
+        try:
+            yield
+        finally:
+            self._guards.pop()
+
+    def check(self, condition: Node, sentence: str) -> None:
+        """`Builder.check` under the guards around it."""
+        for guard in self._guards:
+            condition = self.binary("or", condition, self.unary("not", guard))
+        super().check(condition, sentence)
 
     def apply(self, op: Op, *operands: Node, origin: str = "") -> Node:
         """The node ``op(operands)``, or its value; ModelError names ``origin`` when the type rule

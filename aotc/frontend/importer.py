@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import onnx
 
 from aotc.errors import AotcError, ModelError, UnsupportedError
 from aotc.frontend.attributes import Attributes
+from aotc.frontend.bodies import Body
 from aotc.frontend.folding import FoldingBuilder
 from aotc.frontend.functions import schema_function
 from aotc.frontend.onnx_ops.call import Call
@@ -52,12 +55,18 @@ class _Incomplete(Exception):
 
 @dataclass
 class Scope:
-    """The names visible in one graph, branch or function body, and how to read its nodes."""
+    """The names visible in one graph, branch or function body, and how to read its nodes.
 
+    ``builder`` takes the nodes. Where that is another one than the parent's, ``body`` fetches
+    what is found there.
+    """
+
+    builder: FoldingBuilder
     opsets: Mapping[str, int]
     values: dict[str, Value | Missing] = field(default_factory=dict)
     stored: dict[str, onnx.TensorProto | onnx.SparseTensorProto] = field(default_factory=dict)
     parent: Scope | None = None
+    body: Body | None = None
     references: Mapping[str, onnx.AttributeProto] = field(default_factory=dict)
     prefix: str = ""
     depth: int = 0
@@ -70,13 +79,12 @@ def normal_domain(domain: str) -> str:
 
 
 class Importer:
-    """Imports the nodes of one model into one builder."""
+    """Imports the nodes of one model."""
 
     def __init__(
         self,
         functions: Iterable[onnx.FunctionProto],
         folder: Path | None,
-        builder: FoldingBuilder,
         reporter: Reporter,
         bounds: Mapping[str, int],
     ) -> None:
@@ -84,7 +92,6 @@ class Importer:
             (normal_domain(fn.domain), fn.name, fn.overload): fn for fn in functions
         }
         self._folder = folder
-        self._builder = builder
         self._reporter = reporter
         self._bounds = bounds
         self._imported = 0
@@ -103,26 +110,29 @@ class Importer:
 
     def lookup(self, scope: Scope, name: str) -> Value | Missing:
         """The value called ``name``; ModelError when nothing defines it."""
-        at: Scope | None = scope
-        while at is not None:
-            if name in at.values:
-                return at.values[name]
-            if name in at.stored:
-                proto = at.stored[name]
-                dense = isinstance(proto, onnx.TensorProto)
-                read = tensor_values if dense else sparse_values
-                try:
-                    node: Value | Missing = self._builder.constant(read(proto, self._folder))
-                except AotcError as error:
-                    self._reporter.report(error, name)
-                    node = Missing.FAILED
-                at.values[name] = node
-                return node
-            at = at.parent
-        raise ModelError(
-            f"'{name}' is read, but no input, initialiser or node defines it",
-            remedy="the model is incomplete: export it again",
-        )
+        if name in scope.values:
+            return scope.values[name]
+        if name in scope.stored:
+            value = scope.values[name] = self._read(scope, name)
+            return value
+        if scope.parent is None:
+            raise ModelError(
+                f"'{name}' is read, but no input, initialiser or node defines it",
+                remedy="the model is incomplete: export it again",
+            )
+        value = self.lookup(scope.parent, name)
+        if scope.body is None or isinstance(value, Missing):
+            return value
+        return scope.body.fetch(value)
+
+    def _read(self, scope: Scope, name: str) -> Value | Missing:
+        proto = scope.stored[name]
+        read = tensor_values if isinstance(proto, onnx.TensorProto) else sparse_values
+        try:
+            return scope.builder.constant(read(proto, self._folder))
+        except AotcError as error:
+            self._reporter.report(error, name)
+            return Missing.FAILED
 
     def run(self, nodes: Sequence[onnx.NodeProto], wanted: Sequence[str], scope: Scope) -> Order:
         """Import what ``wanted`` needs of ``nodes``; the results stand in ``scope.values``."""
@@ -219,8 +229,9 @@ class Importer:
             outputs=tuple(node.output),
             output_used=tuple(bool(name) and name in used for name in node.output),
             attrs=Attributes(resolved_attributes(node, scope.references), self._folder),
-            builder=self._builder,
-            subgraph=lambda graph: self._branch(graph, scope, origin),
+            builder=scope.builder,
+            subgraph=partial(self._subgraph, scope, origin),
+            trial=self._trial,
             declared=tuple(scope.declared.get(name) for name in node.output),
             bounds=self._bounds,
         )
@@ -236,21 +247,55 @@ class Importer:
             operands.append(None if isinstance(value, Missing) else value)
         return operands
 
-    def _branch(self, graph: onnx.GraphProto, outer: Scope, origin: str) -> list[Value]:
-        """The outputs of a subgraph without inputs, which sees the names of ``outer``."""
+    def _subgraph(
+        self,
+        outer: Scope,
+        origin: str,
+        graph: onnx.GraphProto,
+        operands: Sequence[Value] = (),
+        outputs: Sequence[str] | None = None,
+        body: Body | None = None,
+    ) -> list[Value]:
+        """The outputs of ``graph`` (or those named) with ``operands`` as its inputs; it sees the
+        names of ``outer``. Its nodes go into ``body`` if there is one."""
         _expect_depth(outer)
         scope = Scope(
+            builder=outer.builder if body is None else body.builder,
             opsets=outer.opsets,
             parent=outer,
+            body=body,
             references=outer.references,
             prefix=f"{origin}/",
             depth=outer.depth + 1,
             declared=declared_shapes(graph),
         )
         self.store(scope, graph)
-        names = [info.name for info in graph.output]
+        if len(operands) != len(graph.input):
+            raise ModelError(
+                f"its graph '{graph.name}' takes {len(graph.input)} inputs, gets {len(operands)}",
+                remedy="the node is malformed: export the model again",
+            )
+        for info, operand in zip(graph.input, operands, strict=True):
+            if not info.name or info.name in scope.values:
+                raise ModelError(
+                    f"its graph '{graph.name}' has two inputs called '{info.name}', or one without "
+                    "a name",
+                    remedy="the node is malformed: export the model again",
+                )
+            scope.values[info.name] = operand
+        names = [info.name for info in graph.output] if outputs is None else list(outputs)
         self.run(graph.node, names, scope)
         return self._collect(names, scope)
+
+    @contextmanager
+    def _trial(self) -> Iterator[None]:
+        """What fails inside raises an AotcError, also where problems are being collected."""
+        usual = self._reporter
+        self._reporter = usual.strict()
+        try:
+            yield
+        finally:
+            self._reporter = usual
 
     def _collect(self, names: Iterable[str], scope: Scope) -> list[Value]:
         found = [self.lookup(scope, name) for name in names]
@@ -275,6 +320,7 @@ class Importer:
         references = {entry.name: entry for entry in function.attribute_proto}
         references.update(resolved_attributes(node, outer.references))
         scope = Scope(
+            builder=outer.builder,
             opsets={**outer.opsets, **opset_versions(function.opset_import)},
             references=references,
             prefix=f"{origin_of(node, outer)}/",

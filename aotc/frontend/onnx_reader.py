@@ -142,9 +142,11 @@ def _import_graph(
 ) -> Imported | None:
     proto = model.graph
     builder = FoldingBuilder()
-    importer = Importer(model.functions, path.parent, builder, reporter, request.bounds)
+    importer = Importer(model.functions, path.parent, reporter, request.bounds)
     scope = Scope(
-        opsets=opset_versions(model.opset_import), declared=declared_shapes(proto, request.dims)
+        builder=builder,
+        opsets=opset_versions(model.opset_import),
+        declared=declared_shapes(proto, request.dims),
     )
     importer.store(scope, proto)
     wanted = _wanted(proto, request.outputs, scope)

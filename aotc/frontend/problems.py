@@ -27,6 +27,10 @@ class Reporter:
         self._collect = collect
         self.problems: list[Problem] = []
 
+    def strict(self) -> Reporter:
+        """A reporter for the same file that raises."""
+        return Reporter(self._file, collect=False)
+
     def report(self, error: AotcError, node: str = "", operator: str = "", opset: int = 0) -> None:
         """Raise or list ``error``, which concerns ``node``."""
         if error.where.startswith(self._file):

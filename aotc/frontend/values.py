@@ -7,6 +7,7 @@ sequence becomes its elements, text becomes bytes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from aotc.errors import ModelError
@@ -72,6 +73,24 @@ class OptionalValue:
 
 
 Value = Node | Ragged | Text | SequenceValue | OptionalValue
+
+
+def map_nodes(value: Value, change: Callable[[Node], Node]) -> Value:
+    """``value`` with ``change`` applied to every node in it; sizes that are numbers stay."""
+    match value:
+        case Ragged(node=node, extents=extents):
+            sizes = (change(size) if isinstance(size, Node) else size for size in extents)
+            return Ragged(change(node), tuple(sizes))
+        case Text(node=node):
+            return Text(change(node))
+        case SequenceValue(items=items, length=length):
+            count = None if length is None else change(length)
+            return SequenceValue(tuple(map_nodes(item, change) for item in items), count)
+        case OptionalValue(value=inner, present=present):
+            held = None if inner is None else map_nodes(inner, change)
+            flag = change(present) if isinstance(present, Node) else present
+            return OptionalValue(held, flag)
+    return change(value)
 
 
 def kind_of(value: Value) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import onnx
 
 from aotc.errors import ModelError, UnsupportedError
 from aotc.frontend.attributes import Attributes
+from aotc.frontend.bodies import Body
 from aotc.frontend.folding import FoldingBuilder, known_value
 from aotc.frontend.specialize import Declared
 from aotc.frontend.values import Value, kind_of
@@ -21,11 +24,25 @@ KNOWN_ELEMS = 1 << 24
 """More values than this are never looked at, or computed as an index, while importing."""
 
 
+class Subgraph(Protocol):
+    """Imports a graph that is an attribute, and gives its outputs (or those named) for
+    ``operands``: here, or with nodes of its own in ``body``."""
+
+    def __call__(
+        self,
+        graph: onnx.GraphProto,
+        operands: Sequence[Value] = (),
+        outputs: Sequence[str] | None = None,
+        body: Body | None = None,
+    ) -> list[Value]: ...
+
+
 @dataclass(frozen=True)
 class Call:
     """One use of an operator. ``version`` is the opset in which this form of the operator appeared,
     ``inputs`` has None for an optional input left out, ``outputs`` the names of the results,
-    ``subgraph`` imports a branch and gives its outputs. ``declared`` has the shape that the model
+    ``subgraph`` imports a graph among the attributes; inside ``trial()`` its problems are raised,
+    also where they are collected otherwise. ``declared`` has the shape that the model
     declares for each output, None where it says nothing; ``bounds`` is what the user said with
     --max, by name."""
 
@@ -37,7 +54,8 @@ class Call:
     output_used: tuple[bool, ...]
     attrs: Attributes
     builder: FoldingBuilder
-    subgraph: Callable[[onnx.GraphProto], list[Value]]
+    subgraph: Subgraph
+    trial: Callable[[], AbstractContextManager[None]] = nullcontext
     declared: tuple[Declared | None, ...] = ()
     bounds: Mapping[str, int] = field(default_factory=dict)
 
