@@ -48,12 +48,20 @@ def along_axis_operand(
         return formula(call.axis(call.known_int(index, "axis"), rank))
     named = scalar_operand(call, index)
     axis = call.select(call.compare("lt", named, 0), call.binary("add", named, rank), named)
-    found = call.compare("eq", axis, axes[0])
-    result = formula(axes[0])
-    for at in axes[1:]:
-        hit = call.compare("eq", axis, at)
+    return chosen(call, axis, "axis", axes, formula)
+
+
+def chosen(
+    call: Call, operand: Node, what: str, choices: Sequence[int], formula: Callable[[int], Node]
+) -> Node:
+    """``formula`` of the one of ``choices`` that ``operand`` (i64[]) is at run time, which the run
+    checks. The results have one shape."""
+    found = call.compare("eq", operand, choices[0])
+    result = formula(choices[0])
+    for choice in choices[1:]:
+        hit = call.compare("eq", operand, choice)
         found = call.binary("or", found, hit)
-        result = call.select(hit, formula(at), result)
-    shown = ", ".join(str(at) for at in axes)
-    call.builder.check(found, f"{call.origin}: its axis must be one of {shown}")
+        result = call.select(hit, formula(choice), result)
+    shown = ", ".join(str(choice) for choice in choices)
+    call.builder.check(found, f"{call.origin}: its {what} must be one of {shown}")
     return result

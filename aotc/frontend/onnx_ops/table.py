@@ -11,6 +11,7 @@ from aotc.frontend.onnx_ops import (
     conv,
     einsum,
     elementwise,
+    fourier,
     index,
     linalg,
     movement,
@@ -22,6 +23,7 @@ from aotc.frontend.onnx_ops import (
     resize,
     sampling,
     shape,
+    windows,
 )
 from aotc.frontend.onnx_ops.call import Rule
 
@@ -32,6 +34,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         **conv.RULES,
         **einsum.RULES,
         **elementwise.RULES,
+        **fourier.RULES,
         **index.RULES,
         **linalg.RULES,
         **movement.RULES,
@@ -43,6 +46,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         **resize.RULES,
         **sampling.RULES,
         **shape.RULES,
+        **windows.RULES,
     }
 )
 
