@@ -27,6 +27,17 @@ DTYPES: dict[int, DType] = {
     _Proto.FLOAT16: DType.F16,
     _Proto.FLOAT: DType.F32,
     _Proto.DOUBLE: DType.F64,
+    _Proto.BFLOAT16: DType.BF16,
+    _Proto.FLOAT8E4M3FN: DType.F8E4M3FN,
+    _Proto.FLOAT8E4M3FNUZ: DType.F8E4M3FNUZ,
+    _Proto.FLOAT8E5M2: DType.F8E5M2,
+    _Proto.FLOAT8E5M2FNUZ: DType.F8E5M2FNUZ,
+    _Proto.FLOAT8E8M0: DType.F8E8M0,
+    _Proto.FLOAT4E2M1: DType.F4E2M1,
+    _Proto.INT4: DType.I4,
+    _Proto.UINT4: DType.U4,
+    _Proto.INT2: DType.I2,
+    _Proto.UINT2: DType.U2,
 }
 """ONNX element types that aotc has, by their number."""
 
@@ -35,6 +46,7 @@ ONNX_TYPES: dict[DType, int] = {dtype: number for number, dtype in DTYPES.items(
 _TYPED_FIELDS: dict[DType, str] = {
     **dict.fromkeys((DType.BOOL, DType.I8, DType.I16, DType.I32), "int32_data"),
     **dict.fromkeys((DType.U8, DType.U16, DType.F16), "int32_data"),
+    **dict.fromkeys((dtype for dtype in DType if dtype.is_narrow), "int32_data"),
     **dict.fromkeys((DType.U32, DType.U64), "uint64_data"),
     DType.I64: "int64_data",
     DType.F32: "float_data",
@@ -83,13 +95,13 @@ def tensor_values(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
         values = _external_values(tensor, dtype, elems, folder)
     elif tensor.HasField("raw_data"):
         raw = tensor.raw_data
-        if len(raw) != elems * dtype.size_bytes:
+        needed = stored_bytes(dtype, elems)
+        if len(raw) != needed:
             raise ModelError(
-                f"{where} has {len(raw)} bytes of data; {dtype.value}{list(shape)} needs "
-                f"{elems * dtype.size_bytes}",
+                f"{where} has {len(raw)} bytes of data; {dtype.value}{list(shape)} needs {needed}",
                 remedy=_AGAIN,
             )
-        values = _from_bytes(raw, dtype)
+        values = _from_bytes(raw, dtype, elems)
     else:
         values = _typed_values(tensor, dtype, elems)
     values = values.reshape(shape)
@@ -100,23 +112,40 @@ def tensor_values(tensor: onnx.TensorProto, folder: Path | None) -> np.ndarray:
 _AGAIN = "the file is damaged: export or download the model again"
 
 
-def _from_bytes(raw: bytes, dtype: DType) -> np.ndarray:
+def stored_bytes(dtype: DType, elems: int) -> int:
+    """The bytes that ONNX stores ``elems`` elements in: types of 2 and 4 bits share bytes."""
+    return -(-elems * dtype.size_bits // 8)
+
+
+def _from_bytes(raw: bytes, dtype: DType, elems: int) -> np.ndarray:
     if dtype is DType.BOOL:
         # any byte but 0 is true; kernels rely on 0 and 1
         return np.asarray(np.frombuffer(raw, dtype=np.uint8) != 0)
-    return np.frombuffer(raw, dtype=dtype.numpy.newbyteorder("<")).view(dtype.numpy)
+    if dtype.size_bits < 8:
+        # the first element is in the lowest bits
+        shifts = np.arange(0, 8, dtype.size_bits, dtype=np.uint8)
+        spread = np.frombuffer(raw, dtype=np.uint8)[:, np.newaxis] >> shifts
+        codes = spread.reshape(-1)[:elems] & np.uint8((1 << dtype.size_bits) - 1)
+        return codes.view(dtype.numpy)
+    plain = dtype.machine.numpy
+    return np.frombuffer(raw, dtype=plain.newbyteorder("<")).astype(plain, copy=False).view(
+        dtype.numpy
+    )
 
 
 def _typed_values(tensor: onnx.TensorProto, dtype: DType, elems: int) -> np.ndarray:
     data = getattr(tensor, _TYPED_FIELDS[dtype])
-    if len(data) != elems:
+    needed = elems if dtype.size_bits >= 8 else stored_bytes(dtype, elems)
+    if len(data) != needed:
         raise ModelError(
             f"tensor '{tensor.name}' has {len(data)} elements of data; its shape "
-            f"{list(tensor.dims)} needs {elems}",
+            f"{list(tensor.dims)} needs {needed}",
             remedy=_AGAIN,
         )
-    if dtype is DType.F16:
-        return np.array(data, dtype=np.int32).astype(np.uint16).view(np.float16)
+    if dtype is DType.F16 or dtype.is_narrow:
+        # the bits of each element, or of the elements that share a byte
+        bits = np.array(data, dtype=np.int32).astype(f"<u{dtype.size_bytes}")
+        return _from_bytes(bits.tobytes(), dtype, elems)
     if dtype is DType.BOOL:
         return np.asarray(np.array(data, dtype=np.int32) != 0)
     wide = {"int32_data": np.int32, "uint64_data": np.uint64}.get(_TYPED_FIELDS[dtype])
@@ -164,7 +193,7 @@ def _external_values(
     where = f"tensor '{tensor.name}'"
     entries = {entry.key: entry.value for entry in tensor.external_data}
     path = external_path(entries.get("location", ""), folder)
-    needed = elems * dtype.size_bytes
+    needed = stored_bytes(dtype, elems)
     try:
         offset = int(entries.get("offset", "0") or "0")
         length = int(entries.get("length", "0") or needed)
@@ -183,7 +212,7 @@ def _external_values(
     try:
         with path.open("rb") as file:
             file.seek(offset)
-            return _from_bytes(file.read(needed), dtype)
+            return _from_bytes(file.read(needed), dtype, elems)
     except OSError as error:
         raise ModelError(
             f"cannot read the external data file '{path.name}': {error.strerror}",

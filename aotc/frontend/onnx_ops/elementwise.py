@@ -7,12 +7,10 @@ from functools import reduce
 from types import MappingProxyType
 
 import numpy as np
-import onnx
 
 from aotc.errors import ModelError
 from aotc.frontend.onnx_ops.call import Call, Rule
 from aotc.frontend.onnx_ops.legacy import with_broadcast_attributes
-from aotc.frontend.tensors import dtype_of
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
 
@@ -110,22 +108,6 @@ def clip(call: Call) -> Node:
     return x
 
 
-def cast(call: Call) -> Node:
-    """Conversion to the element type ``to``, a name before opset 6."""
-    if call.version >= 6:
-        return call.cast(call[0], dtype_of(call.attrs.integer("to")))
-    name = call.attrs.string("to")
-    number = dict(onnx.TensorProto.DataType.items()).get(name)
-    if number is None:
-        raise ModelError(f"attribute 'to' names no element type: '{name}'")
-    return call.cast(call[0], dtype_of(number))
-
-
-def cast_like(call: Call) -> Node:
-    """Conversion to the element type of the second input."""
-    return call.cast(call[0], call[1].type.dtype)
-
-
 def identity(call: Call) -> Node:
     """The input itself."""
     return call[0]
@@ -147,8 +129,6 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "BitwiseNot": unary("bitnot"),
         "BitwiseOr": binary("or"),
         "BitwiseXor": binary("xor"),
-        "Cast": cast,
-        "CastLike": cast_like,
         "Ceil": unary("ceil"),
         "Clip": clip,
         "Cos": unary("cos"),
