@@ -1,86 +1,32 @@
-"""Targets: in go the names given as --target and --cpu, out comes what a machine can do.
-
-The lists of processors are LLVM's own (``-mcpu=help``), by vector unit. They are kept here
-because LLVM accepts an unknown name with a mere warning; a test compares them with the LLVM in use.
-"""
+"""Targets: in go the names given as --target and --cpu, out comes what a machine can do."""
 
 from __future__ import annotations
 
 import difflib
 import platform
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from aotc.errors import UsageError
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
-X86_AVX2 = _names(
-    """
-    alderlake arrowlake arrowlake-s arrowlake_s bdver4 broadwell clearwaterforest core-avx2
-    core_4th_gen_avx core_4th_gen_avx_tsx core_5th_gen_avx core_5th_gen_avx_tsx gracemont
-    grandridge haswell lunarlake meteorlake pantherlake raptorlake sierraforest skylake
-    wildcatlake x86-64-v3 znver1 znver2 znver3
-    """
+from aotc.processors import (
+    AARCH64,
+    ARM_NEON,
+    RISCV_VECTOR,
+    X86_AVX2,
+    X86_AVX512,
+    X86_TOO_OLD,
 )
-
-X86_AVX512 = _names(
-    """
-    cannonlake cascadelake cooperlake diamondrapids emeraldrapids graniterapids graniterapids-d
-    graniterapids_d icelake-client icelake-server icelake_client icelake_server knl knm mic_avx512
-    novalake rocketlake sapphirerapids skx skylake-avx512 skylake_avx512 tigerlake x86-64-v4 znver4
-    znver5
-    """
-)
-
-# Known to LLVM, but without AVX2 or FMA: the kernels of this compiler are built on both.
-X86_TOO_OLD = _names(
-    """
-    amdfam10 athlon athlon-4 athlon-fx athlon-mp athlon-tbird athlon-xp athlon64 athlon64-sse3 atom
-    atom_sse4_2 atom_sse4_2_movbe barcelona bdver1 bdver2 bdver3 bonnell btver1 btver2 c3 c3-2
-    core-avx-i core2 core_2_duo_sse4_1 core_2_duo_ssse3 core_2nd_gen_avx core_3rd_gen_avx
-    core_aes_pclmulqdq core_i7_sse4_2 corei7 corei7-avx generic geode goldmont goldmont-plus
-    goldmont_plus i386 i486 i586 i686 ivybridge k6 k6-2 k6-3 k8 k8-sse3 lakemont nehalem nocona
-    opteron opteron-sse3 penryn pentium pentium-m pentium-mmx pentium2 pentium3 pentium3m pentium4
-    pentium4m pentium_4 pentium_4_sse3 pentium_ii pentium_iii pentium_iii_no_xmm_regs pentium_m
-    pentium_mmx pentium_pro pentiumpro prescott sandybridge silvermont slm tremont westmere
-    winchip-c6 winchip2 x86-64 x86-64-v2 yonah
-    """
-)
-
-AARCH64 = _names(
-    """
-    a64fx ampere1 ampere1a ampere1b ampere1c apple-a10 apple-a11 apple-a12 apple-a13 apple-a14
-    apple-a15 apple-a16 apple-a17 apple-a18 apple-a19 apple-a7 apple-a8 apple-a9 apple-m1 apple-m2
-    apple-m3 apple-m4 apple-m5 apple-s10 apple-s4 apple-s5 apple-s6 apple-s7 apple-s8 apple-s9
-    c1-nano c1-premium c1-pro c1-ultra carmel cobalt-100 cortex-a320 cortex-a34 cortex-a35
-    cortex-a510 cortex-a520 cortex-a520ae cortex-a53 cortex-a55 cortex-a57 cortex-a65 cortex-a65ae
-    cortex-a710 cortex-a715 cortex-a72 cortex-a720 cortex-a720ae cortex-a725 cortex-a73 cortex-a75
-    cortex-a76 cortex-a76ae cortex-a77 cortex-a78 cortex-a78ae cortex-a78c cortex-r82 cortex-r82ae
-    cortex-x1 cortex-x1c cortex-x2 cortex-x3 cortex-x4 cortex-x925 cyclone exynos-m3 exynos-m4
-    exynos-m5 falkor fujitsu-monaka gb10 generic grace kryo neoverse-512tvb neoverse-e1 neoverse-n1
-    neoverse-n2 neoverse-n3 neoverse-v1 neoverse-v2 neoverse-v3 neoverse-v3ae olympus oryon-1
-    saphira thunderx thunderx2t99 thunderx3t110 thunderxt81 thunderxt83 thunderxt88 tsv110
-    """
-)
-
-_DEFAULT_CPU = {"x86_64": "x86-64-v3", "aarch64": "neoverse-n1"}
-
-_DATA_LAYOUT = {
-    "x86_64": "e-m:e-p270:32:32-p271:32:32-p272:64:64-i64:64-i128:128-f80:128-n8:16:32:64-S128",
-    "aarch64": "e-m:e-p270:32:32-p271:32:32-p272:64:64-i8:8:32-i16:16:32-i64:64-i128:128-n32:64"
-    "-S128-Fn32",
-}
 
 
 @dataclass(frozen=True)
 class Target:
     """What code generation and scheduling need to know about a machine.
 
-    ``features`` is LLVM's list (``+avx2,-sse4a``), empty when ``cpu`` says it all. ``vector_bits``
-    is the size of one vector register; the caches are those of one core.
+    ``features`` is LLVM's list (``+avx2,-sse4a``), empty when ``cpu`` says it all; ``abi`` is its
+    name for the calling convention, empty for the usual one. ``vector_bits`` is the size of one
+    vector register, 32 where floats are computed one by one; the caches are those of one core.
     """
 
     name: str
@@ -92,54 +38,99 @@ class Target:
     has_fma: bool
     l1_bytes: int
     l2_bytes: int
+    abi: str = ""
 
     @property
-    def data_layout(self) -> str:
-        """LLVM's description of type sizes and alignments, as its modules state it."""
-        return _DATA_LAYOUT[self.name]
+    def object_format(self) -> str:
+        """``elf``, ``macho``, ``coff`` or ``wasm``."""
+        if self.triple.startswith("wasm"):
+            return "wasm"
+        if re.search(r"-(windows|win32|uefi)", self.triple):
+            return "coff"
+        apple = re.search(r"-(darwin|macosx?|ios|tvos|watchos|xros|driverkit)", self.triple)
+        return "macho" if apple else "elf"
+
+    @property
+    def is_bare_metal(self) -> bool:
+        """Whether there is no operating system, so that code is linked at a fixed address."""
+        return "-none-" in self.triple or self.triple.endswith("-elf")
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.cpu}, {self.vector_bits}-bit vectors)"
+        vectors = f"{self.vector_bits}-bit vectors" if self.vector_bits > 32 else "no vectors"
+        return f"{self.name} ({self.cpu}, {vectors})"
 
 
-def resolve_target(name: str = "x86_64", cpu: str | None = None) -> Target:
-    """The target for ``--target name --cpu cpu``; UsageError lists the choices when one is unknown.
+@dataclass(frozen=True)
+class _Family:
+    """One row of `aotc targets`: the target's triple, its processor by default, what to say of it,
+    and how to describe a processor of it."""
 
-    ``cpu`` is one of LLVM's names, an x86-64-vN level, or ``native`` for the machine this runs on;
-    without it x86_64 means x86-64-v3 and aarch64 means neoverse-n1.
+    triple: str
+    cpu: str
+    text: str
+    describe: Callable[[str, str], Target]
+
+
+def resolve_target(
+    name: str = "x86_64", cpu: str | None = None, abi: str | None = None
+) -> Target:
+    """The target for ``--target name --cpu cpu --abi abi``; UsageError lists the choices when one
+    is unknown.
+
+    ``name`` is a row of `list_targets` or a whole LLVM triple of one of those architectures;
+    ``cpu`` one of LLVM's names, an x86-64-vN level, a RISC-V ISA string, or ``native`` for the
+    machine this runs on; ``abi`` LLVM's name of a calling convention.
     """
-    if name not in _DEFAULT_CPU:
-        raise UsageError(
-            f"unknown target '{name}'", remedy=f"use --target {' or --target '.join(_DEFAULT_CPU)}"
-        )
-    cpu = cpu or _DEFAULT_CPU[name]
-    if cpu == "native":
-        return _native(name)
-    return _x86(cpu) if name == "x86_64" else _aarch64(cpu)
+    family = FAMILIES.get(name)
+    triple = ""
+    if family is None:
+        family, triple = _family_of_triple(name)
+        name = next(key for key, row in FAMILIES.items() if row is family)
+    cpu = cpu or family.cpu
+    target = _native(name) if cpu == "native" else family.describe(name, cpu)
+    if triple:
+        target = replace(target, triple=triple)
+    return target if abi is None else replace(target, abi=abi)
 
 
 def list_targets() -> list[str]:
     """One line per target: what ``--target`` and ``--cpu`` take."""
-    return [
-        "x86_64   x86-64-v3 (AVX2, FMA) unless --cpu says otherwise; --cpu native, x86-64-v3, "
-        f"x86-64-v4, or one of: {' '.join(sorted((*X86_AVX2, *X86_AVX512)))}",
-        "aarch64  neoverse-n1 (NEON) unless --cpu says otherwise; --cpu native, or one of: "
-        f"{' '.join(AARCH64)}",
-    ]
+    lines = [f"{name:10} {row.cpu}: {row.text}" for name, row in FAMILIES.items()]
+    return [*lines, "any LLVM triple of these architectures, e.g. aarch64-apple-darwin"]
 
 
-def _x86(cpu: str, features: str = "", wide: bool | None = None) -> Target:
+def _family_of_triple(name: str) -> tuple[_Family, str]:
+    arch = name.partition("-")[0]
+    patterns = {
+        "x86_64": r"x86_64h?|amd64",
+        "aarch64": r"aarch64|arm64e?",
+        "arm": r"armv[78][a-z]*|thumbv7a?",
+        "riscv64": r"riscv64",
+        "riscv32": r"riscv32",
+        "wasm32": r"wasm32",
+    }
+    for key, pattern in patterns.items():
+        if "-" in name and re.fullmatch(pattern, arch):
+            return FAMILIES[key], name
+    close = difflib.get_close_matches(name, FAMILIES, n=1)
+    hint = f" (did you mean '{close[0]}'?)" if close else ""
+    raise UsageError(
+        f"unknown target '{name}'{hint}",
+        remedy=f"use one of {', '.join(FAMILIES)}, or an LLVM triple of these",
+    )
+
+
+def _x86(name: str, cpu: str, features: str = "", wide: bool | None = None) -> Target:
     if cpu in X86_TOO_OLD and wide is None:
         raise UsageError(
             f"cpu '{cpu}' has no AVX2 and FMA, which the generated code is built on",
             remedy="use --cpu x86-64-v3 or a newer processor",
         )
-    if wide is None and cpu not in X86_AVX2 and cpu not in X86_AVX512:
-        raise _unknown_cpu("x86_64", cpu, (*X86_AVX2, *X86_AVX512))
     if wide is None:
+        _expect_known(name, cpu, (*X86_AVX2, *X86_AVX512), native=True)
         wide = cpu in X86_AVX512
     return Target(
-        name="x86_64",
+        name=name,
         triple="x86_64-unknown-linux-gnu",
         cpu=cpu,
         features=features,
@@ -151,20 +142,169 @@ def _x86(cpu: str, features: str = "", wide: bool | None = None) -> Target:
     )
 
 
-def _aarch64(cpu: str, features: str = "") -> Target:
-    if cpu not in AARCH64:
-        raise _unknown_cpu("aarch64", cpu, AARCH64)
+def _aarch64(name: str, cpu: str, features: str = "") -> Target:
+    if cpu == "armv8-a":
+        cpu = "generic"
+    _expect_known(name, cpu, ("armv8-a", *AARCH64), native=True)
     return Target(
-        name="aarch64",
+        name=name,
         triple="aarch64-unknown-linux-gnu",
         cpu=cpu,
         features=features,
         vector_bits=128,
         vector_registers=32,
         has_fma=True,
-        l1_bytes=64 << 10,
+        l1_bytes=32 << 10,
         l2_bytes=512 << 10,
     )
+
+
+def _arm(name: str, cpu: str) -> Target:
+    _expect_known(name, cpu, ARM_NEON)
+    return Target(
+        name=name,
+        triple="armv7-unknown-linux-gnueabihf",
+        cpu=cpu,
+        features="",
+        vector_bits=128,
+        vector_registers=16,
+        has_fma=True,
+        l1_bytes=32 << 10,
+        l2_bytes=256 << 10,
+    )
+
+
+@dataclass(frozen=True)
+class _Microcontroller:
+    """A Cortex-M: the architecture in its triple, whether it has an FPU, and 128-bit vectors."""
+
+    arch: str
+    fpu: bool
+    vectors: bool = False
+
+
+_MICROCONTROLLERS: Mapping[str, _Microcontroller] = MappingProxyType(
+    {
+        "cortex-m0": _Microcontroller("thumbv6m", fpu=False),
+        "cortex-m3": _Microcontroller("thumbv7m", fpu=False),
+        "cortex-m4": _Microcontroller("thumbv7em", fpu=True),
+        "cortex-m7": _Microcontroller("thumbv7em", fpu=True),
+        "cortex-m33": _Microcontroller("thumbv8m.main", fpu=True),
+        "cortex-m55": _Microcontroller("thumbv8.1m.main", fpu=True, vectors=True),
+        "cortex-m85": _Microcontroller("thumbv8.1m.main", fpu=True, vectors=True),
+    }
+)
+
+
+def _cortex_m(name: str, cpu: str) -> Target:
+    _expect_known(name, cpu, (name,))
+    core = _MICROCONTROLLERS[name]
+    return Target(
+        name=name,
+        triple=f"{core.arch}-none-unknown-eabi{'hf' if core.fpu else ''}",
+        cpu=cpu,
+        features="",
+        vector_bits=128 if core.vectors else 32,
+        # q0-q7; s0-s31; of the general registers, what addresses and counters leave
+        vector_registers=8 if core.vectors else 32 if core.fpu else 8,
+        has_fma=core.fpu,
+        l1_bytes=16 << 10,
+        l2_bytes=64 << 10,
+    )
+
+
+def _riscv(name: str, cpu: str) -> Target:
+    """RISC-V by ISA string (rv64gcv) or by one of LLVM's names."""
+    bits = name[-2:]
+    isa = re.fullmatch(rf"rv{bits}(?:i|e|g)([mafdcv]*)", cpu)
+    if isa is None and cpu not in RISCV_VECTOR:
+        raise UsageError(
+            f"unknown cpu '{cpu}' for target {name}",
+            remedy=f"use an ISA string such as rv{bits}gc or rv{bits}gcv, or one of: "
+            + " ".join(RISCV_VECTOR),
+        )
+    letters = "mafdcv" if isa is None else isa[1] + "mafd" * cpu.startswith(f"rv{bits}g")
+    vectors, fpu = "v" in letters, "f" in letters
+    features = ",".join(f"+{letter}" for letter in "mafdcv" if letter in letters)
+    long_double = "d" if "d" in letters else "f" if fpu else ""
+    return Target(
+        name=name,
+        triple=f"riscv{bits}-unknown-" + ("linux-gnu" if bits == "64" else "elf"),
+        cpu=f"generic-rv{bits}" if isa else cpu,
+        features=features if isa else "",
+        vector_bits=128 if vectors else 32,
+        vector_registers=32 if fpu else 16,
+        has_fma=fpu,
+        l1_bytes=32 << 10,
+        l2_bytes=256 << 10,
+        abi=("lp64" if bits == "64" else "ilp32") + long_double,
+    )
+
+
+def _wasm(name: str, cpu: str) -> Target:
+    _expect_known(name, cpu, ("simd128", "mvp"))
+    return Target(
+        name=name,
+        triple="wasm32-unknown-unknown",
+        cpu="generic" if cpu == "simd128" else "mvp",
+        features="+simd128" if cpu == "simd128" else "",
+        vector_bits=128 if cpu == "simd128" else 32,
+        vector_registers=16,  # of the machines that run it
+        has_fma=False,
+        l1_bytes=32 << 10,
+        l2_bytes=256 << 10,
+    )
+
+
+FAMILIES: Mapping[str, _Family] = MappingProxyType(
+    {
+        "x86_64": _Family(
+            "x86_64-unknown-linux-gnu",
+            "x86-64-v3",
+            "AVX2 and FMA; --cpu native, x86-64-v4 or any of LLVM's with AVX2: "
+            + " ".join(sorted((*X86_AVX2, *X86_AVX512))),
+            _x86,
+        ),
+        "aarch64": _Family(
+            "aarch64-unknown-linux-gnu",
+            "armv8-a",
+            f"NEON; --cpu native or any of LLVM's: {' '.join(AARCH64)}",
+            _aarch64,
+        ),
+        "arm": _Family(
+            "armv7-unknown-linux-gnueabihf",
+            "cortex-a7",
+            f"32-bit Arm with NEON and VFPv4: {' '.join(ARM_NEON)}",
+            _arm,
+        ),
+        **{
+            name: _Family(
+                f"{core.arch}-none-unknown-eabi",
+                name,
+                "bare metal, "
+                + ("vectors (MVE)" if core.vectors else "FPU" if core.fpu else "no FPU"),
+                _cortex_m,
+            )
+            for name, core in _MICROCONTROLLERS.items()
+        },
+        "riscv64": _Family(
+            "riscv64-unknown-linux-gnu",
+            "rv64gcv",
+            f"128-bit vectors; --cpu rv64gc for none, or {' '.join(RISCV_VECTOR)}",
+            _riscv,
+        ),
+        "riscv32": _Family(
+            "riscv32-unknown-elf",
+            "rv32imc",
+            "bare metal without FPU; --cpu rv32imafc has one",
+            _riscv,
+        ),
+        "wasm32": _Family(
+            "wasm32-unknown-unknown", "simd128", "128-bit SIMD; --cpu mvp for none", _wasm
+        ),
+    }
+)
+"""What --target takes."""
 
 
 def _native(name: str) -> Target:
@@ -182,19 +322,23 @@ def _native(name: str) -> Target:
     # The host may offer less than its model (a virtual machine), so every feature is spelled out.
     features = enabled.flatten(sort=True)
     if name == "aarch64":
-        return _aarch64(llvm.get_host_cpu_name(), features)
+        return _aarch64(name, llvm.get_host_cpu_name(), features)
     if not (enabled.get("avx2") and enabled.get("fma")):
         raise UsageError(
             "this machine has no AVX2 and FMA, which the generated code is built on",
             remedy="compile for another processor with --cpu, for example x86-64-v3",
         )
-    return _x86(llvm.get_host_cpu_name(), features, wide=bool(enabled.get("avx512f")))
+    return _x86(name, llvm.get_host_cpu_name(), features, wide=bool(enabled.get("avx512f")))
 
 
-def _unknown_cpu(name: str, cpu: str, known: tuple[str, ...]) -> UsageError:
+def _expect_known(name: str, cpu: str, known: Sequence[str], native: bool = False) -> None:
+    """UsageError unless ``cpu`` is one of ``known``."""
+    if cpu in known or cpu == "generic":
+        return
     close = difflib.get_close_matches(cpu, known, n=1)
     hint = f" (did you mean '{close[0]}'?)" if close else ""
-    return UsageError(
+    choices = " ".join(sorted(known))
+    raise UsageError(
         f"unknown cpu '{cpu}' for target {name}{hint}",
-        remedy=f"use --cpu native or one of: {' '.join(sorted(known))}",
+        remedy=f"use --cpu native or one of: {choices}" if native else f"use one of: {choices}",
     )

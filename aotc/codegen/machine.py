@@ -45,7 +45,12 @@ def _optimized(llvm_text: str, target: Target) -> tuple[llvm.TargetMachine, llvm
 
     _initialize()
     machine = llvm.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="default"
+        cpu=target.cpu,
+        features=target.features,
+        opt=3,
+        reloc="static" if target.is_bare_metal or target.object_format == "wasm" else "pic",
+        codemodel="default",
+        abiname=target.abi,
     )
     context = llvm.create_context()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -9,18 +10,19 @@ from dataclasses import replace
 import numpy as np
 
 from aotc.errors import UnsupportedError
-from aotc.fuse.groups import VIEW_OPS, Groups
+from aotc.fuse.groups import VIEW_OPS, Groups, fuse
 from aotc.graph import ops
-from aotc.graph.ir import Constant, Node, Parameter
+from aotc.graph.ir import Constant, Graph, Node, Parameter
 from aotc.graph.types import DType
-from aotc.loop.program import Call, Role, Storage
+from aotc.loop.program import Role, Step, Storage
 from aotc.lower.views import View
 from aotc.schedule.cpu import ChooseContract, choose_contract
 from aotc.target import Target
 
 
 class Context:
-    """Maps nodes to views and collects kernel calls in order. One instance per program.
+    """Maps nodes to views and collects the steps in order. One instance for each graph, also for
+    nested ones.
 
     ``choose`` gives the recipe of each contraction.
     """
@@ -32,15 +34,21 @@ class Context:
         self.graph = groups.graph
         self.target = target
         self.choose = choose
-        self.calls: list[Call] = []
+        self.steps: list[Step] = []
         self._views: dict[Node, View] = {}
-        self._temporaries = 0
+        self.numbers = itertools.count(1)
+
+    def nested(self, graph: Graph) -> Context:
+        """A context for a graph inside this one, whose steps are a list of their own."""
+        inner = Context(fuse(graph), self.target, self.choose)
+        inner.numbers = self.numbers
+        return inner
 
     def lanes_for(self, *dtypes: DType) -> int:
         """Lanes per vector when the widest of ``dtypes`` fills one; bool and bytes count
         as 32 bits."""
         widest = max(4, *(dtype.size_bytes for dtype in dtypes))
-        return self.target.vector_bits // (8 * widest)
+        return max(1, self.target.vector_bits // (8 * widest))
 
     def bind(self, node: Node, view: View) -> None:
         """Says where ``node`` will be written."""
@@ -81,8 +89,8 @@ class Context:
                 f"a tensor of shape {shape} has no elements",
                 remedy="remove the empty tensor from the model",
             )
-        self._temporaries += 1
-        storage = Storage(f"{name}{self._temporaries}", Role.ARENA, elems * dtype.size_bytes)
+        number = next(self.numbers)
+        storage = Storage(f"{name}{number}", Role.ARENA, elems * dtype.size_bytes)
         return View.packed(storage, dtype, shape)
 
     def constant(self, values: np.ndarray, name: str) -> View:
@@ -92,8 +100,8 @@ class Context:
         storage = Storage(name, Role.CONST, values.nbytes, values)
         return View.packed(storage, dtype, values.shape)
 
-    def emit(self, call: Call) -> None:
-        self.calls.append(call)
+    def emit(self, step: Step) -> None:
+        self.steps.append(step)
 
     def copy(self, source: View, target: View) -> None:
         """Emits a kernel that copies element by element."""
