@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from aotc.frontend.ml_ops.table import ML_RULES
 from aotc.frontend.onnx_ops import (
     activation,
     control,
@@ -52,5 +53,5 @@ RULES: Mapping[str, Rule] = MappingProxyType(
     }
 )
 
-DOMAINS: Mapping[str, Mapping[str, Rule]] = MappingProxyType({"": RULES})
+DOMAINS: Mapping[str, Mapping[str, Rule]] = MappingProxyType({"": RULES, "ai.onnx.ml": ML_RULES})
 """The rules of each operator domain; ONNX's own is the empty string."""

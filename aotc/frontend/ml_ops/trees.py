@@ -1,0 +1,400 @@
+"""ONNX's ensembles of decision trees: a `Call` goes in, `Trees` and what follows it comes out.
+
+What the specification leaves open (classifiers of two classes above all) is as in ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from aotc.errors import ModelError
+from aotc.frontend.ml_ops import forest
+from aotc.frontend.ml_ops.forest import Forest, Nodes, Weights, grow
+from aotc.frontend.ml_ops.scores import (
+    TRANSFORMS,
+    Labels,
+    probit,
+    rows_of,
+    transform_named,
+    transformed,
+    two_scores,
+)
+from aotc.frontend.onnx_ops.call import Call, Rule
+from aotc.frontend.values import Value
+from aotc.graph.ir import Node
+from aotc.graph.types import DType
+
+AGGREGATES = ("AVERAGE", "SUM", "MIN", "MAX")
+"""The ways to join trees, in the order in which TreeEnsemble numbers them."""
+
+_JOINS = {"AVERAGE": "sum", "SUM": "sum", "MIN": "min", "MAX": "max"}
+_NEUTRAL = {"sum": 0.0, "min": np.inf, "max": -np.inf}
+
+
+@dataclass(frozen=True)
+class _Ensemble:
+    """An ensemble as its attributes say it, and the rows that it is asked about."""
+
+    x: Node
+    nodes: Nodes
+    roots: np.ndarray
+    weights: Weights
+    targets: int
+    base: np.ndarray
+    transform: str
+
+    def grown(self, fn: str, weights: Weights | None = None) -> Forest:
+        """Its forest for the aggregate ``fn``; ``weights`` replace its own."""
+        features = self.x.shape[1]
+        weights = weights or self.weights
+        return grow(self.nodes, self.roots, weights, self.targets, features, _NEUTRAL[fn])
+
+    def mentioned(self, call: Call, grown: Forest) -> list[bool | Node]:
+        """For each target whether some leaf that a row comes to speaks of it: always, never, or a
+        node (bool[N])."""
+        answers: list[bool | Node] = [bool(flag) for flag in grown.ever]
+        unsure = np.flatnonzero(grown.ever & ~grown.always)
+        if unsure.size:
+            ones = Weights(
+                self.weights.node, self.weights.target, np.ones_like(self.weights.value)
+            )
+            counts = self.grown("sum", ones).apply(call, self.x, "sum")
+            for target in unsure:
+                count = call.slice_axis(counts, 1, int(target), 1)
+                flat = call.reshape(count, (self.x.shape[0],))
+                answers[target] = call.compare("gt", flat, 0.0)
+        return answers
+
+
+def tree_ensemble(call: Call) -> Node:
+    """TreeEnsemble: its two kinds of children become one numbering, nodes before leaves."""
+    attrs = call.attrs
+    x = rows_of(call)
+    dtype = DType.F64 if x.type.dtype is DType.F64 else DType.F32
+    splits = attrs.tensor("nodes_splits").astype(dtype.numpy).reshape(-1)
+    inner = splits.size
+    target = np.array(attrs.required_integers("leaf_targetids"), np.int64)
+    leaves = target.size
+    value = attrs.tensor("leaf_weights").astype(dtype.numpy).reshape(-1)
+    _expect_sizes(leaf_weights=(value, leaves))
+    mode = attrs.tensor("nodes_modes").astype(np.int64).reshape(-1)
+    if np.any((mode < 0) | (mode > forest.MEMBER)):
+        raise ModelError("a mode of its nodes is not one of 0 to 6")
+    children = [_children(call, side, inner) for side in ("true", "false")]
+    missing = _flags(call, inner)
+    feature = np.array(attrs.required_integers("nodes_featureids"), np.int64)
+    _expect_sizes(nodes_modes=(mode, inner), nodes_featureids=(feature, inner))
+    both = [np.concatenate([part, np.zeros(leaves, part.dtype)]) for part in (
+        feature, splits, *children, missing
+    )]
+    modes = np.concatenate([mode, np.full(leaves, forest.LEAF)])
+    nodes = Nodes(modes, *both, members=_members(call, mode, dtype))
+    weights = Weights(inner + np.arange(leaves), target, value)
+    roots = np.array(attrs.required_integers("tree_roots"), np.int64)
+    if np.any((roots < 0) | (roots >= inner)):
+        raise ModelError(f"a root of its trees is not one of its {inner} nodes")
+    aggregate = _numbered(call, "aggregate_function", AGGREGATES, 1)
+    transform = _numbered(call, "post_transform", TRANSFORMS, 0)
+    targets = _targets(call)
+    rows = call.cast(x, dtype)
+    none = np.zeros(0, dtype.numpy)
+    ensemble = _Ensemble(rows, nodes, roots, weights, targets, none, transform)
+    return call.cast(_regression(call, ensemble, aggregate), x.type.dtype)
+
+
+def tree_ensemble_regressor(call: Call) -> Node:
+    """TreeEnsembleRegressor."""
+    aggregate = call.attrs.string("aggregate_function", "SUM")
+    if aggregate not in AGGREGATES:
+        raise ModelError(f"aggregate_function is '{aggregate}'")
+    ensemble = _older(call, "target", _targets(call))
+    return call.cast(_regression(call, ensemble, aggregate), DType.F32)
+
+
+def tree_ensemble_classifier(call: Call) -> tuple[Value, Value]:
+    """TreeEnsembleClassifier: labels [N], and scores [N, classes]."""
+    labels = Labels(call, "classlabels_int64s")
+    ensemble = _older(call, "class", labels.count)
+    grown = ensemble.grown("sum")
+    scores = grown.apply(call, ensemble.x, "sum")
+    if labels.count == 1:
+        return _one_class(call, ensemble, labels, scores)
+    if labels.count == 2:
+        return _two_classes(call, ensemble, labels, scores, ensemble.mentioned(call, grown))
+    return _many_classes(call, ensemble, labels, scores, grown)
+
+
+def _regression(call: Call, ensemble: _Ensemble, aggregate: str) -> Node:
+    """The joined scores, base values added and transformed."""
+    fn = _JOINS[aggregate]
+    grown = ensemble.grown(fn)
+    scores = grown.apply(call, ensemble.x, fn)
+    if fn != "sum":
+        flags = ensemble.mentioned(call, grown)
+        zero = call.scalar(0.0, scores)
+        for target, flag in enumerate(flags):
+            if flag is not True:
+                chosen = np.arange(ensemble.targets) == target
+                lost = call.broadcast(call.constant(chosen), scores.shape)
+                if isinstance(flag, Node):
+                    none = call.reshape(call.unary("not", flag), (*flag.shape, 1))
+                    lost = call.binary("and", lost, call.broadcast(none, scores.shape))
+                scores = call.select(lost, zero, scores)
+    if aggregate == "AVERAGE":
+        scores = call.binary("div", scores, float(ensemble.roots.size))
+    if ensemble.base.size in (1, ensemble.targets) and (
+        ensemble.base.size == ensemble.targets or ensemble.targets == 1
+    ):
+        scores = call.binary("add", scores, call.constant(ensemble.base))
+    if ensemble.targets == 1:
+        # a single score is its own softmax; ONNX Runtime leaves it alone
+        return probit(call, scores) if ensemble.transform == "PROBIT" else scores
+    return transformed(call, scores, ensemble.transform)
+
+
+def _many_classes(
+    call: Call, ensemble: _Ensemble, labels: Labels, scores: Node, grown: Forest
+) -> tuple[Value, Value]:
+    """The class of the largest score among those that a leaf speaks of."""
+    if ensemble.base.size:
+        known = ensemble.base[: labels.count]
+        scores = call.binary(
+            "add", scores, call.constant(np.pad(known, (0, labels.count - known.size)))
+        )
+    candidates = scores
+    # a class of no leaf has the score 0, which a positive score beats
+    if not (grown.always.all() or ensemble.base.size == labels.count):
+        if not np.all(ensemble.weights.value > 0):
+            candidates = _only(call, scores, ensemble.mentioned(call, grown), ensemble.base.size)
+    places = first_largest(call, candidates)
+    return labels.of(places), _single(call, transformed(call, scores, ensemble.transform))
+
+
+def _only(call: Call, scores: Node, flags: list[bool | Node], based: int) -> Node:
+    """-inf in place of the scores of classes that no leaf speaks of and that have no base."""
+    columns = []
+    for target, flag in enumerate(flags):
+        column = call.slice_axis(scores, 1, target, 1)
+        nothing = call.broadcast(call.scalar(-np.inf, scores), column.shape)
+        if isinstance(flag, Node) and target >= based:
+            column = call.select(call.reshape(flag, column.shape), column, nothing)
+        elif flag is False and target >= based:
+            column = nothing
+        columns.append(column)
+    return call.concat(columns, 1)
+
+
+def _one_class(
+    call: Call, ensemble: _Ensemble, labels: Labels, scores: Node
+) -> tuple[Value, Value]:
+    """A classifier with one label."""
+    if ensemble.base.size == 1:
+        scores = call.binary("add", scores, call.constant(ensemble.base))
+    positive = call.compare("gt", call.reshape(scores, (scores.shape[0],)), 0.0)
+    if ensemble.transform == "PROBIT":
+        scores = probit(call, scores)
+    return labels.either(positive, bare=True), _single(call, scores)
+
+
+def _two_classes(
+    call: Call,
+    ensemble: _Ensemble,
+    labels: Labels,
+    scores: Node,
+    flags: list[bool | Node],
+) -> tuple[Value, Value]:
+    """A classifier of two classes, of which leaves may speak of one only."""
+    if not all(isinstance(flag, bool) for flag in flags):
+        raise call.unsupported("some leaves speak of one class and some of both")
+    first, second = (call.slice_axis(scores, 1, column, 1) for column in (0, 1))
+    base = ensemble.base
+    single = not flags[1]
+    if base.size == 2:
+        one, two = (call.constant(base[i : i + 1]) for i in (0, 1))
+        if flags[1]:
+            second = call.binary("add", first, two)
+            first = call.unary("neg", second)
+        else:
+            first, second = call.binary("add", first, one), call.binary("add", second, two)
+        single = False
+    elif base.size == 1:
+        first = call.binary("add", first, call.constant(base))
+    decisive = second if flags[1] else first
+    # one number for each row: the probability of the second class, or a margin
+    distinct = np.unique(ensemble.weights.target).size == 1
+    case = "probability" if np.all(ensemble.weights.value >= 0) else "margin"
+    limit = 0.5 if distinct and case == "probability" else 0.0
+    positive = call.compare("gt", decisive, limit)
+    label = labels.either(call.reshape(positive, (positive.shape[0],)), bare=not distinct)
+    if not single:
+        both = call.concat([first, second], 1)
+        return label, _single(call, transformed(call, both, ensemble.transform))
+    if ensemble.transform == "PROBIT":
+        raise call.unsupported("the probit of a single score for two classes")
+    if not distinct:
+        case = "margin"
+    pair = two_scores(call, decisive, ensemble.transform, case, positive)
+    return label, _single(call, pair)
+
+
+def _single(call: Call, scores: Node) -> Node:
+    return call.cast(scores, DType.F32)
+
+
+def first_largest(call: Call, scores: Node) -> Node:
+    """The place of the largest score on the last axis, the first of equal ones (i64)."""
+    from aotc.graph import ops
+
+    return call.apply(ops.ArgReduce("max", scores.type.rank - 1, False), scores)
+
+
+# Attributes.
+
+
+def _targets(call: Call) -> int:
+    targets = call.attrs.integer("n_targets", 1)
+    if not 1 <= targets <= 1 << 20:
+        raise ModelError(f"n_targets is {targets}")
+    return targets
+
+
+def _numbered(call: Call, name: str, names: tuple[str, ...], default: int) -> str:
+    number = call.attrs.integer(name, default)
+    if not 0 <= number < len(names):
+        raise ModelError(f"{name} is {number}, not one of 0 to {len(names) - 1}")
+    return names[number]
+
+
+def _expect_sizes(**lists: tuple[np.ndarray, int]) -> None:
+    for name, (values, count) in lists.items():
+        if values.size != count:
+            raise ModelError(
+                f"attribute '{name}' has {values.size} entries, not {count}",
+                remedy="the node is malformed: export the model again",
+            )
+
+
+def _flags(call: Call, count: int) -> np.ndarray:
+    """Whether missing values take the true branch, for each node."""
+    given = call.attrs.integers("nodes_missing_value_tracks_true", ()) or ()
+    flags = np.zeros(count, bool)
+    flags[: len(given)] = np.array(given[:count], np.int64) != 0
+    return flags
+
+
+def _children(call: Call, side: str, inner: int) -> np.ndarray:
+    """The children of a TreeEnsemble's nodes, leaves numbered behind the nodes."""
+    number = np.array(call.attrs.required_integers(f"nodes_{side}nodeids"), np.int64)
+    leaf = np.array(call.attrs.required_integers(f"nodes_{side}leafs"), np.int64)
+    _expect_sizes(**{f"nodes_{side}nodeids": (number, inner), f"nodes_{side}leafs": (leaf, inner)})
+    if np.any((leaf == 0) & (number >= inner)):
+        raise ModelError(f"a child of its trees is not one of its {inner} nodes")
+    return np.where(leaf != 0, number + inner, number)
+
+
+def _members(call: Call, mode: np.ndarray, dtype: DType) -> dict[int, np.ndarray]:
+    """The sets of a TreeEnsemble's membership nodes: a NaN ends each."""
+    places = np.flatnonzero(mode == forest.MEMBER)
+    if not places.size:
+        return {}
+    values = call.attrs.tensor("membership_values").astype(dtype.numpy).reshape(-1)
+    ends = np.flatnonzero(np.isnan(values))
+    sets = np.split(values, ends + 1)
+    if values.size and not np.isnan(values[-1]):
+        ends = np.append(ends, values.size)
+    if ends.size != places.size:
+        raise ModelError(f"has {ends.size} sets of members for {places.size} nodes")
+    return {int(place): members for place, members in zip(places, sets, strict=False)}
+
+
+def _reals(call: Call, name: str, like: DType | None = None) -> np.ndarray:
+    """A list of floats, which may be there as a tensor instead."""
+    if f"{name}_as_tensor" in call.attrs:
+        return call.attrs.tensor(f"{name}_as_tensor").reshape(-1)
+    values = call.attrs.reals(name) if name in call.attrs else ()
+    return np.array(values, np.float32)
+
+
+def _older(call: Call, kind: str, targets: int) -> _Ensemble:
+    """The ensemble of a classifier or regressor (``kind`` 'class' or 'target'), whose nodes have
+    names: the number of the tree and a number within it."""
+    attrs = call.attrs
+    tree = np.array(attrs.required_integers("nodes_treeids"), np.int64)
+    name = np.array(attrs.required_integers("nodes_nodeids"), np.int64)
+    count = tree.size
+    modes = attrs.strings("nodes_modes") or ()
+    unknown = [mode for mode in modes if mode not in forest.MODES]
+    if unknown:
+        raise ModelError(f"a node of its trees has the mode '{unknown[0]}'")
+    mode = np.array([forest.MODES[mode] for mode in modes], np.int64)
+    value = _reals(call, "nodes_values")
+    feature = np.array(attrs.required_integers("nodes_featureids"), np.int64)
+    ids = {
+        side: np.array(attrs.required_integers(f"nodes_{side}nodeids"), np.int64)
+        for side in ("true", "false")
+    }
+    _expect_sizes(
+        nodes_nodeids=(name, count),
+        nodes_modes=(mode, count),
+        nodes_values=(value, count),
+        nodes_featureids=(feature, count),
+        nodes_truenodeids=(ids["true"], count),
+        nodes_falsenodeids=(ids["false"], count),
+    )
+    place = _Places(tree, name)
+    inner = mode != forest.LEAF
+    true, false = (place.of(tree, ids[side], inner) for side in ("true", "false"))
+    missing = _flags(call, count)
+    rows = rows_of(call)
+    dtype = DType.F64 if rows.type.dtype is DType.F64 else DType.F32
+    weight = _reals(call, f"{kind}_weights").astype(dtype.numpy)
+    owner = np.array(attrs.integers(f"{kind}_treeids", ()), np.int64)
+    node = np.array(attrs.integers(f"{kind}_nodeids", ()), np.int64)
+    target = np.array(attrs.integers(f"{kind}_ids", ()), np.int64)
+    for title, part in (("treeids", owner), ("nodeids", node), ("ids", target)):
+        _expect_sizes(**{f"{kind}_{title}": (part, weight.size)})
+    weights = Weights(place.of(owner, node, np.ones(owner.size, bool)), target, weight)
+    nodes = Nodes(mode, feature, value.astype(dtype.numpy), true, false, missing)
+    roots = np.flatnonzero(np.diff(tree, prepend=tree[:1] - 1) != 0)
+    base = _reals(call, "base_values").astype(dtype.numpy)
+    x = call.cast(rows, dtype)
+    return _Ensemble(x, nodes, roots, weights, targets, base, transform_named(call))
+
+
+class _Places:
+    """Finds nodes by the number of their tree and their number in it."""
+
+    def __init__(self, tree: np.ndarray, name: np.ndarray) -> None:
+        self._names, where = np.unique(np.stack([tree, name], axis=1), axis=0, return_inverse=True)
+        if len(self._names) < tree.size:
+            raise ModelError("two nodes of its trees have one number")
+        self._place = np.empty(tree.size, np.int64)
+        self._place[where.reshape(-1)] = np.arange(tree.size)
+
+    def of(self, tree: np.ndarray, name: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """The places of nodes in the lists; 0 where not ``wanted``."""
+        asked = np.stack([tree[wanted], name[wanted]], axis=1)
+        every, where = np.unique(
+            np.concatenate([self._names, asked]), axis=0, return_inverse=True
+        )
+        if len(every) > len(self._names):
+            raise ModelError(
+                "its trees refer to a node that they do not have",
+                remedy="the node is malformed: export the model again",
+            )
+        places = np.zeros(wanted.size, np.int64)
+        places[wanted] = self._place[where.reshape(-1)[len(self._names) :]]
+        return places
+
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {
+        "TreeEnsemble": tree_ensemble,
+        "TreeEnsembleClassifier": tree_ensemble_classifier,
+        "TreeEnsembleRegressor": tree_ensemble_regressor,
+    }
+)
