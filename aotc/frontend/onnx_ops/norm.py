@@ -21,19 +21,69 @@ def per_channel(call: Call, values: Node, x: Node) -> Node:
     return call.reshape(values, (x.shape[1], *(1,) * (x.type.rank - 2)))
 
 
-def batch_normalization(call: Call) -> Node:
-    """``x * s + t`` with ``s = scale / sqrt(var + eps)`` and ``t = bias - mean s``."""
+def batch_normalization(call: Call) -> Sequence[Node]:
+    """``x * s + t`` with ``s = scale / sqrt(var + eps)`` and ``t = bias - mean s``; in training,
+    mean and variance are those of the batch."""
     x = call[0]
-    if call.attrs.flag("training_mode") or any(call.output_used[1:]):
-        raise call.unsupported("batch normalization in training mode", "export for inference")
-    if call.version < 9 and not call.attrs.flag("spatial", True):
-        raise call.unsupported("batch normalization with spatial=0")
-    epsilon = call.attrs.real("epsilon", 1e-5)
-    dtype = x.type.dtype
     given = [call[index] for index in range(1, 5)]
+    if call.version < 9 and not call.attrs.flag("spatial", True) and x.type.rank > 2:
+        # every element of an image has its own numbers
+        flat = call.reshape(x, (x.shape[0], math.prod(x.shape[1:])))
+        given = [call.reshape(node, (node.type.elems,)) for node in given]
+        y, *rest = _normalized_batch(call, flat, given)
+        back = [call.reshape(node, call[3].shape) for node in rest]
+        return [call.reshape(y, x.shape), *back]
+    return _normalized_batch(call, x, given)
+
+
+def _is_training(call: Call) -> bool:
+    """By an attribute before opset 7 and since 14, by the number of results between them."""
+    if call.version < 7:
+        return not call.attrs.flag("is_test")
+    if call.version < 14:
+        return any(call.output_used[1:])
+    return call.attrs.flag("training_mode")
+
+
+def _normalized_batch(call: Call, x: Node, given: Sequence[Node]) -> list[Node]:
     if x.type.rank < 2 or any(node.shape != (x.shape[1],) for node in given):
         types = ", ".join(str(node.type) for node in given)
         raise ModelError(f"scale, bias, mean, variance ({types}) do not fit {x.type}")
+    if _is_training(call):
+        return _batch_statistics(call, x, given)
+    if any(call.output_used[1:]):
+        raise ModelError("has statistics as outputs, but is not in training mode")
+    return [_scale_and_shift(call, x, given)]
+
+
+def _batch_statistics(call: Call, x: Node, given: Sequence[Node]) -> list[Node]:
+    """Standardised by the mean and variance of the batch itself; results: y, the running mean and
+    variance, and before opset 14 those of the batch."""
+    scale, bias, mean, variance = given
+    wide = call.cast(x, DType.F32 if x.type.dtype.size_bytes < 4 else x.type.dtype)
+    axes = [axis for axis in range(x.type.rank) if axis != 1]
+    own_mean = call.mean(wide, axes)
+    centred = call.binary("sub", wide, own_mean)
+    own_variance = call.mean(call.binary("mul", centred, centred), axes)
+    deviation = call.binary("add", own_variance, call.attrs.real("epsilon", 1e-5))
+    inverse = call.unary("reciprocal", call.unary("sqrt", deviation))
+    y = call.cast(call.binary("mul", centred, inverse), scale.type.dtype)
+    y = call.binary("mul", y, per_channel(call, scale, x))
+    y = call.binary("add", y, per_channel(call, bias, x))
+    momentum = call.attrs.real("momentum", 0.9)
+    own = [call.reshape(node, mean.shape) for node in (own_mean, own_variance)]
+    running = []
+    for old, new in zip((mean, variance), own, strict=True):
+        kept = call.binary("mul", call.cast(old, new.type.dtype), momentum)
+        joined = call.binary("add", kept, call.binary("mul", new, 1.0 - momentum))
+        running.append(call.cast(joined, old.type.dtype))
+    results = [call.cast(y, x.type.dtype), *running]
+    return results if call.version >= 14 else [*results, *own]
+
+
+def _scale_and_shift(call: Call, x: Node, given: Sequence[Node]) -> Node:
+    epsilon = call.attrs.real("epsilon", 1e-5)
+    dtype = x.type.dtype
     if all(node.data is not None for node in given):
         # in float64 and rounded once: this is the arithmetic that the model's author left to us
         scale, bias, mean, variance = (

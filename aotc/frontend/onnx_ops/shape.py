@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
@@ -127,22 +127,11 @@ def compress(call: Call) -> Node:
     return call.apply(ops.Gather(axis), x, call.constant(chosen.astype(np.int64)))
 
 
-def dropout(call: Call) -> Sequence[Node]:
-    """Inference: the input itself, and a mask of true."""
-    x = call[0]
-    if call.version >= 12 and call.optional(2) is not None and call.known(2, "mode").any():
-        raise call.unsupported("dropout in training mode is random", "export for inference")
-    dtype = DType.BOOL if call.version >= 10 else x.type.dtype
-    one = call.constant(np.ones((), dtype.numpy))
-    return [x, call.broadcast(one, x.shape)]
-
-
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
         "Compress": compress,
         "Constant": constant,
         "ConstantOfShape": constant_of_shape,
-        "Dropout": dropout,
         "EyeLike": eye_like,
         "NonZero": non_zero,
         "OneHot": one_hot,

@@ -16,15 +16,18 @@ from aotc.frontend.onnx_ops import (
     fourier,
     index,
     linalg,
+    loop,
     movement,
     norm,
     pool,
     quantize,
+    random_numbers,
     recurrent,
     reduce,
     resize,
     sampling,
     shape,
+    training,
     windows,
 )
 from aotc.frontend.onnx_ops.call import Rule
@@ -40,18 +43,27 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         **fourier.RULES,
         **index.RULES,
         **linalg.RULES,
+        **loop.RULES,
         **movement.RULES,
         **norm.RULES,
         **pool.RULES,
         **quantize.RULES,
+        **random_numbers.RULES,
         **recurrent.RULES,
         **reduce.RULES,
         **resize.RULES,
         **sampling.RULES,
         **shape.RULES,
+        **training.RULES,
         **windows.RULES,
     }
 )
 
-DOMAINS: Mapping[str, Mapping[str, Rule]] = MappingProxyType({"": RULES, "ai.onnx.ml": ML_RULES})
+DOMAINS: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
+    {
+        "": RULES,
+        "ai.onnx.ml": ML_RULES,
+        "ai.onnx.preview.training": training.PREVIEW_RULES,
+    }
+)
 """The rules of each operator domain; ONNX's own is the empty string."""
