@@ -12,6 +12,7 @@ from aotc.errors import UsageError
 VERSION = "0.1.0"
 
 WEIGHTS_PLACES = ("object", "file")
+NUMERICS = ("fma", "no-fma")
 
 
 InputShape = tuple[Any, ...] | None
@@ -27,7 +28,9 @@ class Options:
     gives the most that a run-time size can be, by the name of the value, ``outputs`` selects and
     orders outputs (None: all), ``name`` is what the C symbols start with (None: from
     the file). ``threads`` adds the entry that shares the work among a pool of threads.
-    ``recipes`` is a file of recipes found by tuning.
+    ``recipes`` is a file of recipes found by tuning. ``numerics`` is ``fma`` (multiply-adds round
+    once where the target can) or ``no-fma`` (twice, everywhere); ``abi`` is LLVM's name of a
+    calling convention.
     """
 
     target: str = "x86_64"
@@ -40,6 +43,8 @@ class Options:
     weights: str = "object"
     threads: bool = False
     recipes: Path | None = None
+    numerics: str = "fma"
+    abi: str | None = None
 
     def __post_init__(self) -> None:
         for name, value in self.dims.items():
@@ -64,6 +69,11 @@ class Options:
             raise UsageError(
                 f"weights cannot go to '{self.weights}'",
                 remedy=f"use --weights {' or --weights '.join(WEIGHTS_PLACES)}",
+            )
+        if self.numerics not in NUMERICS:
+            raise UsageError(
+                f"there is no numerics '{self.numerics}'",
+                remedy=f"use --numerics {' or --numerics '.join(NUMERICS)}",
             )
         if self.outputs is not None and not self.outputs:
             raise UsageError("no output is asked for", remedy="name at least one with --outputs")

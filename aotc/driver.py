@@ -32,6 +32,7 @@ from aotc.graph.ir import Graph
 from aotc.graph.text import print_graph
 from aotc.loop.program import Program
 from aotc.loop.verify import verify_program
+from aotc.lower.numerics import without_fma
 from aotc.lower.parallel import parallelize
 from aotc.lower.program import lower
 from aotc.memory.arena import MemoryPlan, plan_memory
@@ -132,6 +133,8 @@ def _lower(build: Build) -> None:
     """Groups -> Program of loop-IR kernels, scheduled for the target; the graph ends here."""
     assert build.groups is not None and build.graph is not None
     build.program = lower(build.groups, build.target, build.graph.name, build.choose)
+    if not build.target.has_fma or build.options.numerics == "no-fma":
+        build.program = without_fma(build.program)
     if build.options.threads:
         build.program = parallelize(build.program)
     build.groups = build.graph = None
@@ -214,6 +217,8 @@ def compile(
     weights: str = "object",
     threads: bool = False,
     recipes: str | Path | None = None,
+    numerics: str = "fma",
+    abi: str | None = None,
     on_progress: Progress | None = None,
 ) -> CompiledModel:
     """Compiles an ONNX file, or a Graph that ``load_onnx`` made, to native code.
@@ -224,8 +229,8 @@ def compile(
     the named outputs, ``name`` is what the C symbols start with; a Graph already has its
     shapes and outputs. ``weights`` is ``object`` or ``file``. ``threads`` adds the entry that
     shares the work among a pool of threads. ``recipes`` is a file that
-    tuning wrote. Raises a subclass of AotcError, with a remedy, for whatever is wrong with the
-    model or the arguments.
+    tuning wrote. ``numerics`` is ``fma`` or ``no-fma``, ``abi`` a calling convention. Raises a
+    subclass of AotcError, with a remedy, for whatever is wrong with the model or the arguments.
     """
     options = Options(
         target=target,
@@ -241,6 +246,8 @@ def compile(
         weights=weights,
         threads=threads,
         recipes=None if recipes is None else Path(recipes),
+        numerics=numerics,
+        abi=abi,
     )
     return run_stages(model, options, on_progress=on_progress)
 
@@ -259,7 +266,7 @@ def run_stages(
     the cost model.
     """
     source = model if isinstance(model, Graph) else Path(model)
-    build = Build(options, resolve_target(options.target, options.cpu), source)
+    build = Build(options, resolve_target(options.target, options.cpu, options.abi), source)
     build.on_progress, build.on_stage = on_progress, on_stage
     if choose is not None:
         build.choose = choose

@@ -1,9 +1,9 @@
 """Object bytes with a marker in, the object with the packed constants out, as a stream of chunks.
 
-LLVM never sees the constants: it emits a section that holds 64 marker bytes. Here that section is
-made to be the constants, which stand at the end of the file: three header fields change, nothing
-moves, and no copy of the constants is made. (Handing LLVM zeros of full size, to be written over,
-would cost two copies.)
+LLVM never sees the constants: it emits a section that holds 64 marker bytes. In an ELF object that
+section is made to be the constants, which stand at the end of the file: three header fields change,
+nothing moves, and no copy of the constants is made. In the other formats LLVM is handed zeros of
+full size behind the marker, which are written over: that costs two copies of the constants.
 """
 
 from __future__ import annotations
@@ -58,6 +58,12 @@ def embed_constants(emitted: bytes, name: str, constants: ConstantLayout) -> Obj
     if emitted.count(marker) != 1:
         raise VerifyError(f"the object holds the weights marker {emitted.count(marker)} times")
     head = bytearray(emitted)
+    if head[:4] != b"\x7fELF":
+        place = emitted.find(marker)
+        for chunk in constants.chunks():
+            head[place : place + len(chunk)] = chunk
+            place += len(chunk)
+        return ObjectImage(bytes(head), None)
     head += bytes(-len(head) % ALIGNMENT)
     place = emitted.find(marker)
     _move_section(head, place, len(marker), len(head), constants.size_bytes)
@@ -77,11 +83,6 @@ def weights_file_chunks(constants: ConstantLayout) -> Iterator[bytes | memoryvie
 def _move_section(head: bytearray, place: int, size: int, new_place: int, new_size: int) -> None:
     """Makes the section at ``place`` to ``place + size`` of the file, and the symbol that spans it,
     be ``new_size`` bytes at ``new_place`` instead. Little-endian ELF, 32 or 64 bits."""
-    if head[:4] != b"\x7fELF" or head[5] != 1:
-        raise UsageError(
-            "weights inside the object need an ELF target",
-            remedy="write them to a file of their own with --weights file",
-        )
     wide = head[4] == 2
     word = "<Q" if wide else "<I"
     # Where the ELF specification puts e_shoff, e_shentsize; sh_offset, sh_size; st_size, st_shndx.

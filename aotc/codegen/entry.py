@@ -63,7 +63,7 @@ def emit_module(
         f'target triple = "{target.triple}"',
     ]
     if constants.size_bytes and not weights_in_file:
-        parts.append(_marker_global(signature.name))
+        parts.append(_marker_global(signature.name, target, constants))
     parts += bodies
     parts.append(_emit_entry(program, plan, constants, signature, symbols))
     if threads:
@@ -86,11 +86,19 @@ def _kernel_symbols(program: Program, prefix: str) -> dict[Kernel, str]:
     return symbols
 
 
-def _marker_global(name: str) -> str:
+def _marker_global(name: str, target: Target, constants: ConstantLayout) -> str:
+    """The marker, in a section of its own where the format lets that grow afterwards (ELF), else
+    followed by room for all constants."""
     text = "".join(f"\\{byte:02X}" for byte in weights_marker(name))
+    marker = f'[64 x i8] c"{text}"'
+    align = f"align {WEIGHTS_ALIGNMENT}"
+    if target.object_format == "elf":
+        section = f'section "{weights_section(name)}"'
+        return f"@{name}_weights = internal constant {marker}, {section}, {align}"
+    rest = f"[{max(0, constants.size_bytes - 64)} x i8]"
     return (
-        f'@{name}_weights = internal constant [64 x i8] c"{text}", '
-        f'section "{weights_section(name)}", align {WEIGHTS_ALIGNMENT}'
+        f"@{name}_weights = internal constant <{{ [64 x i8], {rest} }}> "
+        f"<{{ {marker}, {rest} zeroinitializer }}>, {align}"
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aotc.config import WEIGHTS_PLACES, Options
+from aotc.config import NUMERICS, WEIGHTS_PLACES, Options
 from aotc.errors import UsageError
 
 
@@ -18,13 +18,21 @@ def add_model_arguments(parser: argparse.ArgumentParser, default_cpu: str | None
     parser.add_argument(
         "--target",
         default="x86_64",
-        help="the architecture; x86_64 (the default) means x86-64-v3: AVX2 and FMA",
+        help="the architecture, see `aotc targets`; x86_64 (the default) means x86-64-v3",
     )
     parser.add_argument(
         "--cpu",
         default=default_cpu,
         help="a processor by LLVM's name, an x86-64-vN level, or native"
         + (f" (default: {default_cpu})" if default_cpu else ""),
+    )
+    parser.add_argument("--abi", help="the calling convention by LLVM's name, e.g. ilp32f")
+    parser.add_argument(
+        "--numerics",
+        choices=NUMERICS,
+        default="fma",
+        help="no-fma rounds products before they are added, as targets without fused multiply-add "
+        "do, so that results are the same bytes as theirs",
     )
     parser.add_argument(
         "--dim",
@@ -107,6 +115,8 @@ def read_options(args: argparse.Namespace) -> Options:
         weights=getattr(args, "weights", "object"),
         threads=getattr(args, "threads", False) is True,
         recipes=getattr(args, "recipes", None),
+        numerics=args.numerics,
+        abi=args.abi,
     )
 
 
