@@ -23,6 +23,9 @@ from aotc.graph.types import DType, broadcast_dims
 KNOWN_ELEMS = 1 << 24
 """More values than this are never looked at, or computed as an index, while importing."""
 
+EVERYTHING = "*"
+"""The name by which --max bounds every value that has no bound of its own."""
+
 
 class Subgraph(Protocol):
     """Imports a graph that is an attribute, and gives its outputs (or those named) for
@@ -96,6 +99,11 @@ class Call:
     def operands(self) -> list[Node]:
         """All inputs of an operator that takes any number of them."""
         return [self[index] for index in range(len(self.inputs))]
+
+    def is_known(self, index: int) -> bool:
+        """Whether input ``index`` is a constant or left out."""
+        value = self.value(index)
+        return value is None or (isinstance(value, Node) and known_value(value) is not None)
 
     def known(self, index: int, what: str) -> np.ndarray:
         """The values of input ``index``; UnsupportedError when they depend on the model's

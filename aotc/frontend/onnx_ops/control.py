@@ -1,35 +1,61 @@
-"""ONNX control flow: an `If` whose condition is known becomes its branch; the rest is refused."""
+"""ONNX If: a `Call` goes in, the results of the branch come out: of the one taken where that is
+known, else of a `Branch` that chooses at run time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from aotc.errors import ModelError, UnsupportedError
+from aotc.errors import ModelError
+from aotc.frontend.bodies import Body
 from aotc.frontend.folding import known_value
+from aotc.frontend.layouts import assemble_all, join, layout_of, parts
 from aotc.frontend.onnx_ops.call import Call, Rule
 from aotc.frontend.values import Value
+from aotc.graph import ops
+from aotc.graph.ir import Node
+from aotc.graph.types import DType
+
+
+def scalar(call: Call, node: Node, dtype: DType, what: str) -> Node:
+    """``node``, which must be one element of type ``dtype``, as a tensor of rank 0."""
+    if node.type.dtype is not dtype or node.type.elems != 1:
+        raise ModelError(f"{what} must be one {dtype.value}, is {node.type}")
+    return call.reshape(node, ())
 
 
 def if_(call: Call) -> Sequence[Value]:
-    """The outputs of the branch that the constant condition takes."""
-    condition = known_value(call[0])
-    if condition is None:
-        raise UnsupportedError(
-            "its condition is computed at run time",
-            remedy="export the model for one case, so that the condition is a constant",
-        )
-    if condition.size != 1:
-        raise ModelError(f"its condition must be one bool, is {call[0].type}")
-    taken = "then_branch" if condition.reshape(-1)[0] else "else_branch"
-    return call.subgraph(call.attrs.graph(taken))
-
-
-def loop(call: Call) -> Sequence[Value]:
-    """Loops are not compiled."""
-    raise UnsupportedError(
-        "loops are not supported", remedy="export the model with the loop unrolled"
+    """The outputs of the branch that the condition takes."""
+    condition = scalar(call, call[0], DType.BOOL, "its condition")
+    known = known_value(condition)
+    names = ("then_branch", "else_branch")
+    if known is not None:
+        return call.subgraph(call.attrs.graph(names[0] if known else names[1]))
+    bodies = Body(), Body()
+    results = [
+        call.subgraph(call.attrs.graph(name), body=body)
+        for name, body in zip(names, bodies, strict=True)
+    ]
+    if len(results[0]) != len(results[1]):
+        raise ModelError(f"its branches have {len(results[0])} and {len(results[1])} outputs")
+    pairs = zip(results[0], results[1], strict=True)
+    layouts = [join(layout_of(a), layout_of(b)) for a, b in pairs]
+    tensors = [
+        [
+            node
+            for value, layout in zip(values, layouts, strict=True)
+            for node in parts(body.builder, value, layout)
+        ]
+        for values, body in zip(results, bodies, strict=True)
+    ]
+    captured = list(dict.fromkeys(bodies[0].captured + bodies[1].captured))
+    then, other = (
+        body.finish(f"{call.origin}/{name}", (), captured, outputs)
+        for name, body, outputs in zip(names, bodies, tensors, strict=True)
     )
+    branch = call.apply(ops.Branch(then, other), condition, *captured)
+    items = [call.apply(ops.Item(place), branch) for place in range(len(tensors[0]))]
+    return assemble_all(layouts, items)
 
 
-RULES: Mapping[str, Rule] = MappingProxyType({"If": if_, "Loop": loop, "Scan": loop})
+RULES: Mapping[str, Rule] = MappingProxyType({"If": if_})
