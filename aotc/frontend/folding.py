@@ -29,9 +29,11 @@ FLOAT_ELEMS = 256
 
 def known_value(node: Node) -> np.ndarray | None:
     """The values of a constant, or of a constant stretched by `Broadcast`, or of an `Iota`, if
-    small."""
+    small; of a tensor without elements whatever it is."""
     if node.data is not None:
         return node.data
+    if node.type.elems == 0:
+        return np.zeros(node.shape, node.type.dtype.numpy)
     if isinstance(node.op, ops.Iota) and node.type.elems <= EXACT_ELEMS:
         return node.op.evaluate()
     if isinstance(node.op, ops.Broadcast) and node.inputs[0].data is not None:

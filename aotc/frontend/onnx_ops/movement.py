@@ -9,7 +9,9 @@ from types import MappingProxyType
 import numpy as np
 
 from aotc.errors import ModelError
+from aotc.frontend.onnx_ops import runtime_shapes
 from aotc.frontend.onnx_ops.call import Call, Rule
+from aotc.frontend.onnx_ops.extents import either
 from aotc.frontend.onnx_ops.runtime import scalar_operand
 from aotc.graph import ops
 from aotc.graph.ir import Node
@@ -319,18 +321,18 @@ RULES: Mapping[str, Rule] = MappingProxyType(
     {
         "Concat": concat,
         "DepthToSpace": depth_to_space,
-        "Expand": expand,
+        "Expand": either(expand, runtime_shapes.expand, 1),
         "Flatten": flatten,
-        "Pad": pad,
-        "Reshape": reshape,
+        "Pad": either(pad, runtime_shapes.pad, 1, 2, 3),
+        "Reshape": either(reshape, runtime_shapes.reshape, 1),
         "ReverseSequence": reverse_sequence,
-        "Slice": slice_,
+        "Slice": either(slice_, runtime_shapes.slice_, 1, 2, 3, 4),
         "SpaceToDepth": space_to_depth,
-        "Split": split,
-        "Squeeze": squeeze,
-        "Tile": tile,
+        "Split": either(split, runtime_shapes.split, 1),
+        "Squeeze": either(squeeze, runtime_shapes.squeeze, 1),
+        "Tile": either(tile, runtime_shapes.tile, 1, 2),
         "Transpose": transpose,
         "Trilu": trilu,
-        "Unsqueeze": unsqueeze,
+        "Unsqueeze": either(unsqueeze, runtime_shapes.unsqueeze, 1),
     }
 )

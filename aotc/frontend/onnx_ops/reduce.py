@@ -9,8 +9,11 @@ from types import MappingProxyType
 import numpy as np
 
 from aotc.errors import ModelError
+from aotc.frontend.onnx_ops import runtime_shapes
 from aotc.frontend.onnx_ops.call import Call, Rule
+from aotc.frontend.onnx_ops.extents import either
 from aotc.frontend.onnx_ops.runtime import along_axis_operand
+from aotc.frontend.onnx_ops.runtime_shapes import over_open_axes
 from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
@@ -35,7 +38,10 @@ def reduction(formula: Formula, since: int = 18) -> Rule:
     """The rule of a reduction whose axes are an attribute before opset ``since``."""
 
     def rule(call: Call) -> Node:
-        axes, keep = _axes(call, since), call.attrs.flag("keepdims", True)
+        keep = call.attrs.flag("keepdims", True)
+        if call.version >= since and not call.is_known(1):
+            return over_open_axes(call, lambda axes: formula(call, call[0], axes, keep), keep)
+        axes = _axes(call, since)
         # with nothing to reduce, the formula still applies to single elements
         return formula(call, call[0], axes or (), keep)
 
@@ -199,6 +205,6 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "ReduceProd": reduction(plain("prod")),
         "ReduceSum": reduction(plain("sum"), since=13),
         "ReduceSumSquare": reduction(sum_square),
-        "TopK": top_k,
+        "TopK": either(top_k, runtime_shapes.top_k, 1),
     }
 )

@@ -9,7 +9,9 @@ from types import MappingProxyType
 import numpy as np
 
 from aotc.errors import ModelError
+from aotc.frontend.onnx_ops import runtime_shapes
 from aotc.frontend.onnx_ops.call import KNOWN_ELEMS, Call, Rule
+from aotc.frontend.onnx_ops.extents import either
 from aotc.frontend.onnx_ops.runtime import ints_or_declared
 from aotc.frontend.tensors import dtype_of
 from aotc.graph import ops
@@ -131,11 +133,11 @@ RULES: Mapping[str, Rule] = MappingProxyType(
     {
         "Compress": compress,
         "Constant": constant,
-        "ConstantOfShape": constant_of_shape,
+        "ConstantOfShape": either(constant_of_shape, runtime_shapes.constant_of_shape, 0),
         "EyeLike": eye_like,
         "NonZero": non_zero,
         "OneHot": one_hot,
-        "Range": range_,
+        "Range": either(range_, runtime_shapes.range_, 0, 1, 2),
         "Shape": shape,
         "Size": size,
     }
