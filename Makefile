@@ -1,6 +1,7 @@
 # make demo    sets up .venv, compiles the digits model, links the C program, shows what it prints
 # make test    sets up .venv with the test requirements, runs the whole test suite
 # make lint    ruff and mypy
+# make operators  runs the ONNX backend suite, lists what does not pass, rewrites docs/operators.md
 # make bench   prints the figures of the README from a fresh run (all fourteen models, minutes)
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -34,7 +35,11 @@ $(VENV)/.aotc-test: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@ $(VENV)/.aotc
 
+operators: $(VENV)/.aotc-test
+	$(BIN)/python -m tools.conformance --write
+	$(BIN)/python -m tools.operators
+
 clean:
 	rm -rf $(VENV) build examples/*/build
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench operators clean

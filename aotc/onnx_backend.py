@@ -37,6 +37,13 @@ class PreparedModel(BackendRep):  # type: ignore[misc]
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
         """The outputs in the model's order. ``inputs`` is a sequence in the order of the model's
         inputs, or a mapping by name; a sequence input is a list, an absent optional one None."""
+        compiled, arrays = self.compile_for(inputs)
+        results = compiled.run_dict(arrays)
+        assert compiled.ports is not None
+        return tuple(unpack(port, results) for port in compiled.ports.outputs)
+
+    def compile_for(self, inputs: Any) -> tuple[CompiledModel, dict[str, np.ndarray]]:
+        """The code for inputs of these shapes, and ``inputs`` as the arrays that it takes."""
         values = self._arrange(inputs)
         shapes = {info.name: _shape_of(info.type, values[info.name]) for info in self._infos}
         key = tuple(shapes.values())
@@ -47,8 +54,7 @@ class PreparedModel(BackendRep):  # type: ignore[misc]
         arrays: dict[str, np.ndarray] = {}
         for port in compiled.ports.inputs:
             arrays.update(pack(port, values[port.name]))
-        results = compiled.run_dict(arrays)
-        return tuple(unpack(port, results) for port in compiled.ports.outputs)
+        return compiled, arrays
 
     def _arrange(self, inputs: Any) -> dict[str, Any]:
         names = [info.name for info in self._infos]
