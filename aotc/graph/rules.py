@@ -77,22 +77,27 @@ def result_type(dtype: DType, shape: tuple[Dim, ...]) -> TensorType:
     return result
 
 
+def is_short_float(dtype: DType) -> bool:
+    """Whether arithmetic on ``dtype`` is done in float32."""
+    return dtype.is_float and dtype.arithmetic is not dtype
+
+
 Evaluate = Callable[..., np.ndarray]
 
 
 def through_float32(evaluate: Evaluate) -> Evaluate:
-    """``evaluate`` of a primitive that computes: narrow floats among the operands are taken as
-    float32, and a float32 result is rounded once to their type."""
+    """``evaluate`` of a primitive that computes: operands of shorter floats are taken as float32,
+    and a float32 result is rounded once to their type."""
 
     @functools.wraps(evaluate)
     def wide(self: Any, *operands: np.ndarray) -> np.ndarray:
-        types = map(DType.of, operands)
-        narrow = [dtype.numpy for dtype in types if dtype.is_narrow and dtype.is_float]
-        if not narrow:
+        short = [x.dtype for x in operands if is_short_float(DType.of(x))]
+        if not short:
             return evaluate(self, *operands)
-        taken = (x.astype(np.float32) if x.dtype == narrow[0] else x for x in operands)
+        taken = (x.astype(np.float32) if x.dtype in short else x for x in operands)
         result = evaluate(self, *taken)
-        return result.astype(narrow[0]) if result.dtype == np.float32 else result
+        with np.errstate(all="ignore"):
+            return result.astype(short[0]) if result.dtype == np.float32 else result
 
     return wide
 

@@ -15,7 +15,7 @@ import numpy as np
 class DType(enum.Enum):
     """Element types; the value is numpy's name for the type (for those after F64, that of
     ml_dtypes). The types after F64 are *narrow*: a tensor of them is stored as integers of the type
-    ``machine``, one element to each, and no machine computes with them."""
+    ``machine``, one element to each, and the machine knows nothing else of them."""
 
     BOOL = "bool"
     I8 = "int8"
@@ -82,6 +82,11 @@ class DType(enum.Enum):
     def machine(self) -> DType:
         """The type that registers and memory hold it in: itself unless it is narrow."""
         return _MACHINE.get(self, self)
+
+    @property
+    def arithmetic(self) -> DType:
+        """The type that its numbers are computed with in: float32 for shorter floats."""
+        return DType.F32 if self.is_float and self.size_bytes < 4 else self.machine
 
     @classmethod
     def of(cls, array: np.ndarray) -> DType:

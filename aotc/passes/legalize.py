@@ -1,9 +1,10 @@
-"""Legalisation: a graph with narrow types goes in, one that computes in machine types comes out.
+"""Legalisation: a graph of any types goes in, one that computes in machine types comes out.
 
 Inside the graph every tensor of a narrow type becomes the integers that store it. Data movement
-moves those; a conversion is integer arithmetic (passes/narrow.py); what computes does so in
-float32 and rounds once per primitive. Inputs and outputs keep their types: a `Relabel` stands
-behind each.
+moves those; a conversion is integer arithmetic (passes/narrow.py). What computes with floats
+shorter than float32, float16 among them, does so in float32 and rounds once per primitive: sums and
+products thus add up in float32. Inputs and outputs keep their types: a `Relabel` stands behind each
+that is narrow.
 """
 
 from __future__ import annotations
@@ -27,15 +28,21 @@ _SCATTERS = (ops.ScatterND, ops.ScatterElements)
 
 
 def legalize(graph: Graph) -> Graph:
-    """``graph`` without narrow types but at its ends; a graph without any is returned as it is."""
-    return _rebuild(graph, outermost=True) if _has_narrow(graph) else graph
+    """``graph`` without narrow types but at its ends, and without arithmetic on short floats; a
+    graph of none of these types is returned as it is."""
+    return _rebuild(graph, outermost=True) if _has_short(graph) else graph
 
 
-def _has_narrow(graph: Graph) -> bool:
+def _has_short(graph: Graph) -> bool:
     return any(
-        node.type.dtype.is_narrow or any(map(_has_narrow, ops.nested_graphs(node)))
+        _is_short(node.type.dtype) or any(map(_has_short, ops.nested_graphs(node)))
         for node in graph.nodes()
     )
+
+
+def _is_short(dtype: DType) -> bool:
+    """Whether nothing computes in ``dtype`` itself."""
+    return dtype.arithmetic is not dtype
 
 
 def _rebuild(graph: Graph, outermost: bool) -> Graph:
@@ -78,7 +85,7 @@ def _emit(builder: Builder, node: Node, new: Mapping[Node, Node]) -> Node:
     sources = [operand.type.dtype for operand in node.inputs]
     if ops.nested_graphs(node):
         return builder.apply(_nested(op), *operands, origin=origin)
-    if not node.type.dtype.is_narrow and not any(dtype.is_narrow for dtype in sources):
+    if not any(map(_is_short, (node.type.dtype, *sources))):
         return builder.apply(op, *operands, origin=origin)
     narrow = Narrow(builder, origin)
     match op:
@@ -91,11 +98,12 @@ def _emit(builder: Builder, node: Node, new: Mapping[Node, Node]) -> Node:
             bits = operands[0]
             return bits if same else builder.apply(ops.Bitcast(dtype.machine), bits, origin=origin)
         case ops.Pad(value=value):
-            code = _code_of(value, node.type.dtype)
-            return builder.apply(dataclasses.replace(op, value=code), *operands, origin=origin)
+            if node.type.dtype.is_narrow:
+                op = dataclasses.replace(op, value=_code_of(value, node.type.dtype))
+            return builder.apply(op, *operands, origin=origin)
         case ops.Iota(shape=shape, axis=axis, dtype=dtype):
-            counted = DType.F32 if dtype.is_float else DType.I32
-            return narrow.encode(builder.apply(ops.Iota(shape, axis, counted)), dtype)
+            counted = builder.apply(ops.Iota(shape, axis, dtype.arithmetic), origin=origin)
+            return _convert(narrow, counted, counted.type.dtype, dtype)
     if isinstance(op, _MOVING) or (isinstance(op, _SCATTERS) and op.fn == "set"):
         return builder.apply(op, *operands, origin=origin)
     return _compute(narrow, node, operands, sources)
@@ -104,13 +112,13 @@ def _emit(builder: Builder, node: Node, new: Mapping[Node, Node]) -> Node:
 def _compute(
     narrow: Narrow, node: Node, operands: Sequence[Node], sources: Sequence[DType]
 ) -> Node:
-    """Any primitive, on the numbers that its narrow operands stand for."""
+    """Any primitive, on the numbers that its operands stand for."""
     numbers = [
-        narrow.decode(operand, dtype) if dtype.is_narrow else operand
+        _convert(narrow, operand, dtype, dtype.arithmetic)
         for operand, dtype in zip(operands, sources, strict=True)
     ]
     result = narrow.builder.apply(node.op, *numbers, origin=node.origin)
-    return narrow.encode(result, node.type.dtype) if node.type.dtype.is_narrow else result
+    return _convert(narrow, result, result.type.dtype, node.type.dtype)
 
 
 def _convert(narrow: Narrow, x: Node, source: DType, target: DType) -> Node:

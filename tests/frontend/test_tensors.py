@@ -23,7 +23,26 @@ def test_every_type_in_raw_and_typed_fields(number, raw):
     result = tensor_values(tensor, None)
     assert result.dtype == dtype
     assert not result.flags.writeable
-    np.testing.assert_array_equal(result, values)
+    assert result.tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["INT4", "UINT4", "INT2", "UINT2", "FLOAT4E2M1"])
+@pytest.mark.parametrize("count", range(10))
+def test_elements_that_share_bytes(kind, count):
+    number = TensorProto.DataType.Value(kind)
+    values = np.arange(-3, count - 3).astype(DTYPES[number].numpy)
+    tensors = [numpy_helper.from_array(values, "t")]
+    tensors.append(helper.make_tensor("t", number, values.shape, values))
+    for tensor in tensors:
+        result = tensor_values(tensor, None)
+        assert result.dtype == values.dtype
+        np.testing.assert_array_equal(result, values)
+
+
+def test_shared_bytes_are_counted():
+    tensor = TensorProto(data_type=TensorProto.INT4, dims=[3], raw_data=b"abc")
+    with pytest.raises(ModelError, match=r"has 3 bytes of data; int4\[3\] needs 2"):
+        tensor_values(tensor, None)
 
 
 def test_negative_and_large_values_in_typed_fields():

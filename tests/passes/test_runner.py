@@ -42,7 +42,7 @@ def test_stop_after():
 
 
 def test_unknown_stop_after_lists_the_names():
-    with pytest.raises(UsageError, match="no pass called 'nonsense'.*\n.*cleanup, fold"):
+    with pytest.raises(UsageError, match="no pass called 'nonsense'.*\n.*cleanup, legalize"):
         run_passes(small_graph(), stop_after="nonsense")
 
 
