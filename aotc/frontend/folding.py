@@ -62,11 +62,13 @@ class FoldingBuilder(Builder):
     def guarded(self, condition: Node) -> Iterator[None]:
         """What is checked inside must hold only if ``condition`` (bool[]) does: the nodes there
         are computed always, but mean something only then."""
-        self._guards.append(condition)
+        open_ = condition.data is None or not condition.data
+        before = list(self._guards)
+        self._guards += [condition] * open_
         try:
             yield
         finally:
-            self._guards.pop()
+            self._guards = before
 
     def check(self, condition: Node, sentence: str) -> None:
         """`Builder.check` under the guards around it."""

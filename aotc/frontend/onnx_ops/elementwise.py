@@ -108,9 +108,10 @@ def clip(call: Call) -> Node:
     return x
 
 
-def identity(call: Call) -> Node:
-    """The input itself."""
-    return call[0]
+def identity(call: Call) -> Value:
+    """The input itself, whatever it is."""
+    value = call.value(0)
+    return call[0] if value is None else value
 
 
 RULES: Mapping[str, Rule] = MappingProxyType(
