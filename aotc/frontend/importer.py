@@ -14,6 +14,7 @@ import onnx
 from aotc.errors import AotcError, ModelError, UnsupportedError
 from aotc.frontend.attributes import Attributes
 from aotc.frontend.bodies import Body
+from aotc.frontend.expected import expected_shapes
 from aotc.frontend.folding import FoldingBuilder
 from aotc.frontend.functions import schema_function
 from aotc.frontend.onnx_ops.call import Call
@@ -23,6 +24,7 @@ from aotc.frontend.problems import Reporter
 from aotc.frontend.specialize import Declared, declared_shapes
 from aotc.frontend.tensors import sparse_values, tensor_values
 from aotc.frontend.values import Value
+from aotc.graph.ir import Node
 
 OLDEST_OPSET = 1
 
@@ -153,10 +155,26 @@ class Importer:
             self._report(error, node, scope)
             scope.values.update(dict.fromkeys(filter(None, node.output), Missing.FAILED))
         cyclic = {id(node) for node in order.cyclic}
-        for node in order.nodes:
-            if id(node) not in cyclic:
-                self._import(node, scope, order.used)
+        sound = [node for node in order.nodes if id(node) not in cyclic]
+        scope.declared = expected_shapes(
+            sound, scope.declared, lambda name: self._shape(scope, name)
+        )
+        for node in sound:
+            self._import(node, scope, order.used)
         return order
+
+    def _shape(self, scope: Scope, name: str) -> tuple[int, ...] | None:
+        """The shape of what is called ``name`` outside the nodes of ``scope``, if that is known."""
+        at: Scope | None = scope
+        while at is not None:
+            value = at.values.get(name)
+            if isinstance(value, Node):
+                return value.shape
+            proto = at.stored.get(name)
+            if isinstance(proto, onnx.TensorProto):
+                return tuple(proto.dims)
+            at = at.parent
+        return None
 
     def _report(self, error: AotcError, node: onnx.NodeProto, scope: Scope) -> None:
         opset = scope.opsets.get(normal_domain(node.domain), 0)
