@@ -146,17 +146,18 @@ def check_partition(groups):
         for node in group.nodes:
             assert node not in member_of, node
             member_of[node] = position
-        assert group.anchor in group.nodes and group.result in group.nodes
+        assert {group.anchor, *group.results} <= set(group.nodes)
+    leaves = (Parameter, Constant, ops.Item, *VIEW_OPS)
     for node in groups.graph.nodes():
-        assert node in member_of or isinstance(node.op, (Parameter, Constant, *VIEW_OPS)), node
+        assert node in member_of or isinstance(node.op, leaves), node
     outputs = {node for _, node in groups.graph.outputs}
     for node in groups.graph.nodes():
         for operand in node.inputs:
             made, read = member_of.get(operand), member_of.get(node)
             if made is not None and made != read:
-                assert groups.groups[made].result is operand
+                assert operand in groups.groups[made].results
     for position, group in enumerate(groups.groups):
-        assert not any(node in outputs for node in group.nodes if node is not group.result)
+        assert not any(node in outputs for node in group.nodes if node not in group.results)
         seen, work = set(), [operand for node in group.nodes for operand in node.inputs]
         while work:
             node = work.pop()

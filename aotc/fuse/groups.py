@@ -8,11 +8,12 @@ execution order.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from aotc.graph import ops
 from aotc.graph.ir import Constant, Graph, Node, Parameter
+from aotc.graph.types import DType
 
 #: Ops that only rename elements of a tensor.
 VIEW_OPS = (ops.Reshape, ops.Transpose, ops.Slice, ops.Broadcast, ops.Relabel)
@@ -20,12 +21,18 @@ VIEW_OPS = (ops.Reshape, ops.Transpose, ops.Slice, ops.Broadcast, ops.Relabel)
 POINTWISE_OPS = ops.ELEMENTWISE
 #: How many pointwise nodes are tried beyond the last point where the group had a single result.
 LOOKAHEAD = 12
+#: A product's slices are combined on registers up to so many rows, slices, results and nodes.
+GATE_ROWS = 64
+GATE_SLICES = 5
+GATE_RESULTS = 3
+GATE_NODES = 64
 
 
 class GroupKind(enum.Enum):
     """What loop structure the group's kernel has."""
 
     CONTRACT = "contract"  # Dot or Conv, then pointwise ops on the result
+    GATES = "gates"  # Dot by constants, equal Slices of its columns, pointwise ops across these
     DEPTHWISE = "depthwise"  # channels-last Conv with one filter per channel, then pointwise ops
     WINDOW = "window"  # ReduceWindow, then pointwise ops
     REDUCE = "reduce"  # pointwise ops, a Reduce that keeps the innermost axis, pointwise ops
@@ -43,12 +50,19 @@ def _name(node: Node) -> str:
 @dataclass(frozen=True, eq=False)
 class Group:
     """``nodes`` in execution order. ``anchor`` is the node that gives the group its kind,
-    ``result`` the only node that anything outside the group reads."""
+    ``result`` the only node that anything outside the group reads, but for the ``others`` that
+    GATES may have."""
 
     kind: GroupKind
     nodes: tuple[Node, ...]
     anchor: Node
     result: Node
+    others: tuple[Node, ...] = ()
+
+    @property
+    def results(self) -> tuple[Node, ...]:
+        """All nodes that anything outside the group reads."""
+        return (*self.others, self.result)
 
     @property
     def label(self) -> str:
@@ -93,6 +107,27 @@ def is_depthwise(node: Node) -> bool:
     return op.groups == node.inputs[1].shape[0] and node.inputs[1].shape[1] == 1
 
 
+def is_gated(node: Node, users: Sequence[Node]) -> bool:
+    """Whether ``node`` is a product of a few rows with constants, and ``users``, who alone read it,
+    slice its columns into gates of one width."""
+    if not isinstance(node.op, ops.Dot) or node.type.rank != 2:
+        return False
+    if node.type.dtype not in (DType.F32, DType.F64):
+        return False
+    rows, columns = node.shape
+    if node.inputs[1].data is None or not 0 < rows <= GATE_ROWS or 0 in node.inputs[0].shape:
+        return False
+    starts = set()
+    width = users[0].shape[-1] if users else 0
+    for user in users:
+        if not isinstance(user.op, ops.Slice) or user.shape != (rows, width):
+            return False
+        if user.op.steps != (1, 1):
+            return False
+        starts.add(user.op.starts[1])
+    return 1 < len(starts) <= GATE_SLICES and starts == set(range(0, columns, width))
+
+
 class _Fuser:
     """The state of one partition: which group each node went to so far."""
 
@@ -119,6 +154,8 @@ class _Fuser:
         if kind is GroupKind.MOVE or _reduces_nothing(anchor):
             self._close(kind, {anchor}, anchor, anchor)
             return
+        if is_gated(anchor, self.users[anchor]) and self._gates(anchor):
+            return
         members = {anchor}
         if kind is GroupKind.ROWS:
             members = self._absorb_producers(members, anchor.inputs[0].shape)
@@ -126,16 +163,56 @@ class _Fuser:
         else:
             if kind is GroupKind.REDUCE:
                 members = self._absorb_producers(members, anchor.inputs[0].shape)
-            fits = _same_shape_rule(anchor)
+            fits = _pointwise_rule(anchor.shape)
         members, result = self._absorb_users(members, anchor, fits)
         if kind is GroupKind.ROWS:
             members = self._absorb_producers(members, anchor.inputs[0].shape)
         self._close(kind, members, anchor, result)
 
-    def _close(self, kind: GroupKind, members: set[Node], anchor: Node, result: Node) -> None:
+    def _gates(self, anchor: Node) -> bool:
+        """Makes a group of a product, its slices and what combines these, if anything does."""
+        gates = set(self.users[anchor])
+        shape = next(iter(gates)).shape
+        fits = _pointwise_rule(shape)
+        members = {anchor, *gates}
+        best: tuple[set[Node], list[Node]] | None = None
+        while len(members) < GATE_NODES:
+            live = self._live_out(members)
+            if not live & {anchor, *gates} and (best is None or len(live) <= len(best[1])):
+                best = set(members), sorted(live, key=self.order.__getitem__)
+            ready = self._ready(members, anchor, fits)
+            if not ready:
+                break
+            members.add(min(ready, key=self.order.__getitem__))
+        if best is None or len(best[1]) > GATE_RESULTS:
+            return False
+        members, results = best
+        self._close(GroupKind.GATES, members, anchor, results[-1], tuple(results[:-1]))
+        return True
+
+    def _ready(
+        self, members: set[Node], anchor: Node, fits: Callable[[Node], bool]
+    ) -> list[Node]:
+        """Users of the group that fit and whose other operands exist before it."""
+        candidates = {
+            user
+            for node in members
+            for user in self.users[node]
+            if user not in members and user not in self.taken and fits(user)
+        }
+        return [node for node in candidates if self._independent(node, members, anchor)]
+
+    def _close(
+        self,
+        kind: GroupKind,
+        members: set[Node],
+        anchor: Node,
+        result: Node,
+        others: tuple[Node, ...] = (),
+    ) -> None:
         self.taken |= members
         nodes = tuple(sorted(members, key=self.order.__getitem__))
-        self.groups.append(Group(kind, nodes, anchor, result))
+        self.groups.append(Group(kind, nodes, anchor, result, others))
 
     def _absorb_producers(self, members: set[Node], shape: tuple[int, ...]) -> set[Node]:
         """Adds pointwise operands of ``shape`` that only the group reads."""
@@ -165,13 +242,7 @@ class _Fuser:
         while len(members) < len(best) + LOOKAHEAD:
             if self._live_out(members) & self.output_nodes:
                 break
-            candidates = {
-                user
-                for node in members
-                for user in self.users[node]
-                if user not in members and user not in self.taken and fits(user)
-            }
-            ready = [node for node in candidates if self._independent(node, members, anchor)]
+            ready = self._ready(members, anchor, fits)
             if not ready:
                 break
             members.add(min(ready, key=self.order.__getitem__))
@@ -229,9 +300,9 @@ def _reduces_nothing(node: Node) -> bool:
     return isinstance(node.op, ops.Reduce) and node.inputs[0].type.elems == node.type.elems
 
 
-def _same_shape_rule(anchor: Node) -> Callable[[Node], bool]:
-    """Accepts pointwise ops on tensors of the anchor's shape."""
-    return lambda node: isinstance(node.op, POINTWISE_OPS) and node.shape == anchor.shape
+def _pointwise_rule(shape: tuple[int, ...]) -> Callable[[Node], bool]:
+    """Accepts pointwise ops on tensors of ``shape``."""
+    return lambda node: isinstance(node.op, POINTWISE_OPS) and node.shape == shape
 
 
 def _row_rule(anchor: Node) -> Callable[[Node], bool]:

@@ -16,6 +16,7 @@ from aotc.loop.ir import Kernel
 from aotc.loop.program import Call, Program, Role, Storage
 from aotc.loop.text import print_kernel
 from aotc.lower.context import Context
+from aotc.lower.gates import lower_gates
 from aotc.lower.indexing import INDEXING
 from aotc.lower.movement import assign_homes, lower_concat, lower_pad
 from aotc.lower.pointwise import lower_map
@@ -33,6 +34,7 @@ Lowering = Callable[[Context, Group], None]
 BY_KIND: Mapping[GroupKind, Lowering] = MappingProxyType(
     {
         GroupKind.CONTRACT: lower_contraction,
+        GroupKind.GATES: lower_gates,
         GroupKind.DEPTHWISE: lower_depthwise,
         GroupKind.WINDOW: lower_window,
         GroupKind.REDUCE: lower_reduce,

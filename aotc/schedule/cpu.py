@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from aotc.schedule.recipe import ContractRecipe, Segment, split_evenly
+from aotc.schedule.recipe import ContractRecipe, GateRecipe, Segment, split_evenly
 from aotc.target import Target
 
 FMAS_PER_CYCLE = 2
@@ -28,6 +28,8 @@ TILE_OVERHEAD = 16
 STORE_CYCLES = 2.0
 #: A second copy of the tile code (another tile size) must save at least this share of the cycles.
 VARIANT_PENALTY = 0.005
+#: Vectors of units a tile of gates may have: what combines the gates is written once for each.
+GATE_VECTORS = 2
 
 
 @dataclass(frozen=True)
@@ -118,12 +120,52 @@ def _recipe(
         lanes,
         split_evenly(sizes.rows, rows),
         split_evenly(sizes.columns, columns),
-        _panels(sizes.channels, lanes, width),
+        channel_panels(sizes.channels, lanes, width),
         _depth_unroll(sizes, rows * columns * width),
         panel_outer=rhs_bytes > target.l2_bytes // 16,
         # 256 to 64 channels at 56x56 with AVX2: 81 % of the peak without, 97 % with it
         fetch_ahead=sizes.streamed and lhs_bytes > target.l2_bytes,
     )
+
+
+@dataclass(frozen=True)
+class GateSizes:
+    """Extents of a product of ``gates`` results a unit; ``lanes`` as in ContractSizes."""
+
+    rows: int
+    units: int
+    gates: int
+    depth: int
+    lanes: int
+    elem_bytes: int
+
+
+def choose_gates(sizes: GateSizes, target: Target) -> GateRecipe:
+    """The cheapest tiling that keeps the accumulators of all gates in registers."""
+    lanes = sizes.lanes
+    while lanes > 1 and lanes // 2 >= sizes.units:
+        lanes //= 2
+    vectors = -(-sizes.units // lanes)
+    inner = ContractSizes(
+        sizes.rows, 1, sizes.units, sizes.depth, sizes.depth, lanes, sizes.elem_bytes, False
+    )
+    best: tuple[float, int, int] | None = None
+    for units in range(1, min(vectors, GATE_VECTORS) + 1):
+        width = units * sizes.gates
+        most = max(1, (target.vector_registers - 1 - width) // width)
+        for rows in range(1, min(sizes.rows, most) + 1):
+            cost = 0.0
+            for row in split_evenly(sizes.rows, rows):
+                for panel in split_evenly(vectors, units):
+                    tile = _tile_cycles(inner, target.l1_bytes, row.size, panel.size * sizes.gates)
+                    cost += tile * row.count * panel.count
+            if best is None or cost < best[0]:
+                best = (cost, rows, units)
+    assert best is not None
+    _, rows, units = best
+    unroll = _depth_unroll(inner, rows * units * sizes.gates)
+    panels = channel_panels(sizes.units, lanes, units)
+    return GateRecipe(lanes, split_evenly(sizes.rows, rows), panels, unroll)
 
 
 def _widest(target: Target) -> int:
@@ -139,19 +181,23 @@ def _cost(
     for row in split_evenly(sizes.rows, rows):
         for column in split_evenly(sizes.columns, columns):
             for panel in split_evenly(vectors, width):
-                pixels = row.size * column.size
-                results = pixels * panel.size
-                far = panel.size * sizes.lanes * sizes.elem_bytes * sizes.depth > l1_bytes // 2
-                loads = (pixels + panel.size) / LOADS_PER_CYCLE
-                step = max(results / FMAS_PER_CYCLE, loads, FMA_LATENCY)
-                step += panel.size * (FAR_LOAD if far else NEAR_LOAD) + pixels * BROADCAST
-                tile = sizes.depth * step + TILE_OVERHEAD + STORE_CYCLES * results
+                tile = _tile_cycles(sizes, l1_bytes, row.size * column.size, panel.size)
                 total += tile * row.count * column.count * panel.count
                 variants += 1
     return total * (1 + VARIANT_PENALTY * (variants - 1))
 
 
-def _panels(channels: int, lanes: int, width: int) -> tuple[Segment, ...]:
+def _tile_cycles(sizes: ContractSizes, l1_bytes: int, pixels: int, width: int) -> float:
+    """Cycles for one tile of ``pixels`` by ``width`` vectors."""
+    results = pixels * width
+    far = width * sizes.lanes * sizes.elem_bytes * sizes.depth > l1_bytes // 2
+    loads = (pixels + width) / LOADS_PER_CYCLE
+    step = max(results / FMAS_PER_CYCLE, loads, FMA_LATENCY)
+    step += width * (FAR_LOAD if far else NEAR_LOAD) + pixels * BROADCAST
+    return sizes.depth * step + TILE_OVERHEAD + STORE_CYCLES * results
+
+
+def channel_panels(channels: int, lanes: int, width: int) -> tuple[Segment, ...]:
     """Tiles the channels in vectors; a panel that ends in a partial vector stands alone."""
     vectors = -(-channels // lanes)
     segments = list(split_evenly(vectors, width))

@@ -86,6 +86,22 @@ def _segments(text: str) -> tuple[Segment, ...]:
     return tuple(segments)
 
 
+@dataclass(frozen=True)
+class GateRecipe:
+    """How a product of several gates a unit is tiled: ``rows`` tiles the rows, ``panels`` the units
+    in vectors of ``lanes``; a tile holds every gate of its units. ``depth_unroll`` steps are laid
+    out in line."""
+
+    lanes: int
+    rows: tuple[Segment, ...]
+    panels: tuple[Segment, ...]
+    depth_unroll: int
+
+    def __str__(self) -> str:
+        rows, panels = ("+".join(map(str, part)) for part in (self.rows, self.panels))
+        return f"rows {rows} panels {panels} lanes {self.lanes} depth/{self.depth_unroll}"
+
+
 def split_evenly(extent: int, largest: int) -> tuple[Segment, ...]:
     """Covers ``extent`` with as few tiles as ``largest`` allows, their sizes differing by at
     most one."""
