@@ -9,6 +9,7 @@ from aotc.codegen.signature import (
     WORKSPACE_ALIGNMENT,
     Param,
     Signature,
+    Status,
 )
 from aotc.graph.types import DType
 
@@ -137,10 +138,22 @@ def _prototype(signature: Signature) -> str:
         " * other or anything that is read.",
         " *",
         f" * Returns {macro}_OK, or another status code and leaves the outputs untouched. Several",
-        " * threads may call at once if each has its own workspace and outputs. */",
+        " * threads may call at once if each has its own workspace and outputs.",
+        *_about_checks(signature),
+        " */",
     ]
     lines.append(_declaration(signature, signature.run, []))
     return "\n".join(lines)
+
+
+def _about_checks(signature: Signature) -> list[str]:
+    if not signature.checks:
+        return []
+    return [
+        " *",
+        f" * After {signature.name.upper()}_{Status.OUT_OF_BOUNDS.name} what the outputs hold is",
+        " * unspecified; nothing beside them and the workspace was written.",
+    ]
 
 
 def _threads_prototype(signature: Signature) -> str:

@@ -1,7 +1,7 @@
 """Program, MemoryPlan and ConstantLayout in, the text of the whole LLVM module out.
 
-The module has one global symbol, the entry function. It checks its pointers and then calls the
-kernels in order with base addresses plus offsets: no branch, no allocation, nothing written but the
+The module has one global symbol, the entry function. It checks its pointers and then runs the steps
+(codegen/steps.py): kernels with base addresses plus offsets, no allocation, nothing written but the
 outputs and the workspace.
 """
 
@@ -18,8 +18,9 @@ from aotc.codegen.signature import (
     Status,
     describe_signature,
 )
+from aotc.codegen.steps import Addresses, PartWriter, StepWriter, return_failure
 from aotc.loop.ir import Kernel
-from aotc.loop.program import Call, Program, Role, Storage
+from aotc.loop.program import Program
 from aotc.loop.walk import has_parallel_loops
 from aotc.memory.arena import MemoryPlan
 from aotc.memory.constants import ConstantLayout
@@ -109,16 +110,14 @@ def _emit_entry(
     signature: Signature,
     symbols: dict[Kernel, str],
 ) -> str:
-    """The entry for one thread: checks, then all kernels whole."""
+    """The entry for one thread: checks of the pointers, then all kernels whole."""
     head = ", ".join(f"ptr {param}" for param in _parameters(signature))
     lines = [f'define i32 @{signature.run}({head}) nounwind "no-builtins" {{']
     lines += _emit_checks(signature, plan, constants)
     lines += _emit_constants_base(constants, signature)
-    for position, call in enumerate(program.calls):
-        share = ["i64 0", "i64 1"] if has_parallel_loops(call.kernel.body) else []
-        lines += _emit_call(program, plan, constants, symbols, position, call, share)
-    lines += [f"  ret i32 {Status.OK.value}", "}"]
-    return "\n".join(lines)
+    writer = StepWriter(Addresses.of(program, plan, constants), symbols, return_failure)
+    writer.block(program.steps)
+    return "\n".join([*lines, *writer.lines, f"  ret i32 {Status.OK.value}", "}"])
 
 
 def _emit_threads_entry(
@@ -130,10 +129,9 @@ def _emit_threads_entry(
 ) -> str:
     """The entry for a pool of threads, and the task that each of its threads runs: the same
     kernels, each part its share, and a barrier wherever a kernel may need what other parts
-    wrote."""
+    wrote. The task finds its arguments, and a place for the status, in a record."""
     params = _parameters(signature)
     head = ", ".join(f"ptr {param}" for param in (*params, "%pool"))
-    record = f"[{len(params) + 1} x ptr]"
     task = f"{signature.name}_task"
     lines = [f'define i32 @{signature.run_threads}({head}) nounwind "no-builtins" {{']
     lines += _emit_checks(signature, plan, constants, threads=True)
@@ -142,8 +140,12 @@ def _emit_threads_entry(
         arguments = ", ".join(f"ptr {param}" for param in params)
         lines.append(f"  %status = call i32 @{signature.run}({arguments})")
         return "\n".join([*lines, "  ret i32 %status", "}"])
-    lines.append(f"  %record = alloca {record}, align 8")
-    for number, param in enumerate((*params, "%pool")):
+    fields = [*params, "%pool", *["%status"] * signature.checks]
+    lines.append(f"  %record = alloca [{len(fields)} x ptr], align 8")
+    if signature.checks:
+        lines.append("  %status = alloca i32, align 4")
+        lines.append(f"  store i32 {Status.OK.value}, ptr %status, align 4")
+    for number, param in enumerate(fields):
         lines.append(f"  %slot{number} = getelementptr ptr, ptr %record, i64 {number}")
         lines.append(f"  store ptr {param}, ptr %slot{number}, align 8")
     lines += [
@@ -151,7 +153,8 @@ def _emit_threads_entry(
         "  %run.at = getelementptr ptr, ptr %pool, i64 1",
         "  %run = load ptr, ptr %run.at, align 8",
         f"  call void %run(ptr %self, ptr @{task}, ptr %record)",
-        f"  ret i32 {Status.OK.value}",
+        *["  %found = load i32, ptr %status, align 4"] * signature.checks,
+        "  ret i32 %found" if signature.checks else f"  ret i32 {Status.OK.value}",
         "}",
         "",
         f"define internal void @{task}(ptr %record, i32 %part32, i32 %parts32)"
@@ -159,7 +162,7 @@ def _emit_threads_entry(
         "  %part = zext i32 %part32 to i64",
         "  %parts = zext i32 %parts32 to i64",
     ]
-    for number, param in enumerate((*params, "%pool")):
+    for number, param in enumerate(fields):
         lines.append(f"  %slot{number} = getelementptr ptr, ptr %record, i64 {number}")
         lines.append(f"  {param} = load ptr, ptr %slot{number}, align 8")
     lines += [
@@ -169,20 +172,9 @@ def _emit_threads_entry(
         "  %is_first = icmp eq i64 %part, 0",
     ]
     lines += _emit_constants_base(constants, signature)
-    before: bool | None = None  # whether the kernels since the last barrier were shared
-    for position, call in enumerate(program.calls):
-        shared = has_parallel_loops(call.kernel.body)
-        if before is not None and (shared or before):
-            lines.append("  call void %barrier(ptr %self)")
-        share = ["i64 %part", "i64 %parts"] if shared else []
-        body = _emit_call(program, plan, constants, symbols, position, call, share)
-        if not shared:
-            lines.append(f"  br i1 %is_first, label %alone{position}, label %after{position}")
-            body = [f"alone{position}:", *body, f"  br label %after{position}", f"after{position}:"]
-        lines += body
-        before = shared
-    lines += ["  ret void", "}"]
-    return "\n".join(lines)
+    writer = PartWriter(Addresses.of(program, plan, constants), symbols)
+    writer.block(program.steps)
+    return "\n".join([*lines, *writer.lines, "  ret void", "}"])
 
 
 def _parameters(signature: Signature) -> list[str]:
@@ -199,36 +191,6 @@ def _emit_constants_base(constants: ConstantLayout, signature: Signature) -> lis
         # empty assembly statement keeps it from drawing conclusions about size or contents.
         return [f'  %constants = call ptr asm "", "=r,0"(ptr @{signature.name}_weights)']
     return []
-
-
-def _emit_call(
-    program: Program,
-    plan: MemoryPlan,
-    constants: ConstantLayout,
-    symbols: dict[Kernel, str],
-    position: int,
-    call: Call,
-    share: list[str],
-) -> list[str]:
-    """The call of one kernel with the addresses of its arguments."""
-    bases: dict[Storage, str] = {}
-    for prefix, tensors in (("in", program.inputs), ("out", program.outputs)):
-        bases.update({item[2]: f"%{prefix}{i}" for i, item in enumerate(tensors)})
-    lines = []
-    args = []
-    for index, arg in enumerate(call.args):
-        base, offset = bases.get(arg.storage, "%workspace"), arg.offset_bytes
-        if arg.storage.role is Role.CONST:
-            base, offset = "%constants", offset + constants.offsets[arg.storage]
-        elif arg.storage.role is Role.ARENA:
-            offset += plan.offsets[arg.storage]
-        if offset:
-            pointer = f"%a{position}.{index}"
-            lines.append(f"  {pointer} = getelementptr i8, ptr {base}, i64 {offset}")
-            base = pointer
-        args.append(f"ptr {base}")
-    lines.append(f"  call void @{symbols[call.kernel]}({', '.join([*args, *share])})")
-    return lines
 
 
 def _emit_checks(

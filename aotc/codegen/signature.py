@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from aotc.graph.types import DType, TensorType
-from aotc.loop.program import Program
+from aotc.loop.program import Check, Program, all_steps
 
 WORKSPACE_ALIGNMENT = 64
 WEIGHTS_ALIGNMENT = 64
@@ -57,6 +57,7 @@ class Status(enum.IntEnum):
     MISALIGNED_WEIGHTS = 8
     WRONG_WEIGHTS = 9
     NULL_POOL = 10
+    OUT_OF_BOUNDS = 11
 
     @property
     def sentence(self) -> str:
@@ -76,6 +77,9 @@ _SENTENCES = {
     Status.MISALIGNED_WEIGHTS: f"The weights are not aligned to {WEIGHTS_ALIGNMENT} bytes.",
     Status.WRONG_WEIGHTS: "The weights are not those of the file written with this object.",
     Status.NULL_POOL: "The pool of threads is NULL.",
+    Status.OUT_OF_BOUNDS: (
+        "A run-time size or index is outside the bounds that the model was compiled with."
+    ),
 }
 
 
@@ -97,7 +101,8 @@ class Param:
 class Signature:
     """``int NAME_run(inputs..., outputs..., [weights,] workspace)``; ``name`` is an identifier.
 
-    With ``threads`` there is also ``NAME_run_threads`` with a pool as its last argument.
+    With ``threads`` there is also ``NAME_run_threads`` with a pool as its last argument. ``checks``
+    tells whether the model itself can fail at run time.
     """
 
     name: str
@@ -105,6 +110,7 @@ class Signature:
     outputs: tuple[Param, ...]
     weights_in_file: bool
     threads: bool = False
+    checks: bool = False
 
     @property
     def run(self) -> str:
@@ -123,6 +129,7 @@ class Signature:
             for status in Status
             if (self.weights_in_file or status not in about_weights)
             and (self.threads or status is not Status.NULL_POOL)
+            and (self.checks or status is not Status.OUT_OF_BOUNDS)
         )
 
 
@@ -146,7 +153,9 @@ def describe_signature(
     ]
     count = len(program.inputs)
     name = make_c_identifier(program.name)
-    return Signature(name, tuple(params[:count]), tuple(params[count:]), weights_in_file, threads)
+    inputs, outputs = tuple(params[:count]), tuple(params[count:])
+    checks = any(isinstance(step, Check) for step in all_steps(program.steps))
+    return Signature(name, inputs, outputs, weights_in_file, threads, checks)
 
 
 def _make_unique(names: Iterable[str], taken: set[str]) -> list[str]:

@@ -19,7 +19,6 @@ import numpy as np
 from aotc.fuse.groups import Group
 from aotc.graph import ops
 from aotc.graph.ir import Node
-from aotc.loop.program import Role
 from aotc.lower.context import Context
 from aotc.lower.contract_kernel import ContractWriter, Operands
 from aotc.lower.views import View, collapse
@@ -53,7 +52,7 @@ def lower_contract(context: Context, group: Group) -> None:
     )
     recipe = context.choose(sizes, context.target)
     packed = None
-    if operands.rhs.storage.role is Role.CONST:
+    if operands.rhs.is_constant:
         packed = context.constant(pack(operands, recipe), "packed")
     writer = ContractWriter(group, epilogue, leaf_nodes, operands, recipe, packed)
     context.emit(writer.call(f"{sizes.key}: {recipe}"))
@@ -77,7 +76,7 @@ def _pixels_overlap(operands: Operands) -> bool:
 
 def _dot_operands(context: Context, anchor: Node, result: View, leaves: Sequence[View]) -> Operands:
     lhs, rhs = (context.view(operand) for operand in anchor.inputs)
-    if rhs.storage.role is not Role.CONST and rhs.strides[-1] not in (0, 1):
+    if not rhs.is_constant and rhs.strides[-1] not in (0, 1):
         packed = context.temporary(rhs.dtype, rhs.shape, "packed")
         context.copy(rhs, packed)
         rhs = packed
@@ -141,12 +140,10 @@ def _conv_operands(
     channels_first = channel_stride != 1 and data.shape[-1] > 1
     inputs = [(data.shape[-1], channel_stride)]
     depth = [*inputs, *taps] if channels_first else [*taps, *inputs]
-    lhs = View(
-        data.storage,
-        data.dtype,
-        tuple(extent for extent, _ in (*axes, *depth)),
-        tuple(0 if extent == 1 else stride for extent, stride in (*axes, *depth)),
-        data.offset,
+    lhs = replace(
+        data,
+        shape=tuple(extent for extent, _ in (*axes, *depth)),
+        strides=tuple(0 if extent == 1 else stride for extent, stride in (*axes, *depth)),
     )
     # weights [O, I/groups, *window] -> [1.., groups, *depth, O/groups]
     split = weights.reshape((groups, weights.shape[0] // groups, *weights.shape[1:]))
@@ -179,12 +176,12 @@ def _simplified(operands: Operands) -> Operands:
     depth_of_lhs = replace(lhs, shape=lhs.shape[len(head) :], strides=lhs.strides[len(head) :])
     depth_of_rhs = replace(rhs, shape=rhs.shape[batch:-1], strides=rhs.strides[batch:-1])
     # a constant rhs is packed in depth order, so only the lhs restricts merging
-    sources = [depth_of_lhs] if rhs.storage.role is Role.CONST else [depth_of_lhs, depth_of_rhs]
+    sources = [depth_of_lhs] if rhs.is_constant else [depth_of_lhs, depth_of_rhs]
     depth = collapse(sources)
     lhs = replace(
         lhs, shape=head + depth[0].shape, strides=lhs.strides[: len(head)] + depth[0].strides
     )
-    if rhs.storage.role is not Role.CONST:
+    if not rhs.is_constant:
         rhs = replace(
             rhs,
             shape=rhs.shape[:batch] + depth[1].shape + rhs.shape[-1:],

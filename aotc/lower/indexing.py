@@ -206,7 +206,7 @@ def _by_tuples(
     spread = view.strides[:-1] + (0,) * len(behind)
     components = tuple(
         _Component(
-            View(view.storage, view.dtype, space, spread, view.offset + i * view.strides[-1]),
+            replace(view, shape=space, strides=spread, offset=view.offset + i * view.strides[-1]),
             size,
             whole.strides[batch + i],
             resolved,
@@ -333,7 +333,7 @@ def _space(scope: KernelScope, addressed: _Addressed, plain: View, gathers: bool
     """
     parts = addressed.components
     scope.reserve(plain, addressed.whole, *(part.indices for part in parts))
-    marker = View(addressed.whole.storage, plain.dtype, plain.shape, addressed.strides)
+    marker = replace(plain, strides=addressed.strides)
     views = collapse([plain, marker, *(part.indices for part in parts)])
     views = innermost_last(views) if gathers else _contiguous_last(views)
     to, fixed, *chosen = views

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from aotc.graph.types import DType
 from aotc.loop import index
 from aotc.loop.ir import Buffer, Expr, For, Kernel, Kind, Load, Stmt, Store, Var
-from aotc.loop.program import Arg, Call, Storage
+from aotc.loop.program import Arg, Call
 from aotc.lower.views import View
 
 Body = Callable[[Expr], Sequence[Stmt]]
@@ -38,32 +38,40 @@ class Access:
         return Store(self.buffer, self.index(at), value)
 
 
+_Place = tuple[Arg, DType]
+
+
+def _place(view: View) -> _Place:
+    """Views of one place are reached through one parameter."""
+    return (view.arg, view.dtype)
+
+
 class KernelScope:
     """The parameters of a kernel under construction, one per distinct piece of storage it
     touches."""
 
     def __init__(self) -> None:
-        self._params: dict[tuple[Storage, int, DType], tuple[Buffer, int]] = {}
+        self._params: dict[_Place, tuple[Buffer, int]] = {}
         self._args: list[Arg] = []
         self._written: set[int] = set()
         self._accesses: dict[int, set[Access]] = {}
-        self._sizes: dict[tuple[Storage, int, DType], int] = {}
+        self._sizes: dict[_Place, int] = {}
 
     def reserve(self, *views: View) -> None:
         """Announces the views, so that views of one storage from one start share a parameter."""
         for view in views:
-            key = (view.storage, view.low, view.dtype)
+            key = _place(view)
             span = view.high - view.low + 1
             self._sizes[key] = max(self._sizes.get(key, 0), span)
 
     def access(self, view: View, *, write: bool = False) -> Access:
         """How the kernel reaches ``view``; the view must have been reserved."""
-        key = (view.storage, view.low, view.dtype)
+        key = _place(view)
         if key not in self._params:
             position = len(self._params)
             name = f"{'out' if write else 'in'}{position}"
             self._params[key] = (Buffer(name, view.dtype, self._sizes[key]), position)
-            self._args.append(Arg(view.storage, view.low * view.dtype.size_bytes))
+            self._args.append(view.arg)
         buffer, position = self._params[key]
         if write:
             self._written.add(position)
@@ -86,7 +94,7 @@ class KernelScope:
         (target, *_) = sorted(self._written)
         pairs = []
         for view in in_place:
-            _, position = self._params[(view.storage, view.low, view.dtype)]
+            _, position = self._params[_place(view)]
             if position not in self._written and len(self._accesses[position]) == 1:
                 pairs.append((target, position))
         kernel = Kernel(name, tuple(params), writes, tuple(body), bool(pairs), recipe, independent)

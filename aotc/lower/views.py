@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, replace
 
 from aotc.graph.types import DType
-from aotc.loop.program import Storage
+from aotc.loop.program import Arg, Counter, Role, Storage
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class View:
     storage.
 
     ``offset`` and ``strides`` count elements of ``dtype``. A stride of 0 repeats an element,
-    negative strides are allowed. Axes of size 1 have stride 0.
+    negative strides are allowed. Axes of size 1 have stride 0. ``moves`` are (counter, elements):
+    the offset grows by so many elements with every iteration of that loop around the reader.
     """
 
     storage: Storage
@@ -24,6 +25,7 @@ class View:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int = 0
+    moves: tuple[tuple[Counter, int], ...] = ()
 
     @classmethod
     def packed(cls, storage: Storage, dtype: DType, shape: tuple[int, ...]) -> View:
@@ -47,6 +49,24 @@ class View:
         return self.offset + sum(
             max(0, stride * (dim - 1)) for stride, dim in zip(self.strides, self.shape, strict=True)
         )
+
+    @property
+    def arg(self) -> Arg:
+        """Where the view begins, for the steps of a program."""
+        size = self.dtype.size_bytes
+        moves = tuple((counter, step * size) for counter, step in self.moves)
+        return Arg(self.storage, self.low * size, moves)
+
+    def row(self, counter: Counter) -> View:
+        """The slice along the first axis that belongs to the iteration of ``counter``'s loop."""
+        step = self.strides[0]
+        moves = (*self.moves, (counter, step)) if step else self.moves
+        return replace(self, shape=self.shape[1:], strides=self.strides[1:], moves=moves)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it shows the same values, known now, whenever it is read."""
+        return self.storage.role is Role.CONST and not self.moves
 
     @property
     def covers_storage(self) -> bool:

@@ -15,7 +15,6 @@ from aotc.graph.ir import Node
 from aotc.graph.types import DType
 from aotc.loop import index
 from aotc.loop.ir import Alloc, Bin, Buffer, Expr, Kind, Lit, Load, Space, Stmt, Store
-from aotc.loop.program import Role
 from aotc.lower.context import Context
 from aotc.lower.contract import constant_array
 from aotc.lower.contract_kernel import multiply_add
@@ -57,7 +56,7 @@ def lower_depthwise(context: Context, group: Group) -> None:
     )
     spatial = len(op.strides)
     taps_last = weights.transpose((1, *range(2, spatial + 2), 0))  # [1, *window, C]
-    if taps_last.storage.role is Role.CONST:
+    if taps_last.is_constant:
         packed = np.ascontiguousarray(constant_array(taps_last))
         taps = context.constant(packed, "filters")
     else:

@@ -33,7 +33,6 @@ from aotc.graph.ir import Node
 from aotc.graph.types import DType
 from aotc.loop import index
 from aotc.loop.ir import Alloc, Bin, Buffer, Expr, Fma, Kind, Lit, Load, Space, Stmt, Store
-from aotc.loop.program import Role
 from aotc.lower.context import Context
 from aotc.lower.contract import constant_array, lower_contract, pack
 from aotc.lower.contract_kernel import ContractWriter, Operands
@@ -73,7 +72,7 @@ def _tile_for(context: Context, group: Group) -> int:
         return 0
     if anchor.type.dtype is not DType.F32 or group.result.type.dtype is not DType.F32:
         return 0
-    if context.view(weights).storage.role is not Role.CONST:
+    if not context.view(weights).is_constant:
         return 0
     _, rows, columns, outputs = anchor.shape
     return winograd_tile(rows, columns, data.shape[3], outputs)

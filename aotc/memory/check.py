@@ -6,39 +6,124 @@ bytes, so a mistake in the planner's reasoning about lifetimes cannot repeat its
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aotc.errors import VerifyError
-from aotc.loop.program import Call, Program, Role, Storage
+from aotc.loop.program import (
+    Call,
+    Check,
+    If,
+    Loop,
+    Program,
+    Role,
+    Step,
+    Storage,
+    all_steps,
+    args_of,
+    step_args,
+)
 from aotc.memory.arena import MemoryPlan
 
 
 def check_plan(program: Program, plan: MemoryPlan) -> None:
     """Raises VerifyError naming the call and the storages of the first conflict."""
-    owned: dict[Storage, range] = {}
-    lost: dict[Storage, str] = {}
-    for position, call in enumerate(program.calls):
-        place = f"call {position} ({call.kernel.name})"
-        _check_args(call, plan, place)
+    _Player(plan).block(program.steps, twice=True)
+
+
+class _Player:
+    """Plays the steps: who owns which bytes, and what was lost to whom.
+
+    Of a condition both branches are played, each from the state before it; afterwards belongs to a
+    storage what it owns on both ways. A loop is played twice, so that what the end of an iteration
+    destroys is missed in the next; storages that were born in the loop are forgotten in between,
+    because every iteration writes them anew. Within the second time a loop inside is played once:
+    its first time found what its own iterations do to each other.
+    """
+
+    def __init__(self, plan: MemoryPlan) -> None:
+        self._plan = plan
+        self._owned: dict[Storage, range] = {}
+        self._lost: dict[Storage, str] = {}
+        self._position = 0
+
+    def block(self, steps: Sequence[Step], twice: bool) -> None:
+        for step in steps:
+            match step:
+                case Call():
+                    self._call(step)
+                case If(then=then, other=other):
+                    self._parts(step, ("condition",))
+                    self._branches(then, other, twice)
+                case Loop():
+                    self._loop(step, twice)
+                case Check():
+                    self._parts(step, ("condition",))
+
+    def _branches(self, then: Sequence[Step], other: Sequence[Step], twice: bool) -> None:
+        owned, lost = dict(self._owned), dict(self._lost)
+        self.block(then, twice)
+        owned_then, lost_then = self._owned, self._lost
+        self._owned, self._lost = owned, lost
+        self.block(other, twice)
+        self._owned = {s: its for s, its in self._owned.items() if s in owned_then}
+        self._lost |= lost_then
+
+    def _loop(self, loop: Loop, twice: bool) -> None:
+        self._parts(loop, ("trips",))
+        inside = {arg.storage for step in all_steps(loop.body) for arg in args_of(step)}
+        private = inside - self._owned.keys() - self._lost.keys()
+        for nested in (True, False) if twice else (False,):
+            for storage in private:
+                self._owned.pop(storage, None)
+                self._lost.pop(storage, None)
+            self._parts(loop, ("going", "index"))
+            self.block(loop.body, nested)
+        self._parts(loop, ("going", "done"))
+
+    def _parts(self, step: Step, names: tuple[str, ...]) -> None:
+        """What a step that is no call reads and writes."""
+        for name, arg in step_args(step).items():
+            storage, place = arg.storage, f"the {name} of a step"
+            if name not in names or not _in_arena(storage):
+                continue
+            _check_home(storage, self._plan, place)
+            if name in ("index", "done"):
+                self._write(storage, place, None, {storage})
+            self._read(storage, place, written=False)
+
+    def _call(self, call: Call) -> None:
+        place = f"call {self._position} ({call.kernel.name})"
+        self._position += 1
+        _check_args(call, self._plan, place)
         arena = dict.fromkeys(arg.storage for arg in call.args if _in_arena(arg.storage))
         written = _written(call)
         for storage in arena:
-            if storage in lost:
-                raise VerifyError(
-                    f"{place} uses '{storage.name}', whose bytes {lost[storage]} overwrote"
-                )
-            if storage not in owned and storage not in written:
-                raise VerifyError(f"{place} reads '{storage.name}' before any call wrote it")
+            self._read(storage, place, storage in written)
         for storage in written:
-            mine = _bytes_of(storage, plan)
-            for other in [o for o, its in owned.items() if o is not storage and _meet(mine, its)]:
-                if other in arena and not _legal_in_place(call, storage, other, plan):
-                    raise VerifyError(
-                        f"{place} writes '{storage.name}' over its own '{other.name}'"
-                    )
-                lost[other] = f"'{storage.name}' in {place}"
-                del owned[other]
-            if any(lost_to in written for lost_to in lost):
+            self._write(storage, place, call, set(arena))
+            if any(lost_to in written for lost_to in self._lost):
                 raise VerifyError(f"{place} writes two storages at the same bytes")
-            owned[storage] = mine
+
+    def _read(self, storage: Storage, place: str, written: bool) -> None:
+        if storage in self._lost:
+            raise VerifyError(
+                f"{place} uses '{storage.name}', whose bytes {self._lost[storage]} overwrote"
+            )
+        if storage not in self._owned and not written:
+            raise VerifyError(f"{place} reads '{storage.name}' before any call wrote it")
+
+    def _write(
+        self, storage: Storage, place: str, call: Call | None, arena: set[Storage]
+    ) -> None:
+        mine = _bytes_of(storage, self._plan)
+        others = [o for o, its in self._owned.items() if o is not storage and _meet(mine, its)]
+        for other in others:
+            legal = call is not None and _legal_in_place(call, storage, other, self._plan)
+            if other in arena and not legal:
+                raise VerifyError(f"{place} writes '{storage.name}' over its own '{other.name}'")
+            self._lost[other] = f"'{storage.name}' in {place}"
+            del self._owned[other]
+        self._owned[storage] = mine
 
 
 def _in_arena(storage: Storage) -> bool:
@@ -68,15 +153,18 @@ def _check_args(call: Call, plan: MemoryPlan, place: str) -> None:
             raise VerifyError(f"{place}: parameter '{param.name}' leaves storage '{storage.name}'")
         if param in call.kernel.writes and storage.role in (Role.INPUT, Role.CONST):
             raise VerifyError(f"{place} writes the {storage.role.value} '{storage.name}'")
-        if not _in_arena(storage):
-            continue
-        if storage not in plan.offsets:
-            raise VerifyError(f"{place}: '{storage.name}' has no offset")
-        span = _bytes_of(storage, plan)
-        if span.start < 0 or span.stop > plan.arena_bytes:
-            raise VerifyError(f"{place}: '{storage.name}' lies outside the arena")
-        if span.start % plan.alignment:
-            raise VerifyError(f"{place}: '{storage.name}' is not aligned to {plan.alignment} bytes")
+        if _in_arena(storage):
+            _check_home(storage, plan, place)
+
+
+def _check_home(storage: Storage, plan: MemoryPlan, place: str) -> None:
+    if storage not in plan.offsets:
+        raise VerifyError(f"{place}: '{storage.name}' has no offset")
+    span = _bytes_of(storage, plan)
+    if span.start < 0 or span.stop > plan.arena_bytes:
+        raise VerifyError(f"{place}: '{storage.name}' lies outside the arena")
+    if span.start % plan.alignment:
+        raise VerifyError(f"{place}: '{storage.name}' is not aligned to {plan.alignment} bytes")
 
 
 def _legal_in_place(call: Call, written: Storage, read: Storage, plan: MemoryPlan) -> bool:

@@ -42,7 +42,7 @@ def test_any_names_give_distinct_plain_identifiers(names):
 
 
 def test_status_codes_are_fixed_and_each_has_a_sentence():
-    assert [status.value for status in Status] == list(range(11))
+    assert [status.value for status in Status] == list(range(12))
     assert all(status.sentence.endswith(".") for status in Status)
     assert Status.WRONG_WEIGHTS not in signature(["x"]).statuses
     assert Status.WRONG_WEIGHTS in signature(["x"], weights_in_file=True).statuses
