@@ -280,7 +280,7 @@ def _values(
     mentioned[tree_of[node], target] = True
     np.add.at(per_tree, (tree_of[node], target), 1)
     complete = per_tree >= np.bincount(owner, minlength=trees)[:, None]
-    ever, always = mentioned.any(axis=0), complete.any(axis=0)
+    ever, always = np.any(mentioned, axis=0), np.any(complete, axis=0)
     single = bool((mentioned.sum(axis=1) <= 1).all())
     width = 1 if single else targets
     if record.size * width > MOST_VALUES:

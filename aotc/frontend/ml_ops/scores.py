@@ -34,6 +34,11 @@ def float_rows(call: Call) -> Node:
     return call.cast(rows_of(call), DType.F32)
 
 
+def optional_reals(call: Call, name: str) -> tuple[float, ...]:
+    """The attribute ``name``, a list of floats; empty when it is missing."""
+    return call.attrs.reals(name) if name in call.attrs else ()
+
+
 def transform_named(call: Call) -> str:
     """The attribute ``post_transform``."""
     name = call.attrs.string("post_transform", "NONE")
@@ -92,17 +97,18 @@ def _softmax_zero(call: Call, x: Node) -> Node:
     return call.binary("div", call.select(counts, powers, small), total)
 
 
-def two_scores(call: Call, score: Node, name: str, case: str, positive: Node) -> Node:
-    """The two columns that a single score [N, 1] of a binary classifier becomes. ``case`` is
-    'probability' when it is that of the second class, 'margin' when its sign decides; ``positive``
-    (bool[N, 1]) says whether the second class wins."""
-    if case == "probability":
+def two_scores(call: Call, score: Node, name: str, probability: bool) -> Node:
+    """The two columns that a single score [N, 1] of a binary classifier becomes: the probability of
+    the second class, or else a margin whose sign decides."""
+    if probability:
         return call.concat([call.binary("sub", call.scalar(1.0, score), score), score], 1)
-    negated = call.unary("neg", score)
-    if name == "LOGISTIC":
-        return call.concat([logistic(call, negated), logistic(call, score)], 1)
-    first = call.select(positive, negated, score)
-    return call.concat([first, call.unary("neg", first)], 1)
+    pair = call.concat([call.unary("neg", score), score], 1)
+    return logistic(call, pair) if name == "LOGISTIC" else pair
+
+
+def first_largest(call: Call, scores: Node) -> Node:
+    """The place of the largest score on the last axis, the first of equal ones (i64)."""
+    return call.apply(ops.ArgReduce("max", scores.type.rank - 1, False), scores)
 
 
 class Labels:

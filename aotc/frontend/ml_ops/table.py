@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from aotc.frontend.ml_ops import trees
+from aotc.frontend.ml_ops import encode, features, linear, svm, trees
 from aotc.frontend.onnx_ops.call import Rule
 
-ML_RULES: Mapping[str, Rule] = MappingProxyType({**trees.RULES})
+ML_RULES: Mapping[str, Rule] = MappingProxyType(
+    {**encode.RULES, **features.RULES, **linear.RULES, **svm.RULES, **trees.RULES}
+)

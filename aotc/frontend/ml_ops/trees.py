@@ -17,6 +17,8 @@ from aotc.frontend.ml_ops.forest import Forest, Nodes, Weights, grow
 from aotc.frontend.ml_ops.scores import (
     TRANSFORMS,
     Labels,
+    first_largest,
+    optional_reals,
     probit,
     rows_of,
     transform_named,
@@ -88,11 +90,19 @@ def tree_ensemble(call: Call) -> Node:
     missing = _flags(call, inner)
     feature = np.array(attrs.required_integers("nodes_featureids"), np.int64)
     _expect_sizes(nodes_modes=(mode, inner), nodes_featureids=(feature, inner))
-    both = [np.concatenate([part, np.zeros(leaves, part.dtype)]) for part in (
-        feature, splits, *children, missing
-    )]
-    modes = np.concatenate([mode, np.full(leaves, forest.LEAF)])
-    nodes = Nodes(modes, *both, members=_members(call, mode, dtype))
+
+    def behind(part: np.ndarray, filler: int = 0) -> np.ndarray:
+        return np.concatenate([part, np.full(leaves, filler, part.dtype)])
+
+    nodes = Nodes(
+        behind(mode, forest.LEAF),
+        behind(feature),
+        behind(splits),
+        behind(children[0]),
+        behind(children[1]),
+        behind(missing),
+        _members(call, mode, dtype),
+    )
     weights = Weights(inner + np.arange(leaves), target, value)
     roots = np.array(attrs.required_integers("tree_roots"), np.int64)
     if np.any((roots < 0) | (roots >= inner)):
@@ -167,9 +177,9 @@ def _many_classes(
         )
     candidates = scores
     # a class of no leaf has the score 0, which a positive score beats
-    if not (grown.always.all() or ensemble.base.size == labels.count):
-        if not np.all(ensemble.weights.value > 0):
-            candidates = _only(call, scores, ensemble.mentioned(call, grown), ensemble.base.size)
+    certain = bool(grown.always.all()) or ensemble.base.size == labels.count
+    if not certain and not np.all(ensemble.weights.value > 0):
+        candidates = _only(call, scores, ensemble.mentioned(call, grown), ensemble.base.size)
     places = first_largest(call, candidates)
     return labels.of(places), _single(call, transformed(call, scores, ensemble.transform))
 
@@ -226,30 +236,19 @@ def _two_classes(
     decisive = second if flags[1] else first
     # one number for each row: the probability of the second class, or a margin
     distinct = np.unique(ensemble.weights.target).size == 1
-    case = "probability" if np.all(ensemble.weights.value >= 0) else "margin"
-    limit = 0.5 if distinct and case == "probability" else 0.0
-    positive = call.compare("gt", decisive, limit)
+    probability = distinct and bool(np.all(ensemble.weights.value >= 0))
+    positive = call.compare("gt", decisive, 0.5 if probability else 0.0)
     label = labels.either(call.reshape(positive, (positive.shape[0],)), bare=not distinct)
     if not single:
         both = call.concat([first, second], 1)
         return label, _single(call, transformed(call, both, ensemble.transform))
     if ensemble.transform == "PROBIT":
         raise call.unsupported("the probit of a single score for two classes")
-    if not distinct:
-        case = "margin"
-    pair = two_scores(call, decisive, ensemble.transform, case, positive)
-    return label, _single(call, pair)
+    return label, _single(call, two_scores(call, decisive, ensemble.transform, probability))
 
 
 def _single(call: Call, scores: Node) -> Node:
     return call.cast(scores, DType.F32)
-
-
-def first_largest(call: Call, scores: Node) -> Node:
-    """The place of the largest score on the last axis, the first of equal ones (i64)."""
-    from aotc.graph import ops
-
-    return call.apply(ops.ArgReduce("max", scores.type.rank - 1, False), scores)
 
 
 # Attributes.
@@ -311,12 +310,11 @@ def _members(call: Call, mode: np.ndarray, dtype: DType) -> dict[int, np.ndarray
     return {int(place): members for place, members in zip(places, sets, strict=False)}
 
 
-def _reals(call: Call, name: str, like: DType | None = None) -> np.ndarray:
+def _reals(call: Call, name: str) -> np.ndarray:
     """A list of floats, which may be there as a tensor instead."""
     if f"{name}_as_tensor" in call.attrs:
         return call.attrs.tensor(f"{name}_as_tensor").reshape(-1)
-    values = call.attrs.reals(name) if name in call.attrs else ()
-    return np.array(values, np.float32)
+    return np.array(optional_reals(call, name), np.float32)
 
 
 def _older(call: Call, kind: str, targets: int) -> _Ensemble:
