@@ -18,8 +18,8 @@ SAME_SHAPE = frozenset(
         "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitCast", "BitwiseNot", "Cast",
         "CastLike", "Ceil", "Celu", "Cos", "Cosh", "CumProd", "CumSum", "Dropout", "Elu", "Erf",
         "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Hardmax", "Identity", "IsInf", "IsNaN",
-        "LeakyRelu", "Log", "LogSoftmax", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu",
-        "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Softsign", "Sqrt",
+        "LeakyRelu", "Log", "LogSoftmax", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round",
+        "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Softsign", "Sqrt",
         "Swish", "Tan", "Tanh", "ThresholdedRelu", "Trilu",
     }
 )
@@ -28,8 +28,8 @@ SAME_SHAPE = frozenset(
 BROADCASTING = frozenset(
     {
         "Add", "And", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitShift", "Clip", "Div", "Equal",
-        "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or",
-        "Pow", "Sub", "Sum", "Where", "Xor",
+        "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul",
+        "Or", "Pow", "Sub", "Sum", "Where", "Xor",
     }
 )
 """Operators whose result has the joint shape of all inputs."""
