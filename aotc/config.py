@@ -13,6 +13,7 @@ VERSION = "0.1.0"
 
 WEIGHTS_PLACES = ("object", "file")
 NUMERICS = ("fma", "no-fma")
+GOALS = ("speed", "size")
 
 
 InputShape = tuple[Any, ...] | None
@@ -30,7 +31,7 @@ class Options:
     the file). ``threads`` adds the entry that shares the work among a pool of threads.
     ``recipes`` is a file of recipes found by tuning. ``numerics`` is ``fma`` (multiply-adds round
     once where the target can) or ``no-fma`` (twice, everywhere); ``abi`` is LLVM's name of a
-    calling convention.
+    calling convention. ``opt`` is ``speed`` or ``size`` (of the code).
     """
 
     target: str = "x86_64"
@@ -45,6 +46,7 @@ class Options:
     recipes: Path | None = None
     numerics: str = "fma"
     abi: str | None = None
+    opt: str = "speed"
 
     def __post_init__(self) -> None:
         for name, value in self.dims.items():
@@ -74,6 +76,10 @@ class Options:
             raise UsageError(
                 f"there is no numerics '{self.numerics}'",
                 remedy=f"use --numerics {' or --numerics '.join(NUMERICS)}",
+            )
+        if self.opt not in GOALS:
+            raise UsageError(
+                f"there is no goal '{self.opt}'", remedy=f"use --opt {' or --opt '.join(GOALS)}"
             )
         if self.outputs is not None and not self.outputs:
             raise UsageError("no output is asked for", remedy="name at least one with --outputs")

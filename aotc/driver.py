@@ -40,6 +40,7 @@ from aotc.memory.check import check_plan
 from aotc.memory.constants import ConstantLayout, lay_out_constants
 from aotc.passes.runner import PIPELINE, run_passes
 from aotc.schedule.book import read_book
+from aotc.schedule.compact import choose_compact
 from aotc.schedule.cpu import ChooseContract, choose_contract
 from aotc.target import Target, resolve_target
 
@@ -219,6 +220,7 @@ def compile(
     recipes: str | Path | None = None,
     numerics: str = "fma",
     abi: str | None = None,
+    opt: str = "speed",
     on_progress: Progress | None = None,
 ) -> CompiledModel:
     """Compiles an ONNX file, or a Graph that ``load_onnx`` made, to native code.
@@ -229,7 +231,8 @@ def compile(
     the named outputs, ``name`` is what the C symbols start with; a Graph already has its
     shapes and outputs. ``weights`` is ``object`` or ``file``. ``threads`` adds the entry that
     shares the work among a pool of threads. ``recipes`` is a file that
-    tuning wrote. ``numerics`` is ``fma`` or ``no-fma``, ``abi`` a calling convention. Raises a
+    tuning wrote. ``numerics`` is ``fma`` or ``no-fma``, ``abi`` a calling convention, ``opt``
+    is ``speed`` or ``size``. Raises a
     subclass of AotcError, with a remedy, for whatever is wrong with the model or the arguments.
     """
     options = Options(
@@ -248,6 +251,7 @@ def compile(
         recipes=None if recipes is None else Path(recipes),
         numerics=numerics,
         abi=abi,
+        opt=opt,
     )
     return run_stages(model, options, on_progress=on_progress)
 
@@ -266,12 +270,15 @@ def run_stages(
     the cost model.
     """
     source = model if isinstance(model, Graph) else Path(model)
-    build = Build(options, resolve_target(options.target, options.cpu, options.abi), source)
+    target = resolve_target(options.target, options.cpu, options.abi)
+    build = Build(options, replace(target, compact=options.opt == "size"), source)
     build.on_progress, build.on_stage = on_progress, on_stage
     if choose is not None:
         build.choose = choose
     elif options.recipes is not None:
         build.choose = read_book(options.recipes).choose
+    elif build.target.compact:
+        build.choose = choose_compact
     del model, source
     for done, (name, stage) in enumerate(STAGES):
         if on_progress is not None:

@@ -27,6 +27,7 @@ class Target:
     ``features`` is LLVM's list (``+avx2,-sse4a``), empty when ``cpu`` says it all; ``abi`` is its
     name for the calling convention, empty for the usual one. ``vector_bits`` is the size of one
     vector register, 32 where floats are computed one by one; the caches are those of one core.
+    ``compact`` asks for small code before fast code.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Target:
     l1_bytes: int
     l2_bytes: int
     abi: str = ""
+    compact: bool = False
 
     @property
     def object_format(self) -> str:

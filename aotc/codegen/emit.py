@@ -52,6 +52,8 @@ def emit_kernel(kernel: Kernel, target: Target, symbol: str, private: bool = Tru
     if target.vector_bits > 128:
         attributes += f' "prefer-vector-width"="{target.vector_bits}"'
         attributes += f' "min-legal-vector-width"="{target.vector_bits}"'
+    if target.compact:
+        attributes += " minsize optsize"
     linkage = "internal " if private else ""
     head = f"define {linkage}void @{symbol}({', '.join(params)}) {attributes} {{\nentry:"
     return f"{head}\n{emitter.text()}\n  ret void\n}}\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aotc.config import NUMERICS, WEIGHTS_PLACES, Options
+from aotc.config import GOALS, NUMERICS, WEIGHTS_PLACES, Options
 from aotc.errors import UsageError
 
 
@@ -33,6 +33,9 @@ def add_model_arguments(parser: argparse.ArgumentParser, default_cpu: str | None
         default="fma",
         help="no-fma rounds products before they are added, as targets without fused multiply-add "
         "do, so that results are the same bytes as theirs",
+    )
+    parser.add_argument(
+        "--opt", choices=GOALS, default="speed", help="fast code (the default), or small code"
     )
     parser.add_argument(
         "--dim",
@@ -117,6 +120,7 @@ def read_options(args: argparse.Namespace) -> Options:
         recipes=getattr(args, "recipes", None),
         numerics=args.numerics,
         abi=args.abi,
+        opt=args.opt,
     )
 
 

@@ -25,6 +25,8 @@ from aotc.schedule.recipe import split_evenly
 
 #: Accumulator vectors per tile: enough to hide the latency of two FMA pipes of four cycles each.
 TILE_VECTORS = 8
+#: The same where small code is asked for.
+COMPACT_VECTORS = 1
 
 Term = Callable[[tuple[Expr, ...], tuple[Expr, ...], Expr], Expr]
 
@@ -139,7 +141,8 @@ class _Sweep:
             if columns is None:
                 return self._tile(at, 1, lambda _: (), start, active, lanes)
             stmts: list[Stmt] = []
-            for segment in split_evenly(columns, TILE_VECTORS):
+            most = COMPACT_VECTORS if self.context.target.compact else TILE_VECTORS
+            for segment in split_evenly(columns, most):
 
                 def tile(c: Expr, segment=segment) -> list[Stmt]:  # type: ignore[no-untyped-def]
                     c0 = index.add(index.mul(c, segment.size), index.lit(segment.start))
@@ -213,6 +216,9 @@ class _Sweep:
     ) -> list[Stmt]:
         if len(tap) == len(self.window):
             return step(tap)
+        if self.context.target.compact:
+            extent = self.window[len(tap)]
+            return loop(f"k{len(tap)}", extent, lambda i: self._taps((*tap, i), step))
         unrolled = math.prod(self.window) <= 9 or len(tap) >= len(self.window) - 2
         kind = Kind.UNROLLED if unrolled and math.prod(self.window) <= 49 else Kind.SERIAL
         extent = self.window[len(tap)]
