@@ -14,9 +14,15 @@ from aotc.errors import AotcError, ModelError, UsageError
 from aotc.frontend.folding import FoldingBuilder
 from aotc.frontend.importer import MALFORMED, Importer, Missing, Scope, opset_versions
 from aotc.frontend.order import import_order
-from aotc.frontend.ports import Port, Ports, TensorPort, output_port
+from aotc.frontend.ports import Port, Ports, TensorPort, input_value, output_port, parameters
 from aotc.frontend.problems import Problem, Reporter
-from aotc.frontend.specialize import Declared, bind_inputs, declared_shape, declared_shapes
+from aotc.frontend.specialize import (
+    Declared,
+    Flags,
+    bind_inputs,
+    declared_shape,
+    declared_shapes,
+)
 from aotc.frontend.tensors import dtype_of
 from aotc.graph.ir import Graph, Node
 
@@ -152,15 +158,17 @@ def _import_graph(
     wanted = _wanted(proto, request.outputs, scope)
     inputs = _bind(proto, builder, scope, request, wanted, reporter)
     importer.run(proto.node, wanted, scope)
-    results = []
-    ports = []
+    results: list[tuple[str, Node]] = []
+    ports: list[Port] = []
     for output in wanted:
         value = importer.lookup(scope, output)
         if not isinstance(value, Missing):
             port, tensors = output_port(builder, output, value)
             ports.append(port)
             results += tensors
-    _check_outputs(proto, results, reporter, fixed=not request.dims and not request.input_shapes)
+    _expect_distinct([name for name, _ in results], "outputs")
+    plain = [pair for pair in results if any(TensorPort(pair[0], pair[1].type) == p for p in ports)]
+    _check_outputs(proto, plain, reporter, fixed=not request.dims and not request.input_shapes)
     if reporter.problems:
         return None
     return Imported(builder.finish(request.name, results), Ports(inputs, tuple(ports)))
@@ -210,22 +218,24 @@ def _bind(
     if request.outputs is not None:
         used = import_order(proto.node, wanted).used
         needed = [info for info in infos if info.name in used]
-    types = bind_inputs(
-        needed,
-        request.dims,
-        request.input_shapes,
-        list(dict.fromkeys(symbols)),
-        names,
-        reporter.report,
-    )
-    ports = []
-    for info in infos:
-        if info.name in types:
-            scope.values[info.name] = builder.parameter(info.name, types[info.name])
-            ports.append(TensorPort(info.name, types[info.name]))
-        else:
-            scope.values[info.name] = Missing.FAILED
-    return tuple(ports)
+    flags = Flags(request.dims, request.input_shapes, request.bounds)
+    known = list(dict.fromkeys(symbols))
+    bound = bind_inputs(needed, flags, known, names, reporter.report)
+    scope.values.update(dict.fromkeys(names, Missing.FAILED))
+    _expect_distinct([name for port in bound.values() for name in parameters(port)], "inputs")
+    for name, port in bound.items():
+        scope.values[name] = input_value(builder, port)
+    return tuple(bound.values())
+
+
+def _expect_distinct(names: Sequence[str], what: str) -> None:
+    """The parts of sequences and optionals have names of their own."""
+    twice = [name for place, name in enumerate(names) if name in names[:place]]
+    if twice:
+        raise ModelError(
+            f"two of its {what} need the name '{twice[0]}', one of them for a part of it",
+            remedy="rename one of them in the model",
+        )
 
 
 def _fits(declared: Declared, shape: tuple[int, ...]) -> bool:

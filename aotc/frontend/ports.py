@@ -75,6 +75,49 @@ class Ports:
     outputs: tuple[Port, ...]
 
 
+def input_value(builder: Builder, port: Port) -> Value:
+    """The value of an input, whose parameters are made here; a length is checked at run time."""
+    match port:
+        case TextPort(name=name, type=type_):
+            return Text(builder.parameter(name, type_))
+        case SequencePort(items=items, length=length):
+            values = tuple(input_value(builder, item) for item in items)
+            if length is None:
+                return SequenceValue(values)
+            count = builder.parameter(length, TensorType(DType.I64, ()))
+            least = builder.compare("ge", count, builder.constant(0, DType.I64))
+            most = builder.compare("le", count, builder.constant(len(items), DType.I64))
+            builder.check(
+                builder.binary("and", least, most),
+                f"input '{length}' is more than {len(items)}, or negative",
+            )
+            return SequenceValue(values, count)
+        case OptionalPort(value=inner, present=present):
+            if inner is None:
+                return OptionalValue(None, present=False)
+            held = input_value(builder, inner)
+            if present is None:
+                return OptionalValue(held, present=True)
+            return OptionalValue(held, builder.parameter(present, TensorType(DType.BOOL, ())))
+        case TensorPort(name=name, type=type_):
+            return builder.parameter(name, type_)
+    raise AssertionError(port)
+
+
+def parameters(port: Port) -> list[str]:
+    """The names of the parameters that ``port`` takes."""
+    match port:
+        case RaggedPort(name=name, extents=extents):
+            return [name, extents]
+        case SequencePort(items=items, length=length):
+            names = [name for item in items for name in parameters(item)]
+            return names if length is None else [*names, length]
+        case OptionalPort(value=inner, present=present):
+            names = [] if inner is None else parameters(inner)
+            return names if present is None else [*names, present]
+    return [port.name]
+
+
 def output_port(
     builder: Builder, name: str, value: Value
 ) -> tuple[Port, list[tuple[str, Node]]]:

@@ -1,4 +1,4 @@
-"""Specialisation: declared inputs and the user's flags go in, static input types come out.
+"""Specialisation: declared inputs and the user's flags go in, ports of static types come out.
 
 Shapes are bound before anything is imported, so no later stage meets a symbolic dimension.
 """
@@ -6,17 +6,33 @@ Shapes are bound before anything is imported, so no later stage meets a symbolic
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
 
 from aotc.errors import AotcError, ModelError, UnsupportedError, UsageError
+from aotc.frontend.ports import OptionalPort, Port, SequencePort, TensorPort
 from aotc.frontend.tensors import dtype_of
 from aotc.graph.rules import MAX_ELEMS
 from aotc.graph.types import TensorType
 
 Declared = tuple[int | str | None, ...]
 """A declared shape: a size, a symbol's name, or None where the model says nothing."""
+
+
+MAX_ITEMS = 1024
+"""A sequence has at most as many elements: each is a tensor of its own in the program."""
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the user says of sizes: symbols in ``dims``, whole inputs in ``input_shapes``, the most
+    that a run-time size can be in ``bounds``, all by name."""
+
+    dims: Mapping[str, int]
+    input_shapes: Mapping[str, Sequence[Any] | None]
+    bounds: Mapping[str, int]
 
 
 def declared_shape(info: onnx.ValueInfoProto) -> Declared | None:
@@ -54,31 +70,88 @@ def declared_shapes(
 
 def bind_inputs(
     infos: Sequence[onnx.ValueInfoProto],
-    dims: Mapping[str, int],
-    input_shapes: Mapping[str, Sequence[Any] | None],
+    flags: Flags,
     known_dims: Sequence[str],
     known_inputs: Sequence[str],
     report: Callable[[AotcError, str], None],
-) -> dict[str, TensorType]:
-    """The static type of every input in ``infos``; what stands in the way goes to ``report`` with
-    the input's name.
+) -> dict[str, Port]:
+    """The port of every input in ``infos``; what stands in the way goes to ``report`` with the
+    input's name.
 
     ``known_dims`` and ``known_inputs`` are the names that flags may use. A shape given for one
     input binds the symbols in it for all inputs.
     """
-    bound = _check_flags(dims, input_shapes, known_dims, known_inputs, report)
+    bound = _check_flags(flags.dims, flags.input_shapes, known_dims, known_inputs, report)
     for info in infos:
-        given = input_shapes.get(info.name)
+        given = flags.input_shapes.get(info.name)
         declared = declared_shape(info)
         if given is not None and declared is not None:
             _bind_symbols(info.name, declared, tuple(given), bound, report)
-    types = {}
+    ports = {}
     for info in infos:
         try:
-            types[info.name] = _input_type(info, bound, input_shapes.get(info.name))
+            ports[info.name] = _input_port(info, bound, flags)
         except AotcError as error:
             report(error, info.name)
-    return types
+    return ports
+
+
+def _input_port(
+    info: onnx.ValueInfoProto, bound: Mapping[str, int], flags: Flags
+) -> Port:
+    name = info.name
+    given = flags.input_shapes.get(name)
+    kind = info.type.WhichOneof("value")
+    if kind == "optional_type":
+        if name in flags.input_shapes and given is None:
+            return OptionalPort(name, None)
+        inner = onnx.ValueInfoProto(name=name, type=info.type.optional_type.elem_type)
+        port = _held_port(inner, bound, flags)
+        return OptionalPort(name, port, None if given is not None else f"{name}_present")
+    return _held_port(info, bound, flags)
+
+
+def _held_port(info: onnx.ValueInfoProto, bound: Mapping[str, int], flags: Flags) -> Port:
+    """The port of a tensor or a sequence."""
+    given = flags.input_shapes.get(info.name)
+    if info.type.WhichOneof("value") == "sequence_type":
+        return _sequence_port(info, given, bound, flags.bounds.get(info.name))
+    return TensorPort(info.name, _input_type(info, bound, given))
+
+
+def _sequence_port(
+    info: onnx.ValueInfoProto,
+    given: Sequence[Any] | None,
+    bound: Mapping[str, int],
+    most: int | None,
+) -> SequencePort:
+    """The port of a sequence: one element for each shape in ``given``, or up to ``most`` of the
+    declared shape."""
+    name = info.name
+    kind = info.type.sequence_type.elem_type
+    if given is None and most is None:
+        raise UsageError(
+            f"input '{name}' is a sequence, and how many elements it has is not known",
+            remedy=f"give the shape of each, as in --input-shape '{name}=3,4;3,4', or the most "
+            f"elements: --max {name}=N",
+        )
+    shapes: list[Sequence[int] | None] = [None] * (most or 0)
+    if given is not None:
+        # one shape stands for a sequence of one
+        shapes = [tuple(given)] if given and isinstance(given[0], int) else list(given)
+    if len(shapes) > MAX_ITEMS:
+        raise UsageError(
+            f"input '{name}' has {len(shapes)} elements, more than {MAX_ITEMS}",
+            remedy="keep the elements in one tensor with one more axis",
+        )
+    items = []
+    for place, shape in enumerate(shapes):
+        item = onnx.ValueInfoProto(name=f"{name}_{place}", type=kind)
+        if shape is not None and not item.type.tensor_type.shape.dim:
+            # models declare elements of any shape as scalars
+            item.type.tensor_type.ClearField("shape")
+        items.append(TensorPort(item.name, _input_type(item, bound, shape)))
+    return SequencePort(name, tuple(items), f"{name}_length" if given is None else None)
 
 
 def _check_flags(
@@ -100,11 +173,19 @@ def _check_flags(
     for name, shape in input_shapes.items():
         if name not in known_inputs:
             report(_unknown("input", name, known_inputs), name)
-        elif any(isinstance(size, int) and size < 0 for size in shape or ()):
+        elif not _is_shape(shape or ()):
             text = ",".join(map(str, shape or ()))
             remedy = "give sizes of 0 or more"
             report(UsageError(f"input '{name}' cannot have the shape {text}", remedy=remedy), name)
     return bound
+
+
+def _is_shape(shape: Sequence[Any]) -> bool:
+    """Whether it is a list of sizes, or of such lists."""
+    if all(isinstance(size, int) for size in shape):
+        return all(size >= 0 for size in shape)
+    nested = all(isinstance(item, Sequence) and not isinstance(item, str) for item in shape)
+    return nested and all(isinstance(size, int) and size >= 0 for item in shape for size in item)
 
 
 def _unknown(what: str, name: str, known: Sequence[str]) -> UsageError:
@@ -141,8 +222,13 @@ def _input_type(
         raise ModelError(f"input '{name}' has no type", remedy="export the model again")
     if kind != "tensor_type":
         raise UnsupportedError(
-            f"input '{name}' is a {kind.removesuffix('_type')}, not a tensor",
-            remedy="export the model with tensors as inputs",
+            f"input '{name}' holds a {kind.removesuffix('_type')}, not a tensor",
+            remedy="export the model with tensors, sequences or optionals of them as inputs",
+        )
+    if any(not isinstance(size, int) for size in given or ()):
+        raise UsageError(
+            f"input '{name}' is one tensor, but several shapes are given",
+            remedy=f"give one: --input-shape {name}=1,...",
         )
     dtype = dtype_of(info.type.tensor_type.elem_type)
     declared = declared_shape(info)

@@ -11,6 +11,7 @@ import numpy as np
 from aotc.errors import ModelError
 from aotc.frontend.onnx_ops.call import Call, Rule
 from aotc.frontend.onnx_ops.legacy import with_broadcast_attributes
+from aotc.frontend.values import Value
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
 

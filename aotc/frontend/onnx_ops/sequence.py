@@ -15,13 +15,11 @@ from aotc.errors import ModelError, UnsupportedError
 from aotc.frontend.folding import known_value
 from aotc.frontend.layouts import choose, length_of, sizes_of
 from aotc.frontend.onnx_ops.call import Call, Rule
+from aotc.frontend.specialize import MAX_ITEMS
 from aotc.frontend.values import OptionalValue, Ragged, SequenceValue, Value, kind_of
 from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
-
-MAX_ITEMS = 1024
-"""A sequence has at most as many elements: each is a tensor of its own in the program."""
 
 
 def sequence_of(call: Call, index: int) -> SequenceValue:
