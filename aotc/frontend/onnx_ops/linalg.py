@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -74,6 +75,47 @@ def matmul_integer(call: Call) -> Node:
     return matrix_product(call, a, b)
 
 
+MOST_ROWS = 128
+"""Larger determinants are refused: each row is a few primitives."""
+
+
+def det(call: Call) -> Node:
+    """The determinant of square matrices by elimination with the largest pivot of each column."""
+    x = call[0]
+    rank = x.type.rank
+    if rank < 2 or x.shape[-1] != x.shape[-2] or not x.type.dtype.is_float:
+        raise ModelError(f"needs square matrices of floats, got {x.type}")
+    size = x.shape[-1]
+    if size > MOST_ROWS:
+        raise call.unsupported(f"the determinant of {size} rows: {MOST_ROWS} at most")
+    count = math.prod(x.shape[:-2])
+    rest = call.reshape(call.cast(x, DType.F64), (count, size, size))
+    result = call.broadcast(call.scalar(1.0, rest), (count,))
+    for left in range(size, 0, -1):
+        column = call.reshape(call.slice_axis(rest, 2, 0, 1), (count, left))
+        best = call.apply(ops.ArgReduce("max", 1, last=False), call.unary("abs", column))
+        row = call.apply(ops.GatherND(1), rest, call.reshape(best, (count, 1)))
+        pivot = call.reshape(call.slice_axis(row, 1, 0, 1), (count,))
+        one = call.scalar(1.0, pivot)
+        swaps = call.select(call.compare("eq", best, 0), one, call.scalar(-1.0, pivot))
+        result = call.binary("mul", result, call.binary("mul", pivot, swaps))
+        if left == 1:
+            break
+        # the first row takes the place of the pivot's; without a pivot the result is 0 already
+        place = call.apply(ops.Iota((count, left, 1), 1, DType.I64))
+        taken = call.compare("eq", place, call.reshape(best, (count, 1, 1)))
+        rest = call.select(taken, call.slice_axis(rest, 1, 0, 1), rest)
+        rest = call.slice_axis(rest, 1, 1, left - 1)
+        safe = call.select(call.compare("eq", pivot, 0.0), one, pivot)
+        factor = call.binary(
+            "div", call.slice_axis(rest, 2, 0, 1), call.reshape(safe, (count, 1, 1))
+        )
+        tail = call.reshape(call.slice_axis(row, 1, 1, left - 1), (count, 1, left - 1))
+        rest = call.slice_axis(rest, 2, 1, left - 1)
+        rest = call.binary("sub", rest, call.binary("mul", factor, tail))
+    return call.cast(call.reshape(result, x.shape[:-2]), x.type.dtype)
+
+
 RULES: Mapping[str, Rule] = MappingProxyType(
-    {"Gemm": gemm, "MatMul": matmul, "MatMulInteger": matmul_integer}
+    {"Det": det, "Gemm": gemm, "MatMul": matmul, "MatMulInteger": matmul_integer}
 )

@@ -9,6 +9,7 @@ import numpy as np
 
 from aotc.errors import ModelError
 from aotc.frontend.onnx_ops.call import Call, Rule
+from aotc.frontend.onnx_ops.patches import largest_with_place
 from aotc.frontend.onnx_ops.window import Window, window_of
 from aotc.graph import ops
 from aotc.graph.ir import Node
@@ -39,10 +40,11 @@ def _slide(call: Call, x: Node, fn: str, window: Window) -> Node:
 
 
 def max_pool(call: Call) -> Sequence[Node]:
-    """The largest element of each window; the indices of the elements are not supported."""
+    """The largest element of each window, and its place in the flattened data."""
+    window = _window(call)
     if any(call.output_used[1:]):
-        raise call.unsupported("the second output (Indices) is not supported")
-    return [_slide(call, call[0], "max", _window(call))]
+        return largest_with_place(call, call[0], window, call.attrs.flag("storage_order"))
+    return [_slide(call, call[0], "max", window)]
 
 
 def average_pool(call: Call) -> Node:

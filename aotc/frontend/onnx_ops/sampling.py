@@ -6,12 +6,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from aotc.errors import ModelError
+from aotc.frontend.folding import known_value
 from aotc.frontend.onnx_ops.call import Call, Rule
 from aotc.frontend.onnx_ops.conv import with_bias
+from aotc.frontend.onnx_ops.runtime import ints_or_declared
 from aotc.frontend.onnx_ops.window import declared_pads, per_axis
 from aotc.graph import ops
 from aotc.graph.ir import Node
@@ -291,6 +293,39 @@ def _tap_places(
     return places
 
 
+def affine_grid(call: Call) -> Node:
+    """The places [N, *size, rank] at which affine maps ``theta`` [N, rank, rank + 1] put the pixels
+    of an image [N, C, *size], for GridSample."""
+    theta = call[0]
+    if theta.type.rank != 3 or theta.shape[2] != theta.shape[1] + 1 or theta.shape[1] < 1:
+        raise ModelError(f"needs maps [N, rank, rank + 1], got {theta.type}")
+    batch, rank, _ = theta.shape
+    dims = call.declared_dims(0)
+    size: tuple[int, ...] | None = None
+    if dims is not None and len(dims) == rank + 2 and known_value(call[1]) is None:
+        # the result does not say the number of channels, which does not matter
+        given = call.reshape(call[1], (rank + 2,))
+        spatial = call.slice_axis(given, 0, 2, rank)
+        size = ints_or_declared(replace(call, inputs=(theta, spatial)), 1, "size", dims[1:-1])
+    else:
+        _, _, *known = call.known_ints(1, "size")
+        size = tuple(known)
+    if len(size) != rank or min(size) < 1:
+        raise ModelError(f"a size of {size} does not fit maps {theta.type}")
+    align, dtype = call.attrs.flag("align_corners"), theta.type.dtype
+    columns = []
+    for axis in reversed(range(rank)):
+        place = call.apply(ops.Iota((*size, 1), axis, dtype))
+        span = max(size[axis] - 1, 1) if align else size[axis]
+        first = -1.0 if align else 1.0 / span - 1.0
+        columns.append(call.binary("add", call.binary("mul", place, 2.0 / span), first))
+    columns.append(call.broadcast(call.scalar(1.0, theta), (*size, 1)))
+    points = call.reshape(call.concat(columns, rank), (1, math.prod(size), rank + 1))
+    points = call.broadcast(points, (batch, *points.shape[1:]))
+    y = call.apply(ops.Dot(), points, call.transpose(theta, (0, 2, 1)))
+    return call.reshape(y, (batch, *size, rank))
+
+
 RULES: Mapping[str, Rule] = MappingProxyType(
-    {"DeformConv": deform_conv, "GridSample": grid_sample}
+    {"AffineGrid": affine_grid, "DeformConv": deform_conv, "GridSample": grid_sample}
 )
