@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aotc.config import GOALS, NUMERICS, WEIGHTS_PLACES, Options
+from aotc.config import GOALS, NUMERICS, WEIGHTS_PLACES, InputShape, Options
 from aotc.errors import UsageError
 
 
@@ -49,7 +49,9 @@ def add_model_arguments(parser: argparse.ArgumentParser, default_cpu: str | None
         action="append",
         default=[],
         metavar="INPUT=D,D,...",
-        help="fix the shape of an input, e.g. x=1,3,224,224; may be repeated",
+        help="fix the shape of an input, e.g. x=1,3,224,224; a sequence has one for each element, "
+        "e.g. s=3,4;5,4; (each ends with a semicolon), an optional input that is absent has "
+        "x=none; may be repeated",
     )
     parser.add_argument(
         "--max",
@@ -105,9 +107,7 @@ def read_options(args: argparse.Namespace) -> Options:
             name: _read_size(value, f"--dim {name}") for name, value in _pairs(args.dim, "--dim")
         },
         input_shapes={
-            name: tuple(
-                _read_size(size, f"--input-shape {name}") for size in value.split(",") if value
-            )
+            name: _read_shape(value, f"--input-shape {name}")
             for name, value in _pairs(args.input_shape, "--input-shape")
         },
         bounds={
@@ -164,6 +164,19 @@ def _pairs(texts: Iterable[str], flag: str) -> list[tuple[str, str]]:
             raise UsageError(f"{flag} gives '{name}' twice", remedy="give it once")
         found[name] = value
     return list(found.items())
+
+
+def _read_shape(text: str, flag: str) -> InputShape:
+    """The shape of a tensor, those of a sequence's elements, or None for an absent value."""
+    if text == "none":
+        return None
+    if ";" in text:
+        return tuple(_read_sizes(item, flag) for item in text.removesuffix(";").split(";"))
+    return _read_sizes(text, flag)
+
+
+def _read_sizes(text: str, flag: str) -> tuple[int, ...]:
+    return tuple(_read_size(size, flag) for size in text.split(",") if size)
 
 
 def _read_size(text: str, flag: str) -> int:
