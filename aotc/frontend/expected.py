@@ -19,8 +19,8 @@ SAME_SHAPE = frozenset(
         "CastLike", "Ceil", "Celu", "Cos", "Cosh", "CumProd", "CumSum", "Dropout", "Elu", "Erf",
         "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Hardmax", "Identity", "IsInf", "IsNaN",
         "LeakyRelu", "Log", "LogSoftmax", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round",
-        "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Softsign", "Sqrt",
-        "Swish", "Tan", "Tanh", "ThresholdedRelu", "Trilu",
+        "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Softsign",
+        "Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu", "Trilu",
     }
 )
 """Operators whose result has the shape of input 0."""

@@ -17,6 +17,8 @@ CASES = [
             Const(np.array([1, 1, *scales], np.float32)),
             mode=mode,
             coordinate_transformation_mode=coordinates,
+            # ONNX Runtime rounds the length of the result before it aligns the corners
+            oracle="onnx" if coordinates == "align_corners" else "ort",
         )
         for scales in ((2, 3), (0.6, 1.7))
         for mode, coordinates in (

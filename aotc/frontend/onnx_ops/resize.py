@@ -13,26 +13,17 @@ from types import MappingProxyType
 import numpy as np
 
 from aotc.errors import ModelError
+from aotc.frontend.onnx_ops import runtime_resize
 from aotc.frontend.onnx_ops.call import Call, Rule
 from aotc.frontend.onnx_ops.linalg import matrix_product
+from aotc.frontend.onnx_ops.resize_plan import Sampling, declared_scales, sampling
+from aotc.frontend.onnx_ops.runtime import ints_or_declared
+from aotc.frontend.values import Value
 from aotc.graph import ops
 from aotc.graph.ir import Node
 
 MAX_GATHERS = 8
 """More taps than this (antialias at small scales) become a matrix product."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How output positions map to input positions; the attributes of Resize."""
-
-    mode: str
-    coordinates: str
-    nearest: str
-    cubic_a: float
-    exclude_outside: bool
-    antialias: bool
-    extrapolation: float
 
 
 @dataclass(frozen=True)
@@ -59,8 +50,10 @@ def source_positions(plan: AxisPlan, coordinates: str) -> np.ndarray:
     if coordinates == "tf_half_pixel_for_nn":
         return (x + 0.5) / scale
     if coordinates == "align_corners":
-        # as in ONNX Runtime: the whole number of elements counts, not the scale times the size
-        return x * (size - 1) / (result - 1) if result > 1 else np.zeros_like(x)
+        # the length counts before it is rounded down to a whole number of elements
+        length = size * scale
+        length = result if abs(length - result) < 1e-6 else length
+        return x * (size - 1) / (length - 1) if result > 1 else np.zeros_like(x)
     if coordinates == "half_pixel_symmetric":
         adjustment = result / (scale * size)
         centre = size / 2
@@ -178,10 +171,28 @@ def _fill_outside(call: Call, y: Node, plan: AxisPlan, how: Sampling) -> Node:
     return call.select(mask, call.scalar(how.extrapolation, y), y)
 
 
-def resize(call: Call) -> Node:
+def resize(call: Call) -> Value:
     """The data resampled along some axes, to given sizes or by given scales."""
+    return _resize_known(call) if _is_known(call) else runtime_resize.resize(call)
+
+
+def _is_known(call: Call) -> bool:
+    """Whether the coordinates follow from constants and from what the model declares."""
+    if not isinstance(call.value(0), Node):
+        return False
+    crops = call.attrs.string("coordinate_transformation_mode", "") == "tf_crop_and_resize"
+    if crops and not call.is_known(1):
+        return False
+    given = call.optional(3) if call.version >= 11 else None
+    if given is None or given.type.elems == 0:
+        return call.is_known(1 if call.version < 11 else 2)
+    stretches = call.attrs.string("keep_aspect_ratio_policy", "stretch") == "stretch"
+    return call.is_known(3) or (stretches and call.declared_dims(0) is not None)
+
+
+def _resize_known(call: Call) -> Node:
     x = call[0]
-    how = _sampling(call)
+    how = sampling(call)
     y = x
     # all coordinates first: a later axis must not see the sizes of an earlier one
     plans = _plans(call, x, how)
@@ -200,34 +211,15 @@ def resize(call: Call) -> Node:
     return y
 
 
-def _sampling(call: Call) -> Sampling:
-    attrs = call.attrs
-    mode = attrs.string("mode", "nearest")
-    if call.version == 1 and mode == "bilinear":
-        mode = "linear"
-    if mode not in ("nearest", "linear", "cubic"):
-        raise ModelError(f"attribute 'mode' cannot be '{mode}'")
-    if call.version < 11:
-        # opset 10 and Upsample: no choice of coordinates
-        return Sampling(mode, "asymmetric", "floor", -0.75, False, False, 0.0)
-    return Sampling(
-        mode,
-        attrs.string("coordinate_transformation_mode", "half_pixel"),
-        attrs.string("nearest_mode", "round_prefer_floor"),
-        attrs.real("cubic_coeff_a", -0.75),
-        attrs.flag("exclude_outside"),
-        attrs.flag("antialias") and mode != "nearest",
-        attrs.real("extrapolation_value", 0.0),
-    )
-
-
 def _plans(call: Call, x: Node, how: Sampling) -> list[AxisPlan]:
     rank = x.type.rank
     axes = call.axes(call.attrs.integers("axes") or range(rank), rank)
     scales_at = 1 if call.version < 11 else 2
     sizes = None
     if call.version >= 11 and call.optional(3) is not None and call[3].type.elems:
-        sizes = call.known_ints(3, "sizes")
+        declared = call.declared_dims(0)
+        wanted = None if declared is None else [declared[axis] for axis in axes]
+        sizes = ints_or_declared(call, 3, "sizes", wanted)
     roi = [0.0] * len(axes) + [1.0] * len(axes)
     if how.coordinates == "tf_crop_and_resize":
         roi = [float(v) for v in call.known(1, "region of interest").reshape(-1)]
@@ -235,7 +227,7 @@ def _plans(call: Call, x: Node, how: Sampling) -> list[AxisPlan]:
         scales, results = _from_sizes(call, [x.shape[axis] for axis in axes], sizes)
     else:
         if call.operator == "Upsample" and call.version < 9:
-            scales = _declared_scales(call)
+            scales = declared_scales(call)
         else:
             scales = [float(v) for v in call.known(scales_at, "scales").reshape(-1)]
         if len(scales) != len(axes) or not all(0 < s < math.inf for s in scales):
@@ -247,13 +239,6 @@ def _plans(call: Call, x: Node, how: Sampling) -> list[AxisPlan]:
         AxisPlan(axis, x.shape[axis], results[i], scales[i], (roi[i], roi[i + len(axes)]))
         for i, axis in enumerate(axes)
     ]
-
-
-def _declared_scales(call: Call) -> list[float]:
-    """The scales of Upsample before opset 9; in opset 1 of the last two axes only."""
-    if call.version >= 7:
-        return list(call.attrs.reals("scales"))
-    return [1.0, 1.0, call.attrs.real("height_scale"), call.attrs.real("width_scale")]
 
 
 def _from_sizes(
