@@ -1,8 +1,10 @@
-"""ONNX matrix products against ONNX Runtime."""
+"""ONNX matrix products and determinants against ONNX Runtime."""
 
 import numpy as np
 import pytest
-from onnx_cases import Const, case, check, f32
+from onnx_cases import Const, build, case, check, f32, run_file, save
+
+from aotc.errors import AotcError
 
 CASES = [
     case("MatMul", 13, f32(3, 4), f32(4, 5, seed=1)),
@@ -38,9 +40,24 @@ CASES = [
         Const(np.array(3, np.uint8)),
         Const(np.array(2, np.uint8)),
     ),
+    *(
+        case("Det", 11, f32(*shape), tolerance=1e-3)
+        for shape in ((1, 1), (2, 2), (3, 3, 3), (2, 3, 5, 5), (9, 9))
+    ),
+    case("Det", 11, np.array([[[0, 1], [1, 0]], [[0, 0], [0, 3]], [[1, 2], [2, 4]]], np.float32)),
+    case("Det", 22, f32(3, 3).astype(np.float64), oracle="onnx"),
 ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_agrees_with_the_reference(case, tmp_path):
     check(case, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "words"), [(f32(3, 2), "square matrices"), (f32(129, 129), "128 at most")]
+)
+def test_determinants_that_are_refused(matrix, words, tmp_path):
+    model, feeds = build(case("Det", 11, matrix))
+    with pytest.raises(AotcError, match=words):
+        run_file(save(model, tmp_path), feeds)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from onnx_cases import build, case, check, f32, run_file, save
+from onnx_cases import build, case, check, f32, ints, run_file, save
 
 from aotc.errors import ModelError
 
@@ -79,3 +79,17 @@ def test_nearest_takes_any_numbers(tmp_path):
 def test_what_does_not_fit_is_named(one, words, tmp_path):
     with pytest.raises(ModelError, match=words):
         run(one, tmp_path)
+
+
+AFFINE = [
+    case("AffineGrid", 20, f32(2, 2, 3), ints(2, 3, 4, 5), align_corners=align, oracle="onnx")
+    for align in (0, 1)
+] + [
+    case("AffineGrid", 20, f32(1, 3, 4), ints(1, 2, 2, 3, 4), align_corners=align, oracle="onnx")
+    for align in (0, 1)
+]
+
+
+@pytest.mark.parametrize("case", AFFINE, ids=str)
+def test_affine_grids(case, tmp_path):
+    check(case, tmp_path)
