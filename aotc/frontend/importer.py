@@ -20,9 +20,11 @@ from aotc.frontend.functions import schema_function
 from aotc.frontend.onnx_ops.call import Call
 from aotc.frontend.onnx_ops.table import DOMAINS
 from aotc.frontend.order import MAX_DEPTH, Order, import_order
+from aotc.frontend.precision import run_rule
 from aotc.frontend.problems import Reporter
 from aotc.frontend.specialize import Declared, declared_shapes
 from aotc.frontend.tensors import sparse_values, tensor_values
+from aotc.frontend.text import STRING, string_values, text_constant
 from aotc.frontend.values import Value
 from aotc.graph.ir import Node
 
@@ -129,6 +131,12 @@ class Importer:
 
     def _read(self, scope: Scope, name: str) -> Value | Missing:
         proto = scope.stored[name]
+        if isinstance(proto, onnx.TensorProto) and proto.data_type == STRING:
+            try:
+                return text_constant(scope.builder, string_values(proto))
+            except AotcError as error:
+                self._reporter.report(error, name)
+                return Missing.FAILED
         read = tensor_values if isinstance(proto, onnx.TensorProto) else sparse_values
         try:
             return scope.builder.constant(read(proto, self._folder))
@@ -253,8 +261,7 @@ class Importer:
             declared=tuple(scope.declared.get(name) for name in node.output),
             bounds=self._bounds,
         )
-        result = rule(call)
-        return result if isinstance(result, Sequence) else [result]
+        return run_rule(rule, call, schema)
 
     def _operands(self, node: onnx.NodeProto, scope: Scope) -> list[Value | None]:
         operands: list[Value | None] = []
