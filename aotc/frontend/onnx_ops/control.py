@@ -11,7 +11,8 @@ from aotc.frontend.bodies import Body
 from aotc.frontend.folding import known_value
 from aotc.frontend.layouts import assemble_all, join, layout_of, parts
 from aotc.frontend.onnx_ops.call import Call, Rule
-from aotc.frontend.values import Value
+from aotc.frontend.specialize import Declared
+from aotc.frontend.values import Ragged, Value
 from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
@@ -24,7 +25,35 @@ def scalar(call: Call, node: Node, dtype: DType, what: str) -> Node:
     return call.reshape(node, ())
 
 
-def if_(call: Call) -> Sequence[Value]:
+def settled(call: Call, values: Sequence[Value | None]) -> list[Value | None]:
+    """``values`` as outputs of the node: a size known at run time only is the one that the model
+    declares, which the run checks."""
+    return [
+        _settle(call, value, call.declared[place]) if place < len(call.declared) else value
+        for place, value in enumerate(values)
+    ]
+
+
+def _settle(call: Call, value: Value | None, declared: Declared | None) -> Value | None:
+    if not isinstance(value, Ragged) or declared is None or len(declared) != len(value.extents):
+        return value
+    node, sizes = value.node, list(value.extents)
+    for axis, (size, wanted) in enumerate(zip(value.extents, declared, strict=True)):
+        fits = isinstance(wanted, int) and 0 <= wanted <= node.shape[axis]
+        if not fits or not isinstance(size, Node) or not isinstance(wanted, int):
+            continue
+        call.builder.check(
+            call.compare("eq", size, wanted),
+            f"node '{call.origin}': axis {axis} of a result must have {wanted} elements, as "
+            "declared",
+        )
+        node = call.slice_axis(node, axis, 0, wanted)
+        sizes[axis] = wanted
+    exact = all(isinstance(size, int) for size in sizes)
+    return node if exact else Ragged(node, tuple(sizes))
+
+
+def if_(call: Call) -> Sequence[Value | None]:
     """The outputs of the branch that the condition takes."""
     condition = scalar(call, call[0], DType.BOOL, "its condition")
     known = known_value(condition)
@@ -55,7 +84,7 @@ def if_(call: Call) -> Sequence[Value]:
     )
     branch = call.apply(ops.Branch(then, other), condition, *captured)
     items = [call.apply(ops.Item(place), branch) for place in range(len(tensors[0]))]
-    return assemble_all(layouts, items)
+    return settled(call, assemble_all(layouts, items))
 
 
 RULES: Mapping[str, Rule] = MappingProxyType({"If": if_})

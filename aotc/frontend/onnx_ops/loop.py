@@ -12,7 +12,7 @@ import onnx
 from aotc.errors import ModelError, UnsupportedError
 from aotc.frontend.folding import known_value
 from aotc.frontend.onnx_ops.call import EVERYTHING, Call, Rule
-from aotc.frontend.onnx_ops.control import scalar
+from aotc.frontend.onnx_ops.control import scalar, settled
 from aotc.frontend.onnx_ops.iterate import Plan, iterate
 from aotc.frontend.values import Ragged, SequenceValue, Value, kind_of
 from aotc.graph import ops
@@ -47,7 +47,7 @@ def loop(call: Call) -> Sequence[Value | None]:
         limit = max(0, int(known))
     plan = Plan(call, graph, trips, going, limit, carried, (), collected, conditional=True)
     results, rows = iterate(plan)
-    return [*results, *_spread(rows, collected)]
+    return settled(call, [*results, *_spread(rows, collected)])
 
 
 def _given(call: Call, index: int) -> Value:
@@ -132,7 +132,7 @@ def scan(call: Call) -> Sequence[Value | None]:
     places = _per_operand(call, "scan_output_axes", len(collected))
     turns = zip(places, backwards, _spread(rows, collected), strict=True)
     turned = [x if x is None else _placed(call, x, axis, bool(back)) for axis, back, x in turns]
-    return [*results, *turned]
+    return settled(call, [*results, *turned])
 
 
 def _scan_plan(
