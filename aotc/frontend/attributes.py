@@ -10,6 +10,7 @@ import onnx
 
 from aotc.errors import ModelError
 from aotc.frontend.tensors import sparse_values, tensor_values
+from aotc.frontend.text import STRING, string_values
 
 _Proto = onnx.AttributeProto
 
@@ -88,6 +89,20 @@ class Attributes:
         if entry is None:
             return None
         return tuple(bytes(text).decode("utf-8", errors="replace") for text in entry.strings)
+
+    def texts(self, name: str) -> tuple[bytes, ...] | None:
+        """A list of strings as they stand in the file, or None."""
+        entry = self._find(name, _Proto.STRINGS, "a list of strings")
+        return None if entry is None else tuple(bytes(text) for text in entry.strings)
+
+    def holds_text(self, name: str) -> bool:
+        """Whether it is a tensor of strings."""
+        entry = self._entries.get(name)
+        return entry is not None and entry.type == _Proto.TENSOR and entry.t.data_type == STRING
+
+    def text_tensor(self, name: str) -> np.ndarray:
+        """A tensor of strings that must be there, as bytes objects."""
+        return string_values(self._require(name, _Proto.TENSOR, "a tensor").t)
 
     def tensor(self, name: str) -> np.ndarray:
         """A tensor that must be there."""

@@ -60,6 +60,11 @@ def layout_of(value: Value) -> Layout:
     match value:
         case Ragged(node=node, extents=extents):
             return TensorLayout(node.type, tuple(isinstance(size, Node) for size in extents))
+        case Text(extents=extents) if extents is not None:
+            raise UnsupportedError(
+                "strings of a size known at run time only cannot pass through control flow",
+                remedy="declare the shape of the tensor in the model",
+            )
         case Text(node=node):
             return TextLayout(node.type)
         case SequenceValue(items=items, length=length):

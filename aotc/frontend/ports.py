@@ -39,10 +39,12 @@ class RaggedPort:
 
 @dataclass(frozen=True)
 class TextPort:
-    """Strings as uint8[..., width], called ``name``."""
+    """Strings as uint8[..., width], called ``name``; the parameter ``extents``, int64[rank], has
+    their actual shape when it is known at run time only."""
 
     name: str
     type: TensorType
+    extents: str | None = None
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,10 @@ def output_port(
             shape = sizes[0] if len(sizes) == 1 else builder.concat(sizes, 0)
             port: Port = RaggedPort(name, node.type, f"{name}_shape")
             return port, [(name, node), (f"{name}_shape", shape)]
+        case Text(node=node, extents=tuple(extents)):
+            sizes = [_vector(builder, size) for size in extents]
+            port = TextPort(name, node.type, f"{name}_shape")
+            return port, [(name, node), (f"{name}_shape", builder.concat(sizes, 0))]
         case Text(node=node):
             return TextPort(name, node.type), [(name, node)]
         case SequenceValue(items=items, length=length):
@@ -216,6 +222,8 @@ def unpack(port: Port, arrays: Mapping[str, np.ndarray]) -> Any:
             return arrays[name]
         case RaggedPort(name=name, extents=extents):
             return arrays[name][tuple(slice(int(size)) for size in arrays[extents])].copy()
+        case TextPort(name=name, extents=str(extents)):
+            return _unpack_text(arrays[name][tuple(slice(int(n)) for n in arrays[extents])])
         case TextPort(name=name):
             return _unpack_text(arrays[name])
         case SequencePort(items=items, length=length):

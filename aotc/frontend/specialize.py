@@ -12,10 +12,11 @@ from typing import Any
 import onnx
 
 from aotc.errors import AotcError, ModelError, UnsupportedError, UsageError
-from aotc.frontend.ports import OptionalPort, Port, SequencePort, TensorPort
+from aotc.frontend.ports import OptionalPort, Port, SequencePort, TensorPort, TextPort
 from aotc.frontend.tensors import dtype_of
+from aotc.frontend.text import DEFAULT_WIDTH, STRING
 from aotc.graph.rules import MAX_ELEMS
-from aotc.graph.types import TensorType
+from aotc.graph.types import DType, TensorType
 
 Declared = tuple[int | str | None, ...]
 """A declared shape: a size, a symbol's name, or None where the model says nothing."""
@@ -115,19 +116,34 @@ def _held_port(info: onnx.ValueInfoProto, bound: Mapping[str, int], flags: Flags
     """The port of a tensor or a sequence."""
     given = flags.input_shapes.get(info.name)
     if info.type.WhichOneof("value") == "sequence_type":
-        return _sequence_port(info, given, bound, flags.bounds.get(info.name))
-    return TensorPort(info.name, _input_type(info, bound, given))
+        return _sequence_port(info, given, bound, flags.bounds)
+    return _tensor_port(info, given, bound, flags.bounds)
+
+
+def _tensor_port(
+    info: onnx.ValueInfoProto,
+    given: Sequence[int] | None,
+    bound: Mapping[str, int],
+    bounds: Mapping[str, int],
+) -> TensorPort | TextPort:
+    """The port of a tensor; of strings that have as many bytes as ``bounds`` says."""
+    type_ = _input_type(info, bound, given)
+    if info.type.tensor_type.elem_type != STRING:
+        return TensorPort(info.name, type_)
+    width = bounds.get(info.name, DEFAULT_WIDTH)
+    return TextPort(info.name, TensorType(type_.dtype, (*type_.dims, max(width, 1))))
 
 
 def _sequence_port(
     info: onnx.ValueInfoProto,
     given: Sequence[Any] | None,
     bound: Mapping[str, int],
-    most: int | None,
+    bounds: Mapping[str, int],
 ) -> SequencePort:
-    """The port of a sequence: one element for each shape in ``given``, or up to ``most`` of the
-    declared shape."""
+    """The port of a sequence: one element for each shape in ``given``, or as many as ``bounds``
+    says of the declared shape."""
     name = info.name
+    most = bounds.get(name)
     kind = info.type.sequence_type.elem_type
     if given is None and most is None:
         raise UsageError(
@@ -150,7 +166,7 @@ def _sequence_port(
         if shape is not None and not item.type.tensor_type.shape.dim:
             # models declare elements of any shape as scalars
             item.type.tensor_type.ClearField("shape")
-        items.append(TensorPort(item.name, _input_type(item, bound, shape)))
+        items.append(_tensor_port(item, shape, bound, bounds))
     return SequencePort(name, tuple(items), f"{name}_length" if given is None else None)
 
 
@@ -230,7 +246,8 @@ def _input_type(
             f"input '{name}' is one tensor, but several shapes are given",
             remedy=f"give one: --input-shape {name}=1,...",
         )
-    dtype = dtype_of(info.type.tensor_type.elem_type)
+    number = info.type.tensor_type.elem_type
+    dtype = DType.U8 if number == STRING else dtype_of(number)
     declared = declared_shape(info)
     if given is not None:
         if declared is not None:

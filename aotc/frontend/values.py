@@ -39,9 +39,14 @@ class Ragged:
 
 @dataclass(frozen=True)
 class Text:
-    """A tensor of strings: ``node`` is u8[..., width], UTF-8 padded with NUL bytes to ``width``."""
+    """A tensor of strings: ``node`` is u8[..., width], UTF-8 padded with NUL bytes to ``width``.
+
+    ``extents`` are its sizes (without the width) when some are known at run time only, as those of
+    `Ragged`; strings beyond them are unspecified.
+    """
 
     node: Node
+    extents: tuple[int | Node, ...] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -81,6 +86,9 @@ def map_nodes(value: Value, change: Callable[[Node], Node]) -> Value:
         case Ragged(node=node, extents=extents):
             sizes = (change(size) if isinstance(size, Node) else size for size in extents)
             return Ragged(change(node), tuple(sizes))
+        case Text(node=node, extents=tuple(extents)):
+            sizes = (change(size) if isinstance(size, Node) else size for size in extents)
+            return Text(change(node), tuple(sizes))
         case Text(node=node):
             return Text(change(node))
         case SequenceValue(items=items, length=length):

@@ -14,14 +14,18 @@ from aotc.frontend.onnx_ops.call import KNOWN_ELEMS, Call, Rule
 from aotc.frontend.onnx_ops.extents import either
 from aotc.frontend.onnx_ops.runtime import ints_or_declared
 from aotc.frontend.tensors import dtype_of
+from aotc.frontend.text import text_constant
+from aotc.frontend.values import Value
 from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
 
 
-def constant(call: Call) -> Node:
+def constant(call: Call) -> Value:
     """The tensor in the one attribute that is given."""
     attrs = call.attrs
+    if attrs.holds_text("value"):
+        return text_constant(call.builder, attrs.text_tensor("value"))
     if "value" in attrs:
         return call.constant(attrs.tensor("value"))
     if "sparse_value" in attrs:
@@ -34,8 +38,11 @@ def constant(call: Call) -> Node:
         return call.constant(np.asarray(attrs.real("value_float"), dtype=np.float32))
     if "value_floats" in attrs:
         return call.constant(np.asarray(attrs.reals("value_floats"), dtype=np.float32))
-    if "value_string" in attrs or "value_strings" in attrs:
-        raise call.unsupported("strings are not supported")
+    if "value_string" in attrs:
+        string = np.asarray(attrs.string("value_string").encode(), dtype=object)
+        return text_constant(call.builder, string)
+    if "value_strings" in attrs:
+        return text_constant(call.builder, np.asarray(attrs.texts("value_strings"), dtype=object))
     raise ModelError("has no value attribute", remedy="export the model again")
 
 
