@@ -143,27 +143,33 @@ def _regression(call: Call, ensemble: _Ensemble, aggregate: str) -> Node:
     fn = _JOINS[aggregate]
     grown = ensemble.grown(fn)
     scores = grown.apply(call, ensemble.x, fn)
-    if fn != "sum":
-        flags = ensemble.mentioned(call, grown)
-        zero = call.scalar(0.0, scores)
-        for target, flag in enumerate(flags):
-            if flag is not True:
-                chosen = np.arange(ensemble.targets) == target
-                lost = call.broadcast(call.constant(chosen), scores.shape)
-                if isinstance(flag, Node):
-                    none = call.reshape(call.unary("not", flag), (*flag.shape, 1))
-                    lost = call.binary("and", lost, call.broadcast(none, scores.shape))
-                scores = call.select(lost, zero, scores)
     if aggregate == "AVERAGE":
         scores = call.binary("div", scores, float(ensemble.roots.size))
-    if ensemble.base.size in (1, ensemble.targets) and (
-        ensemble.base.size == ensemble.targets or ensemble.targets == 1
-    ):
+    single, based = ensemble.targets == 1, ensemble.base.size == ensemble.targets
+    if single and fn != "sum":
+        scores = _only(call, scores, ensemble.mentioned(call, grown), 0.0)
+    if based:
         scores = call.binary("add", scores, call.constant(ensemble.base))
-    if ensemble.targets == 1:
+    if single:
         # a single score is its own softmax; ONNX Runtime leaves it alone
         return probit(call, scores) if ensemble.transform == "PROBIT" else scores
+    if based or fn != "sum":
+        scores = _only(call, scores, ensemble.mentioned(call, grown), 0.0)
     return transformed(call, scores, ensemble.transform)
+
+
+def _only(call: Call, scores: Node, flags: list[bool | Node], other: float) -> Node:
+    """``other`` in place of the scores of targets that no leaf speaks of."""
+    if all(flag is True for flag in flags):
+        return scores
+    columns = []
+    for target, flag in enumerate(flags):
+        column = call.slice_axis(scores, 1, target, 1)
+        nothing = call.broadcast(call.scalar(other, scores), column.shape)
+        if isinstance(flag, Node):
+            column = call.select(call.reshape(flag, column.shape), column, nothing)
+        columns.append(nothing if flag is False else column)
+    return call.concat(columns, 1)
 
 
 def _many_classes(
@@ -177,25 +183,12 @@ def _many_classes(
         )
     candidates = scores
     # a class of no leaf has the score 0, which a positive score beats
-    certain = bool(grown.always.all()) or ensemble.base.size == labels.count
-    if not certain and not np.all(ensemble.weights.value > 0):
-        candidates = _only(call, scores, ensemble.mentioned(call, grown), ensemble.base.size)
+    if not grown.always.all() and not np.all(ensemble.weights.value > 0):
+        flags = ensemble.mentioned(call, grown)
+        flags[: ensemble.base.size] = [True] * min(ensemble.base.size, labels.count)
+        candidates = _only(call, scores, flags, -np.inf)
     places = first_largest(call, candidates)
     return labels.of(places), _single(call, transformed(call, scores, ensemble.transform))
-
-
-def _only(call: Call, scores: Node, flags: list[bool | Node], based: int) -> Node:
-    """-inf in place of the scores of classes that no leaf speaks of and that have no base."""
-    columns = []
-    for target, flag in enumerate(flags):
-        column = call.slice_axis(scores, 1, target, 1)
-        nothing = call.broadcast(call.scalar(-np.inf, scores), column.shape)
-        if isinstance(flag, Node) and target >= based:
-            column = call.select(call.reshape(flag, column.shape), column, nothing)
-        elif flag is False and target >= based:
-            column = nothing
-        columns.append(column)
-    return call.concat(columns, 1)
 
 
 def _one_class(
@@ -224,15 +217,18 @@ def _two_classes(
     base = ensemble.base
     single = not flags[1]
     if base.size == 2:
-        one, two = (call.constant(base[i : i + 1]) for i in (0, 1))
+        one, two = call.constant(base[:1]), call.constant(base[1:])
         if flags[1]:
             second = call.binary("add", first, two)
             first = call.unary("neg", second)
         else:
-            first, second = call.binary("add", first, one), call.binary("add", second, two)
+            first = call.binary("add", first, one)
         single = False
     elif base.size == 1:
         first = call.binary("add", first, call.constant(base))
+    # a class that no leaf speaks of counts as 0, whatever its base
+    if not flags[0]:
+        first = call.broadcast(call.scalar(0.0, first), first.shape)
     decisive = second if flags[1] else first
     # one number for each row: the probability of the second class, or a margin
     distinct = np.unique(ensemble.weights.target).size == 1
