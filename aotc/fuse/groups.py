@@ -1,8 +1,8 @@
 """Fusion: a Graph becomes Groups; each group is computed by one kernel and yields one tensor.
 
 Reshape, Transpose, Slice and Broadcast join no group (except inside row groups): the lowering
-reads through them as strided views. Everything else is in exactly one group, and the groups are in
-execution order.
+reads through them as strided views. An Item is in no group either: it names a result of a control
+group. Everything else is in exactly one group, and the groups are in execution order.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class GroupKind(enum.Enum):
     ROWS = "rows"  # any mix of pointwise ops and Reduces over the same innermost axes
     MAP = "map"  # pointwise ops only
     MOVE = "move"  # one data-movement or index primitive
+    CONTROL = "control"  # a Branch or Repeat, whose nested graphs have groups of their own
 
 
 def _name(node: Node) -> str:
@@ -79,7 +80,8 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """The groups of one graph in execution order."""
+    """The groups of one graph in execution order; nested graphs are partitioned when they are
+    lowered."""
 
     graph: Graph
     groups: tuple[Group, ...]
@@ -135,7 +137,7 @@ class _Fuser:
         self.graph = graph
         self.order = {node: i for i, node in enumerate(graph.nodes())}
         self.users = graph.users()
-        self.output_nodes = {node for _, node in graph.outputs}
+        self.output_nodes = {node for _, node in (*graph.outputs, *graph.checks)}
         self.taken: set[Node] = set()
         self.groups: list[Group] = []
 
@@ -151,7 +153,7 @@ class _Fuser:
         return Groups(self.graph, tuple(_toposorted(self.groups, self.order)))
 
     def _anchored(self, kind: GroupKind, anchor: Node) -> None:
-        if kind is GroupKind.MOVE or _reduces_nothing(anchor):
+        if kind in (GroupKind.MOVE, GroupKind.CONTROL) or _reduces_nothing(anchor):
             self._close(kind, {anchor}, anchor, anchor)
             return
         if is_gated(anchor, self.users[anchor]) and self._gates(anchor):
@@ -277,8 +279,10 @@ class _Fuser:
 
 def _anchor_kind(node: Node) -> GroupKind | None:
     match node.op:
-        case Parameter() | Constant():
+        case Parameter() | Constant() | ops.Item():
             return None
+        case ops.Branch() | ops.Repeat():
+            return GroupKind.CONTROL
         case ops.Dot():
             return GroupKind.CONTRACT
         case ops.Conv():

@@ -43,7 +43,7 @@ def made_by(node: Node) -> Node:
 def bind_result(context: Context, node: Node, view: View) -> bool:
     """Lets ``node`` be written into ``view``; False when it is not computed here, or has a place
     already."""
-    node = _unlabelled(node)
+    node, view = _computed(node, view)
     foreign = isinstance(node.op, (Parameter, Constant, *VIEW_OPS))
     if foreign or context.is_bound(node):
         return False
@@ -51,11 +51,16 @@ def bind_result(context: Context, node: Node, view: View) -> bool:
     return True
 
 
-def _unlabelled(node: Node) -> Node:
-    """The node that has the same bytes under another type."""
-    while isinstance(node.op, ops.Relabel):
-        (node,) = node.inputs
-    return node
+def _computed(node: Node, view: View) -> tuple[Node, View]:
+    """The node that has the elements of ``node`` in the same order, other types and shapes looked
+    through, and how it lies when ``node`` lies as ``view``."""
+    while isinstance(node.op, (ops.Relabel, ops.Reshape)):
+        (source,) = node.inputs
+        same = view.reshape(source.shape)
+        if same is None:
+            break
+        node, view = source, same
+    return node, view
 
 
 def _items(context: Context, node: Node) -> dict[int, Node]:
@@ -233,7 +238,7 @@ class _Repeat:
         """Whether ``node``, the next value of ``parameter``, may be written over its present one:
         nothing reads that later, and nothing but an elementwise kernel at the same time."""
         groups = self.inner.groups.groups
-        node = _unlabelled(node)
+        node, place = _computed(node, place)
         source = made_by(node) if isinstance(node.op, ops.Item) else node
         made = next((i for i, group in enumerate(groups) if source in group.results), None)
         readers = [i for i, group in enumerate(groups) if parameter in _read_by(group)]
@@ -246,7 +251,29 @@ class _Repeat:
         group = groups[made]
         operands = self.inner.operands(group.nodes, group.nodes)
         views = [self.inner.view(x) for x in operands if made_by(x) is parameter]
-        return group.kind is GroupKind.MAP and all(view == place for view in views)
+        return _is_elementwise(group, node, parameter) and all(view == place for view in views)
+
+
+def _is_elementwise(group: Group, node: Node, parameter: Node) -> bool:
+    """Whether the group's kernel reads each element of ``parameter`` for the last time before it
+    stores the same element of ``node``, one of its results."""
+    if group.kind is GroupKind.GATES:
+        order = {member: i for i, member in enumerate(group.nodes)}
+        if made_by(group.anchor.inputs[0]) is parameter:
+            return False
+        # Results are stored in order; what a later one is made of is read again for it, down to the
+        # results before.
+        seen: set[Node] = set()
+        work = [result for result in group.results if order[result] > order[node]]
+        while work:
+            for operand in work.pop().inputs:
+                if made_by(operand) is parameter:
+                    return False
+                if operand in order and operand not in (*seen, *group.others):
+                    seen.add(operand)
+                    work.append(operand)
+        return True
+    return group.kind is GroupKind.MAP
 
 
 def _read_by(group: Group) -> set[Node]:

@@ -1,21 +1,21 @@
-"""Lowering: Groups become a Program, one kernel call or a few for each group, equal kernels
-shared."""
+"""Lowering: Groups become a Program, one kernel call or a few for each group, control flow for the
+control groups, equal kernels shared."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
 from aotc.errors import UnsupportedError
 from aotc.fuse.groups import Group, GroupKind, Groups
 from aotc.graph import ops
-from aotc.graph.ir import Graph, Node, Op, Parameter
-from aotc.graph.types import TensorType
+from aotc.graph.ir import Graph, Op, Parameter
 from aotc.loop.ir import Kernel
-from aotc.loop.program import Call, Program, Role, Storage
+from aotc.loop.program import Call, Check, Program, Role, Step, Storage, map_calls
 from aotc.loop.text import print_kernel
 from aotc.lower.context import Context
+from aotc.lower.control import bind_result, lower_control, made_by
 from aotc.lower.gates import lower_gates
 from aotc.lower.indexing import INDEXING
 from aotc.lower.movement import assign_homes, lower_concat, lower_pad
@@ -70,16 +70,40 @@ def lower(
         (title, node.type, Storage(title, Role.OUTPUT, node.type.size_bytes))
         for title, node in graph.outputs
     )
-    copied = _bind_outputs(context, graph, outputs)
-    assign_homes(context)
-    for group in groups.groups:
-        if group.kind is GroupKind.MOVE:
-            BY_OP[type(group.anchor.op)](context, group)
-        else:
-            BY_KIND[group.kind](context, group)
+    places = [
+        (node, View.packed(storage, type_.dtype.machine, type_.dims))
+        for (_, node), (_, type_, storage) in zip(graph.outputs, outputs, strict=True)
+    ]
+    copied = [(node, view) for node, view in places if not bind_result(context, node, view)]
+    lower_block(context)
     for node, view in copied:
         context.copy(context.view(node), view)
-    return Program(name, inputs, outputs, _share_kernels(context.calls))
+    return Program(name, inputs, outputs, _share_kernels(context.steps))
+
+
+def lower_block(context: Context) -> None:
+    """Emits the steps of all groups of the context's graph, and its checks, each as soon as its
+    condition is known."""
+    assign_homes(context)
+    checks = list(context.graph.checks)
+    missing = {node for group in context.groups.groups for node in group.results}
+
+    def emit_checks() -> None:
+        for sentence, node in list(checks):
+            if made_by(node) not in missing:
+                context.emit(Check(context.view(node).arg, sentence))
+                checks.remove((sentence, node))
+
+    emit_checks()
+    for group in context.groups.groups:
+        if group.kind is GroupKind.MOVE:
+            BY_OP[type(group.anchor.op)](context, group)
+        elif group.kind is GroupKind.CONTROL:
+            lower_control(context, group, lower_block)
+        else:
+            BY_KIND[group.kind](context, group)
+        missing.difference_update(group.results)
+        emit_checks()
 
 
 def _refuse_empty(graph: Graph) -> None:
@@ -93,34 +117,17 @@ def _refuse_empty(graph: Graph) -> None:
             )
 
 
-def _bind_outputs(
-    context: Context, graph: Graph, outputs: tuple[tuple[str, TensorType, Storage], ...]
-) -> list[tuple[Node, View]]:
-    """Lets each output be written in place; returns those that must be copied: (node, output
-    view)."""
-    computed = {group.result for group in context.groups.groups}
-    copied = []
-    for (_, node), (_, type_, storage) in zip(graph.outputs, outputs, strict=True):
-        view = View.packed(storage, type_.dtype.machine, type_.dims)
-        while isinstance(node.op, ops.Relabel):
-            node = node.inputs[0]
-        if node in computed and not context.is_bound(node):
-            context.bind(node, view)
-        else:
-            copied.append((node, view))
-    return copied
-
-
-def _share_kernels(calls: list[Call]) -> tuple[Call, ...]:
+def _share_kernels(steps: Sequence[Step]) -> tuple[Step, ...]:
     """Calls whose kernels do the same share one; kernels are numbered in order of first use."""
     known: dict[str, Kernel] = {}
-    shared = []
-    for call in calls:
+
+    def shared(call: Call) -> Call:
         anonymous = replace(call.kernel, name="k")
         key = f"{call.kernel.name} {print_kernel(anonymous)}"
         kernel = known.get(key)
         if kernel is None:
             kernel = replace(call.kernel, name=f"k{len(known):02d}_{call.kernel.name}")
             known[key] = kernel
-        shared.append(replace(call, kernel=kernel))
-    return tuple(shared)
+        return replace(call, kernel=kernel)
+
+    return map_calls(steps, shared)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from aotc.errors import UsageError
 from aotc.graph.ir import Graph
 from aotc.graph.verify import verify_graph
+from aotc.passes.bodies import map_nested, specialize_bodies
 from aotc.passes.canonical_dot import canonical_dot
 from aotc.passes.cleanup import cleanup
 from aotc.passes.explicit_pad import explicit_pad
@@ -41,12 +42,18 @@ class PassReport:
     nodes: int
 
 
+def _bodies(graph: Graph) -> Graph:
+    """Nested graphs take what they need, and go through the whole pipeline themselves."""
+    return map_nested(specialize_bodies(graph), lambda nested: run_passes(nested, verify=False))
+
+
 PIPELINE: tuple[Pass, ...] = (
     Pass("cleanup", cleanup),
     Pass("legalize", legalize),
     Pass("fold", fold),
     Pass("simplify", simplify),
     Pass("fold-again", fold),
+    Pass("bodies", _bodies),
     Pass("canonical-dot", canonical_dot),
     Pass("one-hot", one_hot),
     Pass("fold-scales", fold_scales),
@@ -63,8 +70,8 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("final-cleanup", cleanup),
 )
 """Narrow types end before anything looks at arithmetic. Constants first, so that the algebra sees
-values; scales before padding and layout, so that those see the final convolutions; the repeats tidy
-what the pass before them left."""
+values, and nested graphs the constants that they capture; scales before padding and layout, so that
+those see the final convolutions; the repeats tidy what the pass before them left."""
 
 
 def run_passes(
