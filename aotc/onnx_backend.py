@@ -21,6 +21,11 @@ from aotc.compiled import CompiledModel
 from aotc.driver import compile
 from aotc.errors import UsageError
 from aotc.frontend.ports import pack, unpack
+from aotc.frontend.specialize import EVERYTHING
+
+MOST_TRIPS = 64
+"""A loop that collects something has at most as many iterations where nothing says how many it can
+have; `prepare(model, bounds={"name": N})` says it. One more is an error, not a wrong result."""
 
 
 class PreparedModel(BackendRep):  # type: ignore[misc]
@@ -28,7 +33,8 @@ class PreparedModel(BackendRep):  # type: ignore[misc]
 
     def __init__(self, model: onnx.ModelProto, options: Mapping[str, Any]) -> None:
         self._model = model
-        self._options = dict(options)
+        bounds = {EVERYTHING: MOST_TRIPS, **options.get("bounds", {})}
+        self._options = {**options, "bounds": bounds}
         initialised = {tensor.name for tensor in model.graph.initializer}
         initialised |= {tensor.values.name for tensor in model.graph.sparse_initializer}
         self._infos = [info for info in model.graph.input if info.name not in initialised]

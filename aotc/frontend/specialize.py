@@ -26,6 +26,10 @@ MAX_ITEMS = 1024
 """A sequence has at most as many elements: each is a tensor of its own in the program."""
 
 
+EVERYTHING = "*"
+"""The name by which --max bounds every value that has no bound of its own."""
+
+
 @dataclass(frozen=True)
 class Flags:
     """What the user says of sizes: symbols in ``dims``, whole inputs in ``input_shapes``, the most

@@ -23,9 +23,6 @@ from aotc.graph.types import DType, broadcast_dims
 KNOWN_ELEMS = 1 << 24
 """More values than this are never looked at, or computed as an index, while importing."""
 
-EVERYTHING = "*"
-"""The name by which --max bounds every value that has no bound of its own."""
-
 
 class Subgraph(Protocol):
     """Imports a graph that is an attribute, and gives its outputs (or those named) for

@@ -11,9 +11,10 @@ import onnx
 
 from aotc.errors import ModelError, UnsupportedError
 from aotc.frontend.folding import known_value
-from aotc.frontend.onnx_ops.call import EVERYTHING, Call, Rule
+from aotc.frontend.onnx_ops.call import Call, Rule
 from aotc.frontend.onnx_ops.control import scalar, settled
 from aotc.frontend.onnx_ops.iterate import Plan, iterate
+from aotc.frontend.specialize import EVERYTHING
 from aotc.frontend.values import Ragged, SequenceValue, Value, kind_of
 from aotc.graph import ops
 from aotc.graph.ir import Node
