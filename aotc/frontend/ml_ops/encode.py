@@ -63,7 +63,7 @@ def _equal_text(call: Call, x: Text, texts: tuple[str, ...]) -> Node:
 
 def _places(call: Call, x: Value, keys: Keys) -> Node:
     """Where each element of ``x`` is among ``keys``, the first of equal ones; their number when it
-    is not (i64)."""
+    is not (i64). A key NaN is found from LabelEncoder 4 on."""
     count = len(keys)
     if isinstance(x, Text):
         if not isinstance(keys, tuple):
@@ -78,7 +78,7 @@ def _places(call: Call, x: Value, keys: Keys) -> Node:
             return _in_table(call, x, keys, low, high)
     wide = call.reshape(x, (*x.shape, 1))
     equal = call.compare("eq", wide, call.constant(keys))
-    if keys.dtype.kind == "f" and np.isnan(keys).any():
+    if call.version >= 4 and keys.dtype.kind == "f" and np.isnan(keys).any():
         nan = call.constant(np.isnan(keys))
         equal = call.binary("or", equal, call.binary("and", call.unary("isnan", wide), nan))
     return _first(call, equal)

@@ -51,13 +51,12 @@ def linear_classifier(call: Call) -> tuple[Value, Value]:
         if labels.count < intercepts.size:
             raise ModelError(f"has {labels.count} labels for {intercepts.size} classes")
         return labels.of(first_largest(call, score)), transformed(call, score, name)
-    positive = call.compare("gt", call.reshape(score, (score.shape[0],)), 0.0)
-    label = labels.either(positive, bare=labels.count != 2)
-    if labels.count != 2:
-        return label, probit(call, score) if name == "PROBIT" else score
+    if labels.count != 2 or intercepts.size == 0:
+        raise ModelError(f"has {labels.count} labels for {intercepts.size} rows of coefficients")
     if name == "PROBIT":
         raise call.unsupported("the probit of a single score for two classes")
-    return label, two_scores(call, score, name, probability=True)
+    positive = call.compare("gt", call.reshape(score, (score.shape[0],)), 0.0)
+    return labels.either(positive), two_scores(call, score, name, probability=True)
 
 
 def weighted(call: Call, x: Node, coefficients: tuple[float, ...], targets: int) -> Node:

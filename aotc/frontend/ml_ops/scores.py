@@ -100,10 +100,11 @@ def _softmax_zero(call: Call, x: Node) -> Node:
 def two_scores(call: Call, score: Node, name: str, probability: bool) -> Node:
     """The two columns that a single score [N, 1] of a binary classifier becomes: the probability of
     the second class, or else a margin whose sign decides."""
+    if name == "LOGISTIC":
+        return logistic(call, call.concat([call.unary("neg", score), score], 1))
     if probability:
         return call.concat([call.binary("sub", call.scalar(1.0, score), score), score], 1)
-    pair = call.concat([call.unary("neg", score), score], 1)
-    return logistic(call, pair) if name == "LOGISTIC" else pair
+    return call.concat([call.unary("neg", score), score], 1)
 
 
 def first_largest(call: Call, scores: Node) -> Node:
