@@ -152,10 +152,16 @@ def expand(call: Call) -> Value:
 
 def _within_box(call: Call, x: Node, box: Sequence[int]) -> Node:
     """``x`` without what lies beyond ``box``."""
-    for axis, (size, most) in enumerate(zip(x.shape, box, strict=True)):
-        if size > most:
-            x = call.slice_axis(x, axis, 0, most)
+    for axis, most in enumerate(box):
+        x = prefix(call, x, axis, min(most, x.shape[axis]))
     return x
+
+
+def prefix(call: Call, x: Node, axis: int, count: int) -> Node:
+    """The first ``count`` elements of an axis; ModelError when it has fewer."""
+    if count > x.shape[axis]:
+        raise ModelError(f"its result is declared with {count} elements of {x.shape[axis]}")
+    return call.slice_axis(x, axis, 0, count)
 
 
 def _stretched(call: Call, size: Size, wanted: Size) -> Size:

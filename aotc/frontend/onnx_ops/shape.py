@@ -116,33 +116,11 @@ def one_hot(call: Call) -> Node:
     return call.select(hit, on, off)
 
 
-def non_zero(call: Call) -> Node:
-    """The places of the non-zero elements of a constant."""
-    found = np.nonzero(np.atleast_1d(call.known(0, "data")))
-    rank = call[0].type.rank
-    return call.constant(np.asarray(found[:rank] or np.zeros((0, len(found[0]))), dtype=np.int64))
-
-
-def compress(call: Call) -> Node:
-    """The slices along ``axis`` (or the flattened elements) where a constant condition holds."""
-    x = call[0]
-    if "axis" in call.attrs:
-        axis = call.axis(call.attrs.integer("axis"), x.type.rank)
-    else:
-        x, axis = call.reshape(x, (x.type.elems,)), 0
-    chosen = np.flatnonzero(call.known(1, "condition"))
-    if chosen.size and chosen[-1] >= x.shape[axis]:
-        raise ModelError(f"the condition is longer than axis {axis} of {x.type}")
-    return call.apply(ops.Gather(axis), x, call.constant(chosen.astype(np.int64)))
-
-
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
-        "Compress": compress,
         "Constant": constant,
         "ConstantOfShape": either(constant_of_shape, runtime_shapes.constant_of_shape, 0),
         "EyeLike": eye_like,
-        "NonZero": non_zero,
         "OneHot": one_hot,
         "Range": either(range_, runtime_shapes.range_, 0, 1, 2),
         "Shape": shape,

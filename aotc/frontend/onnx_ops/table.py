@@ -8,6 +8,7 @@ from types import MappingProxyType
 from aotc.frontend.ml_ops.table import ML_RULES
 from aotc.frontend.onnx_ops import (
     activation,
+    choosing,
     control,
     conv,
     convert,
@@ -31,14 +32,17 @@ from aotc.frontend.onnx_ops import (
     sampling,
     sequence,
     shape,
+    string_moves,
+    strings,
     training,
     windows,
 )
 from aotc.frontend.onnx_ops.call import Rule
 
 RULES: Mapping[str, Rule] = MappingProxyType(
-    {
+    string_moves.with_strings({
         **activation.RULES,
+        **choosing.RULES,
         **control.RULES,
         **conv.RULES,
         **convert.RULES,
@@ -62,9 +66,10 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         **sampling.RULES,
         **sequence.RULES,
         **shape.RULES,
+        **strings.RULES,
         **training.RULES,
         **windows.RULES,
-    }
+    })
 )
 
 DOMAINS: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
