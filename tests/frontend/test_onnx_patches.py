@@ -26,6 +26,13 @@ CASES = [
     case("MaxPool", 12, TIES, kernel_shape=[2, 3], outputs=2, dilations=[2, 2], pads=[1, 1, 1, 1]),
     case("MaxPool", 12, f32(1, 2, 9), kernel_shape=[3], outputs=2, auto_pad="SAME_UPPER"),
     case("MaxPool", 12, f32(1, 2, 4, 5, 4), kernel_shape=[2, 3, 2], outputs=2),
+    *(
+        case(
+            "MaxPool", 12, x, kernel_shape=[40, 2], pads=[9, 0, 9, 1], outputs=2, strides=[3, 1],
+            dilations=[2, 1],
+        )  # fmt: skip
+        for x in (np.round(f32(1, 2, 80, 3)), np.full((1, 1, 70, 2), -np.inf, np.float32))
+    ),
     case("MaxPool", 12, np.arange(9, dtype=np.int8)[None, None], kernel_shape=[2], outputs=2),
     case(
         "MaxUnpool", 11, f32(1, 1, 2, 2), np.array([[[[5, 7], [13, 15]]]]), kernel_shape=[2, 2],

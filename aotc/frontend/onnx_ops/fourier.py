@@ -29,7 +29,7 @@ DIRECT = 1 << 18
 LONGEST_DIRECT = 512
 """A longer complex transform of prime length goes through Bluestein's convolution."""
 
-LONGEST = 1 << 22
+LONGEST = 1 << 20
 """More elements than this along one axis are refused: the constants would be too large."""
 
 

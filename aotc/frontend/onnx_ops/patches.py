@@ -19,6 +19,12 @@ from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
 
+MOST_TAPS = 32
+"""A longer window is gathered instead of compared tap by tap."""
+
+MOST_SHAPES = 16
+"""More shapes of blocks than this are not chosen between at run time."""
+
 
 def largest_with_place(call: Call, x: Node, window: Window, by_column: bool) -> tuple[Node, Node]:
     """The largest element of each window over [N, C, *spatial] and its place (int64) in ``x``
@@ -39,6 +45,8 @@ def _largest_along(
     lowest = -np.inf if x.type.dtype.is_float else int(np.iinfo(x.type.dtype.numpy).min)
     low, high = [0] * x.type.rank, [0] * x.type.rank
     low[2 + axis], high[2 + axis] = window.low[axis], window.high[axis]
+    if window.size[axis] > MOST_TAPS:
+        return _largest_by_index(call, call.pad(x, low, high, lowest), place, window, axis)
     sources = call.pad(x, low, high, lowest), call.pad(place, low, high)
     first = np.arange(window.extent[axis]) * window.strides[axis] - window.low[axis]
     column = (window.extent[axis], *(1,) * (x.type.rank - axis - 3))
@@ -65,6 +73,26 @@ def _largest_along(
         seen |= inside
     assert best is not None
     return best[0], best[1]
+
+
+def _largest_by_index(
+    call: Call, padded: Node, place: Node, window: Window, axis: int
+) -> tuple[Node, Node]:
+    """`_largest_along` for long windows, whose elements are gathered side by side."""
+    extent, taps, gap = window.extent[axis], window.size[axis], window.dilation[axis]
+    call.expect_indexable(extent * taps)
+    start = np.arange(extent) * window.strides[axis]
+    index = call.constant(start[:, None] + np.arange(taps) * gap)
+    side = call.apply(ops.Gather(2 + axis), padded, index)
+    tap = call.apply(ops.ArgReduce("max", 3 + axis, last=False), side)
+    column = (extent, *(1,) * (padded.type.rank - axis - 3))
+    first = (start - window.low[axis]).reshape(column)
+    found = call.binary("add", call.binary("mul", tap, gap), call.constant(first))
+    # padding wins only where all is the lowest number; then the first element counts
+    inside = first + -(np.minimum(first, 0) // gap) * gap
+    found = call.binary("max", found, call.constant(inside))
+    best = call.reduce("max", side, [3 + axis], keep=False)
+    return best, call.apply(ops.GatherElements(2 + axis), place, found)
 
 
 def _flat_place(call: Call, x: Node, by_column: bool) -> Node:
@@ -124,6 +152,8 @@ def col2im(call: Call) -> Node:
     found: Node | None = None
     result: Node | None = None
     choices = _block_shapes(call, x, image, declared[1])
+    if len(choices) > MOST_SHAPES:
+        call.known_ints(2, "block shape")
     for choice in choices:
         same = call.compare("eq", block, call.constant(np.asarray(choice, np.int64)))
         hit = call.reduce("and", same, (0,), keep=False)
@@ -143,13 +173,13 @@ def _block_shapes(
     """The shapes of blocks that fit the columns."""
     taps, rest = divmod(x.shape[1], max(channels, 1))
     shapes: list[tuple[int, ...]] = [()] if not rest else []
-    for _ in image:
-        shapes = [
-            (*shape, size)
-            for shape in shapes
-            for size in range(1, taps + 1)
-            if taps % (math.prod(shape) * size) == 0
-        ]
+    low, high = declared_pads(call, len(image))
+    for size, before, after in zip(image, low, high, strict=True):
+        most = min(taps, size + before + after)
+        sizes = [n for n in range(1, most + 1) if taps % n == 0]
+        longer = [(*shape, n) for shape in shapes for n in sizes]
+        shapes = [shape for shape in longer if taps % math.prod(shape) == 0]
+        call.expect_indexable(len(shapes) * taps)
     fitting = [shape for shape in shapes if math.prod(shape) == taps]
     return [shape for shape in fitting if _fits(call, x, image, shape)]
 

@@ -142,6 +142,8 @@ def multinomial(call: Call) -> Node:
     sums = call.apply(ops.CumSum(1, exclusive=False, reverse=False), weight)
     total = call.slice_axis(sums, 1, x.shape[1] - 1, 1)
     drawn = call.binary("mul", uniform(call, (x.shape[0], count), wide.type.dtype), total)
+    if x.shape[1] == 1:
+        return call.broadcast(call.constant(np.zeros((), dtype.numpy)), drawn.shape)
     # the class is the number of sums that the drawn number has reached; the last needs no test
     sums = call.slice_axis(sums, 1, 0, x.shape[1] - 1)
     sums = call.reshape(sums, (x.shape[0], 1, x.shape[1] - 1))

@@ -182,8 +182,9 @@ def _delayed(call: Call, x: Node, axis: int, count: int, reverse: bool) -> Node:
     """``count`` ones, then the elements of ``axis`` but the last ``count``; mirrored when
     ``reverse``."""
     size = x.shape[axis]
-    count = min(count, size)
-    kept = call.slice_axis(x, axis, count % max(size, 1) if reverse else 0, size - count)
+    if count >= size:
+        return call.broadcast(call.scalar(1, x), x.shape)
+    kept = call.slice_axis(x, axis, count if reverse else 0, size - count)
     added = [count if at == axis else 0 for at in range(x.type.rank)]
     none = [0] * x.type.rank
     return call.pad(kept, none, added, 1.0) if reverse else call.pad(kept, added, none, 1.0)
