@@ -7,6 +7,7 @@ sequence becomes its elements, text becomes bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -52,6 +53,11 @@ class Text:
     def shape(self) -> tuple[int, ...]:
         """The shape of the tensor of strings."""
         return self.node.shape[:-1]
+
+    @property
+    def elems(self) -> int:
+        """The number of strings, in all of the box."""
+        return math.prod(self.shape)
 
     @property
     def width(self) -> int:
