@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aotc.artifact.bundle import Bundle, save_bundle
+from aotc.artifact.bundle import Bundle, save_bundle, save_module
 from aotc.artifact.weights import weights_file_chunks
 from aotc.codegen.entry import WEIGHTS_HEADER_BYTES
 from aotc.codegen.signature import (
@@ -84,6 +84,11 @@ class CompiledModel:
         """Writes NAME.o, NAME.h, NAME.json (and NAME.weights) and returns their paths; the default
         NAME is the model's. UsageError when the folder cannot be written to."""
         return save_bundle(self.bundle, directory, name)
+
+    def save_module(self, directory: str | Path) -> list[Path]:
+        """Writes NAME.wasm, NAME.mjs and NAME.d.ts, for browsers and Node; UsageError unless the
+        target is wasm32."""
+        return save_module(self.bundle, directory)
 
     def as_text(self, stage: str) -> str:
         """One stage of the compilation as text: graph, loops, llvm or asm; else UsageError."""

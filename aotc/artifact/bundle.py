@@ -11,6 +11,8 @@ from typing import Any
 
 from aotc.artifact.header import HeaderFacts, write_header
 from aotc.artifact.manifest import Provenance, build_manifest, write_manifest
+from aotc.artifact.wasm_loader import javascript, place_tensors, typescript
+from aotc.artifact.wasm_module import link_module
 from aotc.artifact.weights import ObjectImage, embed_constants, weights_file_chunks
 from aotc.codegen.entry import WEIGHTS_HEADER_BYTES
 from aotc.codegen.signature import Signature, describe_signature
@@ -75,7 +77,35 @@ def save_bundle(bundle: Bundle, directory: str | Path, stem: str | None = None) 
     }
     if bundle.weights is not None:
         contents[".weights"] = weights_file_chunks(bundle.weights)
-    paths = {folder / f"{stem}{suffix}": chunks for suffix, chunks in contents.items()}
+    return _save({folder / f"{stem}{suffix}": chunks for suffix, chunks in contents.items()})
+
+
+def save_module(bundle: Bundle, directory: str | Path) -> list[Path]:
+    """Writes NAME.wasm, NAME.mjs and NAME.d.ts: the model for browsers and Node, without a linker.
+
+    UsageError when the model is not for wasm32, has its weights in a file, or cannot be written.
+    """
+    signature, data = bundle.signature, bundle.image.to_bytes()
+    if not data.startswith(b"\0asm") or bundle.weights is not None:
+        raise UsageError(
+            "a module is made of a wasm32 object with its weights inside",
+            remedy="use --target wasm32 without --weights file",
+        )
+    needed = place_tensors(signature, bundle.manifest["memory"]["arena_bytes"], 0).end
+    module = link_module(data, needed)
+    places = place_tensors(signature, bundle.manifest["memory"]["arena_bytes"], module.free)
+    folder = Path(directory)
+    return _save(
+        {
+            folder / f"{signature.name}.wasm": [module.data],
+            folder / f"{signature.name}.mjs": [javascript(signature, places).encode()],
+            folder / f"{signature.name}.d.ts": [typescript(signature).encode()],
+        }
+    )
+
+
+def _save(paths: dict[Path, Iterable[bytes | memoryview]]) -> list[Path]:
+    folder = next(iter(paths)).parent
     with _explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for path in paths:

@@ -37,6 +37,9 @@ HELP = "compile a model to an object file and a C header"
 #: What --emit takes, and the end of the file that it writes.
 EMITTED = {"graph": ".graph.txt", "loops": ".loops.txt", "llvm": ".ll", "asm": ".s"}
 
+#: --emit also takes this, for wasm32: a module that needs no linker, and its JavaScript.
+MODULE = "module"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``aotc compile``."""
@@ -52,7 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="STAGE",
-        help=f"also write a stage as text: {', '.join(EMITTED)}; repeat, or separate with commas",
+        help=f"also write a stage as text: {', '.join(EMITTED)}; or {MODULE}: for wasm32, a .wasm "
+        "with its JavaScript; repeat, or separate with commas",
     )
     parser.add_argument(
         "--tune",
@@ -111,8 +115,14 @@ def run(args: argparse.Namespace) -> int:
         _show(dumps, args.output)
         return 0
     folder = args.output or Path(".")
-    texts = [(f"{model.signature.name}{EMITTED[stage]}", model.as_text(stage)) for stage in emitted]
+    texts = [
+        (f"{model.signature.name}{EMITTED[stage]}", model.as_text(stage))
+        for stage in emitted
+        if stage in EMITTED
+    ]
     paths = model.save(folder)
+    if MODULE in emitted:
+        paths += model.save_module(folder)
     paths += _write_texts(texts, folder)
     _report(model, paths, builds[0].stopwatch.total_seconds)
     if args.explain:
@@ -176,9 +186,10 @@ def _explain(model: CompiledModel) -> None:
 def _read_emit(flags: Sequence[str]) -> list[str]:
     stages = list(dict.fromkeys(stage for flag in flags for stage in flag.split(",") if stage))
     for stage in stages:
-        if stage not in EMITTED:
+        if stage not in (*EMITTED, MODULE):
             raise UsageError(
-                f"there is no stage called '{stage}'", remedy=f"use --emit {','.join(EMITTED)}"
+                f"there is no stage called '{stage}'",
+                remedy=f"use --emit {','.join((*EMITTED, MODULE))}",
             )
     return stages
 
