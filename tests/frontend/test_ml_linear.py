@@ -91,9 +91,8 @@ def test_svm_regressor(tmp_path, kernel, one_class, degree):
 def test_svm_regressor_without_vectors(tmp_path):
     rng = np.random.default_rng(0)
     attrs = {"coefficients": numbers(rng, 4), "rho": [0.5], "n_supports": 0}
-    compare_ml(
-        tmp_path, "SVMRegressor", 1, [rows(9, 4)], kernel_type="LINEAR", kernel_params=[0.0] * 3, **attrs
-    )
+    attrs |= {"kernel_type": "LINEAR", "kernel_params": [0.0] * 3}
+    compare_ml(tmp_path, "SVMRegressor", 1, [rows(9, 4)], **attrs)
 
 
 @SOME
