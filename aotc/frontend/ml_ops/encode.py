@@ -142,14 +142,24 @@ def _listed(call: Call, what: str) -> Keys:
     floats = optional_reals(call, f"{what}_floats")
     if floats:
         return np.array(floats, np.float32)
+    if call.attrs.holds_text(f"{what}_tensor"):
+        return _texts(call, f"{what}_tensor")
     if f"{what}_tensor" in call.attrs:
         return call.attrs.tensor(f"{what}_tensor").reshape(-1)
     raise ModelError(f"has no {what}")
 
 
+def _texts(call: Call, name: str) -> tuple[str, ...]:
+    """The strings in the tensor that is attribute ``name``."""
+    stored = call.attrs.text_tensor(name).reshape(-1)
+    return tuple(text.decode(errors="replace") for text in stored)
+
+
 def _with_default(call: Call, values: Keys) -> Keys:
     """``values`` and the default behind them."""
     if isinstance(values, tuple):
+        if call.attrs.holds_text("default_tensor"):
+            return (*values, *_texts(call, "default_tensor")[:1])
         return (*values, call.attrs.string("default_string", "_Unused"))
     default: float = -1
     if "default_tensor" in call.attrs and "values_tensor" in call.attrs:
