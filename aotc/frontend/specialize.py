@@ -6,7 +6,7 @@ Shapes are bound before anything is imported, so no later stage meets a symbolic
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import onnx
@@ -166,11 +166,11 @@ def _sequence_port(
         )
     items = []
     for place, shape in enumerate(shapes):
-        item = onnx.ValueInfoProto(name=f"{name}_{place}", type=kind)
+        item = onnx.ValueInfoProto(name=name, type=kind)
         if shape is not None and not item.type.tensor_type.shape.dim:
             # models declare elements of any shape as scalars
             item.type.tensor_type.ClearField("shape")
-        items.append(_tensor_port(item, shape, bound, bounds))
+        items.append(replace(_tensor_port(item, shape, bound, bounds), name=f"{name}_{place}"))
     return SequencePort(name, tuple(items), f"{name}_length" if given is None else None)
 
 

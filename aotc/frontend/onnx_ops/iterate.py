@@ -172,7 +172,8 @@ def _repeated(plan: Plan) -> tuple[list[Value], list[Value]]:
         raise unbounded(call, "the number of its iterations is known at run time only")
     layouts = [layout_of(value) for value in plan.carried]
     for round_ in range(ROUNDS):
-        body, own, going, after, rows = _in_body(plan, layouts)
+        importing = _again if round_ else _in_body
+        body, own, going, after, rows = importing(plan, layouts)
         joint = [join(a, layout_of(b)) for a, b in zip(layouts, after, strict=True)]
         if round_ > 2:
             joint = [_clipped(a, b) for a, b in zip(joint, layouts, strict=True)]
@@ -188,6 +189,22 @@ def _repeated(plan: Plan) -> tuple[list[Value], list[Value]]:
             remedy="make its shape the same in all iterations",
         )
     return _finish(plan, layouts, body, own, going, after, rows)
+
+
+def _again(
+    plan: Plan, layouts: Sequence[Layout]
+) -> tuple[Body, list[Node], Node, list[Value], list[Value]]:
+    """`_in_body` with carried values in a larger form than they have at first."""
+    call = plan.call
+    try:
+        with call.trial():
+            return _in_body(plan, layouts)
+    except UnsupportedError as error:
+        raise UnsupportedError(
+            f"the form of a value that it carries changes between iterations, and inside: "
+            f"{error.message}",
+            remedy=f"give the most iterations, if they are few: --max {call.origin}=N",
+        ) from None
 
 
 def _finish(
