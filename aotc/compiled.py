@@ -254,11 +254,14 @@ def _arrange(params: tuple[Param, ...], arrays: tuple[Any, ...], named: Mapping[
 
 def fit_input(param: Param, value: Any) -> np.ndarray:
     """``value`` as a dense, aligned array; UsageError unless it has the model's type and shape."""
-    array = np.asarray(value)
-    if array.dtype != param.type.dtype.numpy:
+    array, dtype = np.asarray(value), param.type.dtype
+    if dtype.is_narrow and array.dtype == np.dtype(f"V{dtype.size_bytes}"):
+        array = array.view(dtype.numpy)  # as numpy.load gives it, which knows only its own types
+    if array.dtype != dtype.numpy:
+        name = f"ml_dtypes.{dtype.value}" if dtype.is_narrow else f"'{dtype.value}'"
         raise UsageError(
             f"input '{param.name}' has element type {array.dtype}, the model takes {param.type}",
-            remedy=f"convert it with .astype('{param.type.dtype.value}')",
+            remedy=f"convert it with .astype({name})",
         )
     if array.shape != param.type.dims:
         raise UsageError(

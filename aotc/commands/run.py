@@ -12,6 +12,7 @@ from aotc.commands.console import StageProgress, print_table, progress_line
 from aotc.commands.files import write_file
 from aotc.driver import run_stages
 from aotc.errors import UsageError
+from aotc.graph.types import DType
 
 NAME = "run"
 HELP = "run a model on numpy files"
@@ -61,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
 def _statistics(array: np.ndarray) -> tuple[str, str, str]:
     if not array.size:
         return "", "", ""
+    if DType.of(array).is_narrow:
+        array = array.astype(np.float32)
     return f"{array.min():.6g}", f"{array.max():.6g}", f"{array.mean(dtype=np.float64):.6g}"
 
 

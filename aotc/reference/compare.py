@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aotc.graph.types import DType
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -35,7 +37,7 @@ def compare_outputs(
     for name, reference in expected.items():
         array = found.get(name)
         type_ = f"{reference.dtype}{list(reference.shape)}"
-        exact = reference.dtype.kind != "f"
+        exact = not DType.of(reference).is_float
         if array is None or array.shape != reference.shape or array.dtype != reference.dtype:
             error = float("inf")
         elif exact:
@@ -49,6 +51,8 @@ def compare_outputs(
 def _float_error(array: np.ndarray, reference: np.ndarray) -> float:
     """Largest difference over the reference's largest magnitude; NaN and infinities must stand in
     the same places, and then do not count."""
+    if DType.of(reference).is_narrow:
+        array, reference = array.astype(np.float32), reference.astype(np.float32)
     finite = np.isfinite(reference)
     if not np.array_equal(array[~finite], reference[~finite], equal_nan=True):
         return float("inf")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 
+import ml_dtypes
 import numpy as np
 
 from aotc.codegen.signature import Param
@@ -49,10 +50,12 @@ def _draw(name: str, type_: TensorType, seed: int, id_limit: int) -> np.ndarray:
     dtype, shape = type_.dtype, type_.dims
     if dtype.is_float:
         drawn = random.standard_normal(shape)
-        smallest = float(np.finfo(dtype.numpy).tiny)
+        if dtype is DType.F8E8M0:  # it has no sign
+            drawn = np.abs(drawn)
+        smallest = float(ml_dtypes.finfo(dtype.numpy).tiny)
         return np.where(np.abs(drawn) < smallest, 1.0, drawn).astype(dtype.numpy)
     is_flag = dtype is DType.BOOL or "mask" in name.lower()
-    values = random.integers(0, 2 if is_flag else id_limit, shape)
+    values = random.integers(0, 2 if is_flag else min(id_limit, dtype.int_range[1] + 1), shape)
     if is_flag and values.size:
         values.reshape(-1)[0] = 1
     return values.astype(dtype.numpy)
