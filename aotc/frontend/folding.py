@@ -23,6 +23,9 @@ _NEVER = (ops.Broadcast, ops.Iota, ops.Conv, ops.Dot, ops.ReduceWindow, ops.Bran
 """Left alone: the first two are better unevaluated, the others may need far more room; a loop may
 never end."""
 
+SHORT = 64
+"""No shape has more axes than this."""
+
 FLOAT_ELEMS = 256
 """Floats up to this many: scales and sizes, not weights, which the folding pass looks after."""
 
@@ -81,6 +84,9 @@ class FoldingBuilder(Builder):
         refuses."""
         if isinstance(op, _NEVER):
             return super().apply(op, *operands, origin=origin)
+        picked = self._picked(op, operands)
+        if picked is not None:
+            return picked
         if not all(isinstance(x.op, ops.Constant | ops.Broadcast | ops.Iota) for x in operands):
             return super().apply(op, *operands, origin=origin)
         try:
@@ -98,3 +104,52 @@ class FoldingBuilder(Builder):
         if len(known) < len(operands):
             return super().apply(op, *operands, origin=origin)
         return self.constant(np.asarray(op.evaluate(*known), dtype=type_.dtype.numpy))
+
+    def _picked(self, op: Op, operands: tuple[Node, ...]) -> Node | None:
+        """What ``op`` picks of a shape whose sizes are not all known: each size stays the scalar it
+        was. None for anything else."""
+        if isinstance(op, ops.Reshape):
+            inner = operands[0]
+            same = isinstance(inner.op, ops.Reshape) and inner.inputs[0].shape == op.shape
+            return inner.inputs[0] if same else None
+        if not operands or not isinstance(operands[0].op, ops.Concat):
+            return None
+        if not isinstance(op, ops.Slice | ops.Gather):
+            return None
+        parts = self._elements(operands[0])
+        if parts is None:
+            return None
+        place = np.arange(len(parts))
+        if isinstance(op, ops.Slice):
+            (start,), (count,), (step,) = op.starts, op.counts, op.steps
+            if not all(0 <= at < len(parts) for at in (start, start + max(count - 1, 0) * step)):
+                return None
+            chosen = place[start] + step * np.arange(count)
+        else:
+            index = known_value(operands[1])
+            if index is None or index.ndim > 1:
+                return None
+            if not ((index >= -len(parts)) & (index < len(parts))).all():
+                return None
+            chosen = place[index.reshape(-1)]
+            if index.ndim == 0:
+                return self.reshape(parts[int(chosen[0])], ())
+        return self.concat([parts[at] for at in chosen.tolist()], 0) if chosen.size else None
+
+    def _elements(self, node: Node) -> list[Node] | None:
+        """The elements of a short vector of integers as vectors of one element each."""
+        if node.type.rank != 1 or not node.type.dtype.is_int or node.shape[0] > SHORT:
+            return None
+        if node.shape == (1,):
+            return [node]
+        if node.data is not None:
+            return [self.constant(node.data[at : at + 1]) for at in range(node.shape[0])]
+        if not isinstance(node.op, ops.Concat):
+            return None
+        found: list[Node] = []
+        for part in node.inputs:
+            elements = self._elements(part)
+            if elements is None:
+                return None
+            found += elements
+        return found
