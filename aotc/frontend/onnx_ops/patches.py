@@ -42,6 +42,7 @@ def _largest_along(
     call: Call, x: Node, place: Node, window: Window, axis: int
 ) -> tuple[Node, Node]:
     """`largest_with_place` along one spatial axis."""
+    call.expect_indexable(window.extent[axis])
     lowest = -np.inf if x.type.dtype.is_float else int(np.iinfo(x.type.dtype.numpy).min)
     low, high = [0] * x.type.rank, [0] * x.type.rank
     low[2 + axis], high[2 + axis] = window.low[axis], window.high[axis]

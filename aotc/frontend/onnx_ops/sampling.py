@@ -34,7 +34,7 @@ MODES: Mapping[str, str] = MappingProxyType(
 """Attribute ``mode`` of GridSample: the names of opset 16 and those since 20."""
 
 MOST_TAPS = 256
-"""More neighbours than this for one sample (cubic over five axes) are refused."""
+"""More neighbours than this for one sample (cubic over five axes, linear over nine) are refused."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,8 @@ class Images:
 
     def interpolate(self, call: Call, places: Sequence[Node], mode: str) -> Node:
         """The samples [N, Q, C] at ``places``, one [N, Q] of floats for each axis."""
+        if (4 if mode == "cubic" else 2) ** len(places) > MOST_TAPS:
+            raise call.unsupported(f"{mode} interpolation over {len(places)} axes")
         taps = [_taps(call, place, mode) for place in places]
         total: Node | None = None
         for choice in itertools.product(*taps):
@@ -188,8 +190,6 @@ def grid_sample(call: Call) -> Node:
         raise ModelError(f"the grid {grid.type} does not address the images {x.type}")
     if grid.shape[0] != x.shape[0]:
         raise ModelError(f"{x.shape[0]} images, but grids for {grid.shape[0]}")
-    if mode == "cubic" and 4**rank > MOST_TAPS:
-        raise call.unsupported(f"cubic interpolation over {rank} axes")
     dtype = x.type.dtype
     wide = DType.F32 if dtype is DType.F16 or not dtype.is_float else dtype
     images = Images.of(call, x if mode == "nearest" else call.cast(x, wide), padding, align)
