@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from aotc.errors import UnsupportedError
 from aotc.fuse.groups import Group, GroupKind, Groups
 from aotc.graph import ops
-from aotc.graph.ir import Graph, Op, Parameter
+from aotc.graph.ir import Op, Parameter
 from aotc.loop.ir import Kernel
 from aotc.loop.program import Call, Check, Program, Role, Step, Storage, map_calls
 from aotc.loop.text import print_kernel
@@ -52,12 +51,10 @@ def lower(
     groups: Groups, target: Target, name: str, choose: ChooseContract | None = None
 ) -> Program:
     """The kernels of ``groups`` for ``target``, as a program called ``name``; ``choose`` gives the
-    recipes of contractions instead of the cost model.
-
-    UnsupportedError names a tensor without elements.
+    recipes of contractions instead of the cost model. Outputs without elements are left alone;
+    nothing else may be without (passes/empty.py).
     """
     graph = groups.graph
-    _refuse_empty(graph)
     context = Context(groups, target, choose or choose_contract)
     inputs = tuple(
         (node.op.name, node.type, Storage(node.op.name, Role.INPUT, node.type.size_bytes))
@@ -73,6 +70,7 @@ def lower(
     places = [
         (node, View.packed(storage, type_.dtype.machine, type_.dims))
         for (_, node), (_, type_, storage) in zip(graph.outputs, outputs, strict=True)
+        if storage.size_bytes
     ]
     copied = [(node, view) for node, view in places if not bind_result(context, node, view)]
     lower_block(context)
@@ -104,17 +102,6 @@ def lower_block(context: Context) -> None:
             BY_KIND[group.kind](context, group)
         missing.difference_update(group.results)
         emit_checks()
-
-
-def _refuse_empty(graph: Graph) -> None:
-    outputs = {node for _, node in graph.outputs}
-    for node, readers in graph.users().items():
-        if 0 in node.shape and (readers or node in outputs):
-            raise UnsupportedError(
-                f"{node.type} has no elements",
-                where=f"node '{node.origin}' ({node.op.mnemonic})",
-                remedy="give the model larger dimensions, or remove the empty tensor from it",
-            )
 
 
 def _share_kernels(steps: Sequence[Step]) -> tuple[Step, ...]:

@@ -14,7 +14,7 @@ import numpy as np
 from aotc.graph import ops
 from aotc.graph.build import Builder
 from aotc.graph.ir import Graph, Node, Parameter
-from aotc.graph.types import DType, TupleType
+from aotc.graph.types import DType, TensorType, TupleType
 from aotc.passes.rewrite import reemit
 
 _MOVABLE = (ops.Broadcast, ops.Reshape, ops.Transpose, ops.Slice)
@@ -100,13 +100,16 @@ def _repeat(
     trips, start, *values = operands
     body, carried = op.body, op.carried
     known = None if trips.data is None else max(0, min(int(trips.data), op.limit))
+    known = known if op.limit else 0
     if known == 0 or (start.data is not None and not start.data):
         return _never(builder, node, values)
     if known == 1 and start.data is not None and (op.limit == 1 or not op.stacked):
         return _once(builder, op, values)
     # Carried values: those that stay as they are, then those that something needs.
     ends = [end for _, end in body.outputs]
-    fixed = {k for k in range(carried) if ends[1 + k] is body.inputs[1 + k]}
+    fixed = {
+        k for k in range(carried) if ends[1 + k] is body.inputs[1 + k] or 0 in values[k].shape
+    }
     live = {0, *(1 + k for k in range(carried) if 1 + k in wanted and k not in fixed)}
     live |= {index for index in wanted if index > carried}
     while True:
@@ -118,7 +121,8 @@ def _repeat(
     found = {1 + k: values[k] for k in fixed}
     moving = [i for i in sorted(live) if 1 <= i <= carried]
     stacks = [i for i in sorted(live) if i > carried]
-    scanned = [i for i in range(carried + 1, carried + op.scanned + 1) if i in needed]
+    slices = range(carried + 1, carried + op.scanned + 1)
+    scanned = [i for i in slices if i in needed and 0 not in values[i - 1].shape]
     # Inputs of the body: the iteration stays, the moving and the scanned stay parameters, and the
     # rest is captured; entry 0 has no operand outside.
     outside: list[Node | None] = [None, *values]
@@ -228,7 +232,9 @@ class _Wiring:
             assert isinstance(node.op, Parameter)
             new[node] = builder.parameter(node.op.name, node.type)
         for i, constant in self.sunk.items():
-            new[graph.inputs[i]] = _move(builder, constant)
+            node = graph.inputs[i]
+            nothing = 0 in node.shape
+            new[node] = _nothing(builder, node.type) if nothing else _move(builder, constant)
         for i, other in self.merged.items():
             new[graph.inputs[i]] = new[graph.inputs[other]]
         kept = tuple(graph.outputs[index] for index in outputs)
@@ -237,10 +243,16 @@ class _Wiring:
 
 
 def _is_movable(node: Node) -> bool:
-    """Whether ``node`` is a constant, or moves the elements of one."""
+    """Whether ``node`` is a constant, or moves the elements of one, or has none."""
+    if 0 in node.shape:
+        return True
     while isinstance(node.op, _MOVABLE):
         (node,) = node.inputs
     return node.data is not None or isinstance(node.op, ops.Iota)
+
+
+def _nothing(builder: Builder, type_: TensorType) -> Node:
+    return builder.constant(np.zeros(type_.dims, type_.dtype.numpy))
 
 
 def _move(builder: Builder, node: Node) -> Node:

@@ -12,6 +12,7 @@ from aotc.graph.verify import verify_graph
 from aotc.passes.bodies import map_nested, specialize_bodies
 from aotc.passes.canonical_dot import canonical_dot
 from aotc.passes.cleanup import cleanup
+from aotc.passes.empty import drop_empty
 from aotc.passes.explicit_pad import explicit_pad
 from aotc.passes.fold import fold
 from aotc.passes.fold_scales import fold_scales
@@ -50,6 +51,7 @@ def _bodies(graph: Graph) -> Graph:
 PIPELINE: tuple[Pass, ...] = (
     Pass("cleanup", cleanup),
     Pass("legalize", legalize),
+    Pass("empty", drop_empty),
     Pass("fold", fold),
     Pass("simplify", simplify),
     Pass("fold-again", fold),
@@ -69,9 +71,10 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("reciprocal", reciprocal),
     Pass("final-cleanup", cleanup),
 )
-"""Narrow types end before anything looks at arithmetic. Constants first, so that the algebra sees
-values, and nested graphs the constants that they capture; scales before padding and layout, so that
-those see the final convolutions; the repeats tidy what the pass before them left."""
+"""Narrow types and empty tensors end before anything looks at arithmetic. Constants first, so that
+the algebra sees values, and nested graphs the constants that they capture; scales before padding
+and layout, so that those see the final convolutions; the repeats tidy what the pass before them
+left."""
 
 
 def run_passes(
