@@ -14,6 +14,7 @@ import onnx
 from aotc.errors import AotcError, ModelError, UnsupportedError
 from aotc.frontend.attributes import Attributes
 from aotc.frontend.bodies import Body
+from aotc.frontend.contrib_ops.table import DEFINITIONS, Definition
 from aotc.frontend.expected import expected_shapes
 from aotc.frontend.folding import FoldingBuilder
 from aotc.frontend.functions import schema_function
@@ -261,6 +262,9 @@ class Importer:
             declared=tuple(scope.declared.get(name) for name in node.output),
             bounds=self._bounds,
         )
+        if isinstance(schema, Definition):
+            result = rule(call)
+            return result if isinstance(result, Sequence) else [result]
         return run_rule(rule, call, schema)
 
     def _operands(self, node: onnx.NodeProto, scope: Scope) -> list[Value | None]:
@@ -421,11 +425,15 @@ def checked_schema(
             f"opset {opset} is not supported, {OLDEST_OPSET} to {newest} are",
             remedy="convert the model with onnx.version_converter",
         )
+    schema: onnx.defs.OpSchema | Definition
     try:
         schema = onnx.defs.get_schema(node.op_type, opset, domain)
     except onnx.defs.SchemaError:
+        schema = DEFINITIONS.get((domain, node.op_type))
+    if schema is None:
         known = onnx.defs.has(node.op_type, domain)
         reason = f"does not exist in opset {opset}" if known else "is not an ONNX operator"
+        reason = "is not supported" if domain == "com.microsoft" else reason
         shown = f"{domain}.{node.op_type}" if domain else node.op_type
         raise UnsupportedError(
             f"operator {shown} {reason}", remedy="check the model's opset; export it again"

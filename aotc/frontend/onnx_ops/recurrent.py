@@ -7,7 +7,7 @@ Directions, layouts, initial states and lengths as on the operator pages of ONNX
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -45,10 +45,11 @@ class Kind:
     states: int
 
 
-def recurrent(kind: Kind) -> Rule:
-    """The rule of one recurrent operator."""
+def recurrent(kind: Kind, prepare: Function | None = None) -> Callable[[Call], list[Node]]:
+    """The rule of one recurrent operator; the input and the states go through ``prepare`` before
+    they are multiplied."""
 
-    def rule(call: Call) -> Sequence[Node]:
+    def rule(call: Call) -> list[Node]:
         x = call[0]
         if x.type.rank != 3:
             raise ModelError(f"needs a sequence of rank 3, got {x.type}")
@@ -64,7 +65,7 @@ def recurrent(kind: Kind) -> Rule:
         for direction in range(directions):
             own = functions[direction * each : (direction + 1) * each]
             backward = named == "reverse" or direction == 1
-            sequence, state = _direction(call, kind, direction, x, own, backward)
+            sequence, state = _direction(call, kind, direction, x, own, backward, prepare)
             sequences.append(sequence)
             finals.append(state)
         y = call.concat(sequences, 1)
@@ -81,16 +82,19 @@ def _direction(
     x: Node,
     functions: tuple[Function, ...],
     backward: bool,
+    prepare: Function | None,
 ) -> tuple[Node, State]:
     """All steps of one direction: the hidden states [steps, 1, batch, H] and the last state."""
     steps, batch, features = x.shape
     cell, step, w, bias = _cell(call, kind, direction, x, functions)
+    cell = replace(cell, prepare=prepare)
     state = _initial(call, kind, direction, (batch, cell.hidden))
     if backward:
         x = call.apply(ops.Slice((steps - 1, 0, 0), x.shape, (-1, 1, 1)), x) if steps else x
     shape = (steps, batch, cell.hidden)
     if 0 in shape:
         return call.constant(np.zeros((steps, 1, *shape[1:]), x.type.dtype.numpy)), state
+    x = x if prepare is None else prepare(call, x)
     own = call.apply(ops.Dot(), call.reshape(x, (steps * batch, features)), w)
     own = own if bias is None else call.binary("add", own, bias)
     own = call.reshape(own, (steps, batch, kind.gates * cell.hidden))
@@ -259,12 +263,14 @@ def _stack(call: Call, finals: Sequence[State], index: int, batch_first: bool) -
     return call.transpose(joined, (1, 0, 2)) if batch_first else joined
 
 
+LSTM = Kind(4, ("Sigmoid", "Tanh", "Tanh"), 2)
+
 _STEPS: Mapping[int, Step] = MappingProxyType({1: rnn_step, 3: gru_step, 4: lstm_step})
 
 RULES: Mapping[str, Rule] = MappingProxyType(
     {
         "GRU": recurrent(Kind(3, ("Sigmoid", "Tanh"), 1)),
-        "LSTM": recurrent(Kind(4, ("Sigmoid", "Tanh", "Tanh"), 2)),
+        "LSTM": recurrent(LSTM),
         "RNN": recurrent(Kind(1, ("Tanh",), 1)),
     }
 )

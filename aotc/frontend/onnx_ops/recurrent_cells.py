@@ -27,7 +27,8 @@ class Cell:
     """One direction. ``r`` [H, G H]; ``bias_r`` [H] or None is the recurrent bias of a GRU's hidden
     gate where that bias does not simply add up with the input's; ``peepholes`` [3 H] or None;
     ``lengths`` [batch, 1] (i64) or None; ``functions`` are the activations in the operator's order;
-    ``clip`` bounds the gates that go into them."""
+    ``clip`` bounds the gates that go into them; ``prepare`` is what a state goes through before it
+    is multiplied."""
 
     call: Call
     hidden: int
@@ -37,6 +38,12 @@ class Cell:
     lengths: Node | None
     functions: tuple[Function, ...]
     clip: float | None
+    prepare: Function | None = None
+
+    def multiply(self, h: Node, r: Node) -> Node:
+        """``h r``, the state prepared."""
+        h = h if self.prepare is None else self.prepare(self.call, h)
+        return self.call.apply(ops.Dot(), h, r)
 
     @property
     def captured(self) -> tuple[Node, ...]:
@@ -73,7 +80,7 @@ class Cell:
 
     def gates(self, own: Node, h: Node) -> list[Node]:
         """``own + h R`` for each gate."""
-        past = self.parts(self.call.apply(ops.Dot(), h, self.r))
+        past = self.parts(self.multiply(h, self.r))
         pairs = zip(self.parts(own), past, strict=True)
         return [self.call.binary("add", a, b) for a, b in pairs]
 
@@ -96,14 +103,14 @@ def gru_step(cell: Cell, own: Node, state: State) -> State:
     update, reset = replace(cell, r=weights).gates(own_gates, h)
     reset = cell.activate(0, reset)
     last = call.slice_axis(cell.r, 1, 2 * hidden, hidden)
-    past = call.apply(ops.Dot(), call.binary("mul", reset, h), last)
+    past = cell.multiply(call.binary("mul", reset, h), last)
     return _gru_state(cell, cell.activate(0, update), cell.parts(own)[2], past, h)
 
 
 def gru_step_reset_after(cell: Cell, own: Node, state: State) -> State:
     """h' = (1 - z) n + z h with n = g(x W + r (h R))."""
     call, (h,) = cell.call, state
-    past = cell.parts(call.apply(ops.Dot(), h, cell.r))
+    past = cell.parts(cell.multiply(h, cell.r))
     x = cell.parts(own)
     update, reset = (
         cell.activate(0, call.binary("add", a, b)) for a, b in zip(x[:2], past[:2], strict=True)

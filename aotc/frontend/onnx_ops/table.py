@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from aotc.frontend.contrib_ops.table import CONTRIB_RULES
 from aotc.frontend.ml_ops.table import ML_RULES
 from aotc.frontend.onnx_ops import (
     activation,
@@ -69,6 +70,8 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         **strings.RULES,
         **training.RULES,
         **windows.RULES,
+        # ONNX Runtime's optimiser writes this one into ONNX's own domain
+        "SimplifiedLayerNormalization": CONTRIB_RULES["SimplifiedLayerNormalization"],
     })
 )
 
@@ -76,6 +79,7 @@ DOMAINS: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
     {
         "": RULES,
         "ai.onnx.ml": ML_RULES,
+        "com.microsoft": CONTRIB_RULES,
         "ai.onnx.preview.training": training.PREVIEW_RULES,
     }
 )
