@@ -91,8 +91,10 @@ MACHINES = {
 }
 
 
-def run_emulated(model, inputs: dict[str, np.ndarray], machine: Machine, folder: Path):
-    """The outputs by name of ``model`` (a CompiledModel for the machine's target) on ``inputs``."""
+def run_emulated(model, inputs, machine: Machine, folder: Path, first_input: str = "in0"):
+    """The outputs by name of ``model`` (a CompiledModel for the machine's target) on ``inputs``.
+
+    ``first_input`` is the C expression that is passed for the first of them."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save(folder)
     signature = model.signature
@@ -105,11 +107,12 @@ def run_emulated(model, inputs: dict[str, np.ndarray], machine: Machine, folder:
         declare.append(f"    void *out{place} = block({param.type.size_bytes});")
         arguments.append(f"out{place}")
         save.append(f'    save("out{place}.bin", out{place}, {param.type.size_bytes});')
+    arguments[0] = first_input
     text = PROGRAM.replace("DECLARE", "\n".join(declare)).replace("SAVE", "\n".join(save))
     text = text.replace("ARGUMENTS", ", ".join(arguments))
     text = text.replace("NAME", signature.name).replace("MACRO", signature.name.upper())
     (folder / "main.c").write_text(text)
-    flags = ["-O1", "-static", "-Wall", "-Wextra", "-Werror"]
+    flags = ["-O1", "-static", "-Wall", "-Wextra", "-Werror", "-Wno-unused-variable"]
     command = [machine.compiler, *flags, "main.c", f"{signature.name}.o", "-o", "main"]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     done = subprocess.run(

@@ -1,0 +1,71 @@
+"""Bare-metal images on emulated Cortex-M boards: the same bytes as on x86_64, no libc, small code.
+"""
+
+import re
+import subprocess
+
+import pytest
+from microcontrollers import BOARDS, missing, run_on_board
+
+import aotc
+from aotc.reference.inputs import make_inputs
+from bench.models import get_model
+
+TINY = ("mnist_mlp", "tiny_ad_ae", "tiny_kws_dscnn", "tiny_ic_resnet8", "tiny_vww_mbv1")
+TEXT_LIMIT = 12 << 10
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tools():
+    if missing():
+        pytest.skip(missing())
+
+
+def compare(name, board, folder):
+    here = aotc.compile(get_model(name))
+    inputs = make_inputs(here.signature.inputs, 0, {})
+    expected = here.run_dict(inputs)
+    found = run_on_board(aotc.compile(get_model(name), target=board), inputs, folder)
+    for output, array in expected.items():
+        assert array.tobytes() == found[output].tobytes(), output
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_a_small_model_gives_the_same_bytes(board, tmp_path):
+    compare("mnist_mlp", board, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.parametrize("name", TINY[1:])
+def test_tiny_models_give_the_same_bytes(name, board, tmp_path):
+    compare(name, board, tmp_path)
+
+
+def test_the_image_holds_no_heap_and_no_libc(tmp_path):
+    model = aotc.compile(get_model("mnist_mlp"), target="cortex-m4")
+    run_on_board(model, make_inputs(model.signature.inputs, 0, {}), tmp_path)
+    linked = (tmp_path / "image.map").read_text()
+    assert not re.search(r"\.a\(|libc|libgcc|malloc|sbrk", linked)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_small_code_stays_small(name, tmp_path):
+    model = aotc.compile(get_model(name), target="cortex-m4", opt="size")
+    (path, *_) = model.save(tmp_path)
+    command = ["arm-none-eabi-size", "-A", path.name]
+    listed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    (text,) = re.findall(r"^\.text\s+(\d+)", listed.stdout, re.M)
+    assert 0 < int(text) <= TEXT_LIMIT
+    assert model.manifest["memory"]["gap"] <= 1.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["tiny_kws_dscnn", "tiny_ic_resnet8"])
+def test_small_code_computes_the_same_up_to_rounding(name, tmp_path):
+    here = aotc.compile(get_model(name), opt="size")
+    inputs = make_inputs(here.signature.inputs, 0, {})
+    model = aotc.compile(get_model(name), target="cortex-m4", opt="size")
+    found = run_on_board(model, inputs, tmp_path)
+    for output, array in here.run_dict(inputs).items():
+        assert array.tobytes() == found[output].tobytes()
