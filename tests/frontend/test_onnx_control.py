@@ -5,8 +5,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx_cases import f32, model_of, run_file, save
+from text_models import agrees, interpreted, same, saved
 
-from aotc.errors import ModelError, UnsupportedError
+from aotc.errors import ModelError, UnsupportedError, UsageError
 from aotc.frontend.onnx_reader import check_onnx, load_onnx
 
 X = f32(2, 3)
@@ -47,10 +48,89 @@ def test_a_branch_captures_what_a_node_of_the_outer_graph_computes(tmp_path):
     np.testing.assert_array_equal(result, -np.maximum(X, 0))
 
 
-def test_a_condition_at_run_time_is_refused(tmp_path):
-    inputs = {"x": X, "c": np.array(True)}
+BOTH = """g (bool c, float[2,3] x) => (float[2,3] y, int64[1] k) {
+    h = Relu(x)
+    y, k = If (c) <
+        then_branch = t () => (float[2,3] a, int64[1] ka) {
+            a = Neg(h)
+            ka = Constant <value_ints = [1]> ()
+        },
+        else_branch = e () => (float[2,3] b, int64[1] kb) {
+            w = Abs(x)
+            b = Add(w, h)
+            kb = Constant <value_ints = [2]> ()
+        }>
+}"""
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_a_condition_at_run_time_chooses(condition, tmp_path):
+    agrees(BOTH, tmp_path, {"c": np.array(condition), "x": X}, native=condition)
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_branches_of_different_sizes_give_the_size_of_the_one_taken(condition, tmp_path):
+    text = """g (bool c, float[2,3] x) => (float[?,3] y) {
+        axes = Constant <value_ints = [0]> ()
+        y = If (c) <
+            then_branch = t () => (float[2,3] a) { a = Neg(x) },
+            else_branch = e () => (float[1,3] b) { b = ReduceSum(x, axes) }>
+    }"""
+    agrees(text, tmp_path, {"c": np.array(condition), "x": X})
+
+
+def test_a_declared_size_is_checked_at_run_time(tmp_path):
+    text = """g (bool c, float[2,3] x) => (float[2,3] y) {
+        axes = Constant <value_ints = [0]> ()
+        y = If (c) <
+            then_branch = t () => (float[2,3] a) { a = Neg(x) },
+            else_branch = e () => (float[?,3] b) { b = ReduceSum(x, axes) }>
+    }"""
+    path = saved(text, tmp_path)
+    same(interpreted(path, {"c": np.array(True), "x": X}), [-X])
+    with pytest.raises(UsageError, match="axis 0 of a result must have 2"):
+        interpreted(path, {"c": np.array(False), "x": X})
+
+
+@pytest.mark.parametrize("outer", [True, False])
+@pytest.mark.parametrize("inner", [True, False])
+def test_nested_branches_capture_through_two_graphs(outer, inner, tmp_path):
+    text = """g (bool c, bool d, float[2,3] x) => (float[2,3] y) {
+        y = If (c) <
+            then_branch = t () => (float[2,3] a) {
+                n = Neg(x)
+                a = If (d) <
+                    then_branch = t2 () => (float[2,3] a2) { a2 = Add(n, x) },
+                    else_branch = e2 () => (float[2,3] b2) { b2 = Mul(n, x) }>
+            },
+            else_branch = e () => (float[2,3] b) { b = Identity(x) }>
+    }"""
+    agrees(text, tmp_path, {"c": np.array(outer), "d": np.array(inner), "x": X})
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        ("float[3] b) { b = ReduceSum <keepdims = 0> (x)", r"float32\[2,3\] on .* float32\[\] on"),
+        ("int64[2,3] b) { b = Cast <to = 7> (x)", r"int64\[2,3\] on another"),
+        ("seq(float[2,3]) b) { b = SequenceConstruct(x)", "a sequence of 1 on another"),
+    ],
+)
+def test_branches_without_a_joint_form_are_refused(result, words, tmp_path):
+    text = """g (bool c, float[2,3] x) => (float[2,3] y) {
+        y = If (c) <
+            then_branch = t () => (float[2,3] a) { a = Neg(x) },
+            else_branch = e () => (%s }>
+    }"""
+    path = saved(text % result, tmp_path)
+    with pytest.raises(UnsupportedError, match=words):
+        load_onnx(path, input_shapes={"c": (), "x": (2, 3)})
+
+
+def test_a_condition_of_another_type_is_refused(tmp_path):
+    inputs = {"x": X, "c": np.array(1)}
     path = save(if_model(None, branch("a", "Neg"), branch("b", "Abs"), inputs), tmp_path)
-    with pytest.raises(UnsupportedError, match="'choose' .If.*computed at run time"):
+    with pytest.raises(ModelError, match=r"condition must be one bool, is int64\[\]"):
         load_onnx(path)
 
 
@@ -72,16 +152,6 @@ def test_branches_nested_too_deep(tmp_path):
     path = save(if_model(True, inner, branch("b", "Abs")), tmp_path)
     with pytest.raises(ModelError, match="nested more than"):
         load_onnx(path)
-
-
-@pytest.mark.parametrize("op", ["Loop", "Scan"])
-def test_loops_are_refused(op, tmp_path):
-    body = branch("body", "Neg")
-    attrs = {"num_scan_inputs": 1} if op == "Scan" else {}
-    operands = ["x"] if op == "Scan" else ["", "", "x"]
-    node = helper.make_node(op, operands, ["y"], body=body, **attrs)
-    with pytest.raises(UnsupportedError, match="loops are not supported"):
-        load_onnx(save(model_of([node], {"x": X}, ["y"]), tmp_path))
 
 
 OPSETS = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]

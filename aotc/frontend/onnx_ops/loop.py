@@ -15,7 +15,7 @@ from aotc.frontend.onnx_ops.call import Call, Rule
 from aotc.frontend.onnx_ops.control import scalar, settled
 from aotc.frontend.onnx_ops.iterate import Plan, iterate
 from aotc.frontend.specialize import EVERYTHING
-from aotc.frontend.values import Ragged, SequenceValue, Value, kind_of
+from aotc.frontend.values import Ragged, Value, kind_of
 from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
@@ -84,7 +84,7 @@ def _most_trips(call: Call, first: int, collected: Sequence[bool]) -> int | None
     """The most iterations: what the user says of the node or of a result that has an element for
     each, else what the model declares."""
     places = [first + place for place, read in enumerate(collected) if read]
-    lists = [place for place in range(first) if isinstance(call.value(2 + place), SequenceValue)]
+    lists = [place for place in range(first) if not isinstance(call.value(2 + place), Node)]
     named = [call.outputs[place] for place in (*places, *lists) if place < len(call.outputs)]
     for name in (call.origin, *named):
         if name in call.bounds:
