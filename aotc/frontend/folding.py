@@ -54,11 +54,13 @@ class FoldingBuilder(Builder):
     """A `Builder` that evaluates small primitives of known operands at once.
 
     `Broadcast` and `Iota` are kept as they are (a stretched scalar is better than a dense array)
-    but count as known; a `Reshape` of any constant shares its bytes.
+    but count as known; a `Reshape` of any constant shares its bytes. ``limits`` has the sizes of
+    run time (i64[]) whose largest value is known.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.limits: dict[Node, int] = {}
         self._guards: list[Node] = []
 
     @contextmanager

@@ -13,6 +13,7 @@ import numpy as np
 
 from aotc.errors import ModelError, UnsupportedError
 from aotc.frontend.folding import known_value
+from aotc.frontend.intervals import interval
 from aotc.frontend.onnx_ops.call import Call, Result, Rule
 from aotc.frontend.values import Ragged
 from aotc.graph import ops
@@ -71,6 +72,8 @@ def product(call: Call, sizes: Sequence[Size]) -> Size:
 
 def holds(call: Call, fn: str, a: Size, b: Size) -> Node:
     """The comparison of two sizes, bool[]."""
+    if a is b:
+        return call.constant(np.asarray(fn in ("eq", "le", "ge")))
     return call.compare(fn, as_node(call, a), as_node(call, b))
 
 
@@ -138,7 +141,8 @@ def settle(
             box.append(wanted)
             extents.append(wanted)
         else:
-            limit = _limit(call, axis, bound, output)
+            limit = _limit(call, axis, size, bound, output)
+            call.builder.limits.setdefault(size, limit)
             if limit != bound:
                 call.builder.check(
                     _within(call, size, limit),
@@ -153,11 +157,12 @@ def _within(call: Call, size: Size, limit: int) -> Node:
     return call.binary("and", holds(call, "ge", size, 0), holds(call, "le", size, limit))
 
 
-def _limit(call: Call, axis: int, bound: int | None, output: int) -> int:
+def _limit(call: Call, axis: int, size: Node, bound: int | None, output: int) -> int:
     """The most elements that an axis of a result can have."""
     name = call.outputs[output] if output < len(call.outputs) else ""
     given = call.bounds.get(name)
-    known = [limit for limit in (bound, given) if limit is not None]
+    _, computed = interval(size, call.builder.limits)
+    known = [max(limit, 0) for limit in (bound, given, computed) if limit is not None]
     if not known:
         raise UnsupportedError(
             f"the size of axis {axis} of its result is computed at run time, and nothing says how "
