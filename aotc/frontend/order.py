@@ -52,12 +52,28 @@ def reads(node: onnx.NodeProto, depth: int = 0) -> list[str]:
     return names
 
 
+def named_operands(node: onnx.NodeProto) -> onnx.NodeProto:
+    """``node`` with the tensors as inputs that it names in attributes: only Gradient does, which
+    names what it derives (``y``) and by what (``xs``, ``zs``)."""
+    if (node.domain, node.op_type) != ("ai.onnx.preview.training", "Gradient"):
+        return node
+    names = {entry.name: entry for entry in node.attribute}
+    explicit = onnx.NodeProto()
+    explicit.CopyFrom(node)
+    for key in ("xs", "zs"):
+        if key in names:
+            explicit.input.extend(text.decode("utf-8", "replace") for text in names[key].strings)
+    explicit.input.append(names["y"].s.decode("utf-8", "replace") if "y" in names else "")
+    return explicit
+
+
 def import_order(nodes: Sequence[onnx.NodeProto], wanted: Sequence[str]) -> Order:
     """What ``wanted`` needs among ``nodes``, in topological order; the file's own order need not be
     one.
 
     ModelError when two nodes define one name.
     """
+    nodes = [named_operands(node) for node in nodes]
     producer: dict[str, int] = {}
     for place, node in enumerate(nodes):
         for name in node.output:

@@ -6,7 +6,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from onnx_cases import Const, build, case, check, f32, model_of, run_file, save
 
-from aotc.errors import ModelError, UnsupportedError
+from aotc.errors import ModelError
 
 X = f32(2, 3, 4, 5)
 STATS = (f32(3), f32(3, seed=1), f32(3, seed=2), f32(3, seed=3, low=0.5))
@@ -133,12 +133,3 @@ def test_what_does_not_fit_is_named(tmp_path):
     del model.graph.node[0].input[-1], feeds["v0"], model.graph.input[-1]
     with pytest.raises(ModelError, match="needs 2 and 3 for each tensor"):
         run_file(save(model, tmp_path), feeds)
-
-
-def test_derivatives_are_refused(tmp_path):
-    domain = "ai.onnx.preview.training"
-    node = helper.make_node("Gradient", ["x"], ["y"], xs=["x"], y="x", domain=domain)
-    model = model_of([node], {"x": X}, ["y"])
-    model.opset_import.append(helper.make_opsetid(domain, 1))
-    with pytest.raises(UnsupportedError, match="derivatives"):
-        run_file(save(model, tmp_path), {"x": X})

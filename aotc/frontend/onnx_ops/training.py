@@ -11,6 +11,7 @@ import numpy as np
 from aotc.errors import ModelError
 from aotc.frontend.folding import known_value
 from aotc.frontend.onnx_ops.call import Call, Rule
+from aotc.frontend.onnx_ops.derivative import gradient
 from aotc.frontend.onnx_ops.random_numbers import uniform
 from aotc.frontend.onnx_ops.runtime import scalar_operand
 from aotc.graph.ir import Node
@@ -140,13 +141,6 @@ def momentum(call: Call, rate: Node, count: Node, own: Sequence[Node]) -> Sequen
     if mode == "nesterov":
         ahead = call.binary("add", gradient, call.binary("mul", speed, alpha))
     return [call.binary("sub", x, call.binary("mul", ahead, rate)), speed]
-
-
-def gradient(call: Call) -> Sequence[Node]:
-    """Derivatives are not compiled."""
-    raise call.unsupported(
-        "derivatives of a graph are not supported", "export the backward graph instead"
-    )
 
 
 RULES: Mapping[str, Rule] = MappingProxyType({"Dropout": dropout})
