@@ -39,9 +39,10 @@ from aotc.frontend.onnx_ops import (
     windows,
 )
 from aotc.frontend.onnx_ops.call import Rule
+from aotc.frontend.onnx_ops.ragged import with_ragged_operands
 
 RULES: Mapping[str, Rule] = MappingProxyType(
-    string_moves.with_strings({
+    string_moves.with_strings(with_ragged_operands({
         **activation.RULES,
         **choosing.RULES,
         **control.RULES,
@@ -72,7 +73,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         **windows.RULES,
         # ONNX Runtime's optimiser writes this one into ONNX's own domain
         "SimplifiedLayerNormalization": CONTRIB_RULES["SimplifiedLayerNormalization"],
-    })
+    }))
 )
 
 DOMAINS: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
