@@ -12,6 +12,7 @@ from types import MappingProxyType
 import numpy as np
 
 from aotc.errors import ModelError
+from aotc.frontend.folding import FoldingBuilder
 from aotc.frontend.onnx_ops.call import Call, Rule
 from aotc.frontend.onnx_ops.extents import Size, settle, simple
 from aotc.frontend.onnx_ops.text_rows import (
@@ -21,10 +22,11 @@ from aotc.frontend.onnx_ops.text_rows import (
     text_input,
     widened,
 )
+from aotc.frontend.regex import full_match
 from aotc.frontend.values import Text
 from aotc.graph import ops
 from aotc.graph.ir import Node
-from aotc.graph.types import DType
+from aotc.graph.types import DType, TensorType
 
 WHITE_SPACE = b" \t\n\v\f\r"
 
@@ -244,6 +246,38 @@ def _packed(call: Call, rows: Node, kept: Node, leading: tuple[int, ...]) -> Tex
     return Text(call.reshape(found, (*box, rows.shape[1])), ragged)
 
 
+def regex_full_match(call: Call) -> Node:
+    """Whether the pattern matches the whole of each string: a walk through its automaton, all
+    strings at once, one byte after the other."""
+    x = text_input(call, 0)
+    automaton = full_match(call.attrs.string("pattern"))
+    if not x.elems:
+        return call.constant(np.zeros(x.shape, np.bool_))
+    kinds = automaton.moves.shape[1]
+    # a NUL behind the longest string ends it, and keeps the state from there on
+    rows = widened(call, call.reshape(x.node, (x.elems, x.width)), x.width + 1)
+    columns = call.transpose(rows, (1, 0))
+    steps = call.apply(ops.Gather(0), call.constant(automaton.kinds.astype(np.int32)), columns)
+    body = FoldingBuilder()
+    body.parameter("step", TensorType(DType.I64, ()))
+    state = body.parameter("state", TensorType(DType.I32, (x.elems,)))
+    kind = body.parameter("kind", TensorType(DType.I32, (x.elems,)))
+    table = body.constant((automaton.moves * kinds).astype(np.int32).reshape(-1))
+    after = body.apply(ops.Gather(0), table, body.binary("add", state, kind))
+    going = body.constant(True, DType.BOOL)
+    walk = ops.Repeat(body.finish("walk", [("going", going), ("state", after)]), 1, 1, x.width + 1)
+    start = call.constant(np.full(x.elems, automaton.start * kinds, np.int32))
+    count = call.constant(np.asarray(x.width + 1))
+    result = call.apply(walk, count, call.constant(np.asarray(True)), start, steps)
+    final = call.apply(ops.Item(1), result)
+    return call.reshape(call.compare("eq", final, kinds), x.shape)
+
+
 RULES: Mapping[str, Rule] = MappingProxyType(
-    {"StringConcat": concat, "StringNormalizer": normalize, "StringSplit": split}
+    {
+        "RegexFullMatch": regex_full_match,
+        "StringConcat": concat,
+        "StringNormalizer": normalize,
+        "StringSplit": split,
+    }
 )
