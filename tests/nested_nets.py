@@ -1,7 +1,7 @@
 """Random graphs with branches and loops inside each other: a seed goes in, a graph comes out.
 
-All tensors are int32, whose arithmetic is exact, so that every way of computing gives the same bytes
-and takes the same branches.
+All tensors are int32, whose arithmetic is exact, so that every way of computing gives the same
+bytes and takes the same branches.
 """
 
 import numpy as np

@@ -70,7 +70,7 @@ class _Player:
 
     def _loop(self, loop: Loop, twice: bool) -> None:
         self._parts(loop, ("trips",))
-        inside = {arg.storage for step in all_steps(loop.body) for arg in args_of(step)}
+        inside = {arg.storage for step in all_steps([loop]) for arg in args_of(step)}
         private = inside - self._owned.keys() - self._lost.keys()
         for nested in (True, False) if twice else (False,):
             for storage in private:
