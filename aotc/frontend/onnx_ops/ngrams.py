@@ -87,7 +87,8 @@ def _expect_pool(starts: Sequence[int], places: np.ndarray, weights: np.ndarray)
         raise ModelError(f"{len(places)} indices and {len(weights)} weights for {grams} n-grams")
     if np.unique(places, return_counts=True)[1].max() > MAX_SKIPS:
         raise UnsupportedError(
-            f"more than {MAX_SKIPS} n-grams share one output", remedy="give them outputs of their own"
+            f"more than {MAX_SKIPS} n-grams share one output",
+            remedy="give them outputs of their own",
         )
     if places.min() < 0 or places.max() >= 1 << 24:
         raise ModelError(f"an index of {places.min()} to {places.max()} is out of bounds")
