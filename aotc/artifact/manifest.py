@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aotc.codegen.signature import Param, Signature
-from aotc.loop.program import Call, Program, Role
+from aotc.loop.program import Call, Check, Program, Role, all_steps
 from aotc.memory.arena import MemoryPlan
 from aotc.memory.constants import ConstantLayout
 
@@ -52,6 +52,9 @@ def build_manifest(
             "gap": round(plan.gap, 4),
             "alignment": plan.alignment,
         },
+        "checks": [
+            step.sentence for step in all_steps(program.steps) if isinstance(step, Check)
+        ],
         "kernels": [_call(call, plan, constants) for call in program.calls],
     }
 
@@ -84,17 +87,17 @@ def _call(call: Call, plan: MemoryPlan, constants: ConstantLayout) -> dict[str, 
             offset += plan.offsets[arg.storage]
         elif arg.storage.role is Role.CONST:
             offset += constants.offsets[arg.storage]
-        args.append(
-            {
-                "storage": arg.storage.name,
-                "in": arg.storage.role.value,
-                "offset": offset,
-                "bytes": param.elems * param.dtype.size_bytes,
-                "written": param in call.kernel.writes,
-            }
-        )
-    entry: dict[str, Any] = {"kernel": call.kernel.name}
+        entry: dict[str, Any] = {
+            "storage": arg.storage.name,
+            "in": arg.storage.role.value,
+            "offset": offset,
+            "bytes": param.elems * param.dtype.size_bytes,
+            "written": param in call.kernel.writes,
+        }
+        if arg.moves:
+            entry["moves"] = {counter.name: step_bytes for counter, step_bytes in arg.moves}
+        args.append(entry)
+    found: dict[str, Any] = {"kernel": call.kernel.name}
     if call.kernel.recipe:
-        entry["recipe"] = call.kernel.recipe
-    entry["args"] = args
-    return entry
+        found["recipe"] = call.kernel.recipe
+    return {**found, "args": args}

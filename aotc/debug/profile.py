@@ -19,7 +19,7 @@ from aotc.compiled import aligned_bytes, check_host, link_object
 from aotc.debug.count import count_bytes, count_flop
 from aotc.debug.peak import fma_kernel, sweep_kernel
 from aotc.loop.ir import Kernel
-from aotc.loop.program import Program, Role, Storage
+from aotc.loop.program import Program, Role, Storage, counted_calls
 from aotc.memory.arena import MemoryPlan
 from aotc.target import Target
 
@@ -58,21 +58,23 @@ def profile_program(
 ) -> Profile:
     """Times each kernel of ``program`` on one thread: the least of several rounds of whole runs.
 
-    ``inputs`` are arrays of the program's types by input name. UsageError when this machine cannot
-    run code for ``target``.
+    ``inputs`` are arrays of the program's types by input name. A call inside a loop is timed as in
+    the first iteration and counted as often as the loop is likely to run; both sides of a branch
+    count. UsageError when this machine cannot run code for ``target``.
     """
     check_host(target)
     memory = _Memory(program, plan, inputs)
+    counted = list(counted_calls(program.steps))
     calls = [
         (call.kernel, [memory.address(a.storage) + a.offset_bytes for a in call.args])
-        for call in program.calls
+        for call, _ in counted
     ]
     best, rounds = _least_seconds(calls, target, budget_seconds)
     peak, bandwidth = _measure_machine(target)
     totals: dict[Kernel, tuple[int, float]] = {}
-    for (kernel, _), seconds in zip(calls, best, strict=True):
-        count, total = totals.get(kernel, (0, 0.0))
-        totals[kernel] = (count + 1, total + seconds)
+    for (call, times), seconds in zip(counted, best, strict=True):
+        count, total = totals.get(call.kernel, (0, 0.0))
+        totals[call.kernel] = (count + times, total + times * seconds)
     kernels = [
         KernelTime(k.name, k.recipe, n, s, n * count_flop(k), n * count_bytes(k))
         for k, (n, s) in totals.items()

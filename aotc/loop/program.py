@@ -11,6 +11,9 @@ import numpy as np
 from aotc.graph.types import DType, TensorType
 from aotc.loop.ir import Kernel
 
+#: How often a loop is taken to run of which only the run knows it.
+LIKELY_TRIPS = 10
+
 
 class Role(enum.Enum):
     """What a piece of storage is to the C caller."""
@@ -94,6 +97,11 @@ class Loop:
         """Whether it does ``limit`` iterations, whatever happens."""
         return self.trips is None and self.going is None
 
+    @property
+    def likely_trips(self) -> int:
+        """How many iterations estimates of work should assume."""
+        return self.limit if self.is_exact else min(self.limit, LIKELY_TRIPS)
+
 
 @dataclass(frozen=True, eq=False)
 class Check:
@@ -158,6 +166,17 @@ def all_steps(steps: Sequence[Step]) -> Iterator[Step]:
         yield step
         for inner in nested_steps(step):
             yield from all_steps(inner)
+
+
+def counted_calls(steps: Sequence[Step], times: int = 1) -> Iterator[tuple[Call, int]]:
+    """Every call in the order of the text, and how often it runs: both branches as if taken, loops
+    ``likely_trips`` times."""
+    for step in steps:
+        if isinstance(step, Call):
+            yield step, times
+        inner = times * step.likely_trips if isinstance(step, Loop) else times
+        for nested in nested_steps(step):
+            yield from counted_calls(nested, inner)
 
 
 def step_args(step: Step) -> dict[str, Arg]:

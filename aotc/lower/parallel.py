@@ -8,12 +8,11 @@ PARALLEL loop; a statement that is no loop becomes a PARALLEL loop of one iterat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from aotc.loop.disjoint import iterations_disjoint
 from aotc.loop.ir import Alloc, For, Kernel, Kind, Stmt, Var
-from aotc.loop.program import Call, If, Loop, Program, Step, map_calls
+from aotc.loop.program import Program, counted_calls, map_calls
 from aotc.loop.walk import accesses
 
 #: Vector statements of a kernel below which meeting at a barrier costs more than sharing saves.
@@ -24,8 +23,6 @@ MIN_WORK = 8000
 MIN_PROGRAM_WORK = 4_000_000
 #: The numbers of threads for which the split should come out even.
 LIKELY_PARTS = (2, 4, 8)
-#: How often a loop runs of which only the run knows it.
-LIKELY_TRIPS = 10
 #: A split this even needs no deeper loop.
 EVEN_ENOUGH = 0.9
 
@@ -33,7 +30,8 @@ EVEN_ENOUGH = 0.9
 def parallelize(program: Program) -> Program:
     """Marks loops of all kernels that are independent and large enough, if the program is."""
     work = {kernel: sum(map(_work, kernel.body)) for kernel in program.kernels()}
-    if _work_of(program.steps, work) < MIN_PROGRAM_WORK:
+    counted = counted_calls(program.steps)
+    if sum(times * work[call.kernel] for call, times in counted) < MIN_PROGRAM_WORK:
         return program
     marked: dict[Kernel, Kernel] = {}
     for kernel in program.kernels():
@@ -42,22 +40,6 @@ def parallelize(program: Program) -> Program:
             marked[kernel] = replace(kernel, body=tuple(_share(stmt) for stmt in kernel.body))
     steps = map_calls(program.steps, lambda call: replace(call, kernel=marked[call.kernel]))
     return replace(program, steps=steps)
-
-
-def _work_of(steps: Sequence[Step], work: Mapping[Kernel, int]) -> int:
-    """What ``steps`` execute; the larger of two branches, and a loop as often as it must run, or
-    LIKELY_TRIPS times if only the run knows."""
-    total = 0
-    for step in steps:
-        match step:
-            case Call(kernel=kernel):
-                total += work[kernel]
-            case If(then=then, other=other):
-                total += max(_work_of(then, work), _work_of(other, work))
-            case Loop(body=body, limit=limit):
-                trips = limit if step.is_exact else min(limit, LIKELY_TRIPS)
-                total += trips * _work_of(body, work)
-    return total
 
 
 def _work(stmt: Stmt) -> int:

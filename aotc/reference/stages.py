@@ -13,7 +13,7 @@ from aotc.driver import STOPS, Build, Progress, run_stages
 from aotc.graph.eval import evaluate
 from aotc.loop.eval import run_program
 from aotc.loop.ir import Alloc, For, Kind, Stmt
-from aotc.loop.program import Program
+from aotc.loop.program import Program, counted_calls
 from aotc.reference.compare import Difference, compare_outputs
 
 #: The loop evaluator runs about two million steps a second; beyond this it is left out.
@@ -79,8 +79,8 @@ def verify_stages(
 
 
 def count_steps(program: Program) -> int:
-    """How many statements the evaluator executes; a vector loop counts once."""
-    return sum(_count(call.kernel.body) for call in program.calls)
+    """About how many statements the evaluator executes; a vector loop counts once."""
+    return sum(times * _count(call.kernel.body) for call, times in counted_calls(program.steps))
 
 
 def _count(body: Sequence[Stmt]) -> int:
