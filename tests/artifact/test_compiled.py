@@ -14,6 +14,8 @@ from handmade import (
     scale_program,
 )
 
+from aotc.codegen.signature import Param
+from aotc.compiled import fit_input
 from aotc.errors import UsageError
 from aotc.graph.types import DType, TensorType
 from aotc.loop.program import Arg, Call, Program, Role, Storage
@@ -151,3 +153,14 @@ def test_the_loaded_object_is_the_saved_one(scale, tmp_path):
     assert [path.name for path in paths] == ["other.o", "other.h", "other.json"]
     assert paths[0].read_bytes() == scale.object_bytes()
     assert paths[1].read_text() == scale.header
+
+
+def test_arrays_of_narrow_types():
+    param = Param("x", "x", TensorType(DType.BF16, (2,)))
+    values = np.array([1.5, -2], DType.BF16.numpy)
+    for given in (values, values.view("V2")):  # numpy.load gives the second
+        found = fit_input(param, given)
+        assert found.dtype == values.dtype
+        np.testing.assert_array_equal(found, values)
+    with pytest.raises(UsageError, match=r"takes bfloat16\[2\].*\n.*astype\(ml_dtypes.bfloat16\)"):
+        fit_input(param, values.astype(np.float32))

@@ -75,3 +75,17 @@ def test_strict_compilers_take_it(tmp_path, command):
     )
     flags = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-fsyntax-only"]
     subprocess.run([*command, *flags, main.name], cwd=tmp_path, check=True)
+
+
+def test_what_a_c_type_does_not_say():
+    dtypes = (DType.BF16, DType.F8E5M2, DType.I4, DType.F4E2M1, DType.F16, DType.BOOL)
+    text = header(names=("x",), dtypes=dtypes)
+    for line in (
+        "uint16_t[2][3], the bits of a bfloat16",
+        "uint8_t[2][3], the bits of a float8_e5m2",
+        "int8_t[2][3], each the value of an int4 in the low 4 bits",
+        "uint8_t[2][3], each the bits of a float4_e2m1fn in the low 4 bits",
+        "uint16_t[2][3], the bits of a float16",
+        "uint8_t[2][3], 0 or 1",
+    ):
+        assert line in text

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from aotc.graph import ops
-from aotc.graph.types import DType
+from aotc.graph.types import DType, TensorType
 
 INT_MIN = np.iinfo(np.int32).min
 
@@ -95,3 +95,33 @@ def test_comparisons_with_nan() -> None:
     for fn in ("eq", "lt", "le", "gt", "ge"):
         assert not ops.Compare(fn).evaluate(x, x)[0]
     assert ops.Compare("ne").evaluate(x, x)[0]
+
+
+def test_bits_keep_their_value_and_need_the_same_size() -> None:
+    x = np.array([1.0, -0.0], np.float32)
+    assert ops.Bitcast(DType.U32).evaluate(x).tolist() == [0x3F800000, 0x80000000]
+    single = TensorType(DType.F32, (2,))
+    assert ops.Bitcast(DType.I32).infer(single) == TensorType(DType.I32, (2,))
+    for dtype in (DType.F64, DType.BF16, DType.BOOL):
+        with pytest.raises(ValueError, match="size|bool"):
+            ops.Bitcast(dtype).infer(single)
+
+
+def test_another_name_for_stored_integers() -> None:
+    short, stored = TensorType(DType.BF16, (1,)), TensorType(DType.U16, (1,))
+    assert ops.Relabel(DType.U16).infer(short) == stored
+    assert ops.Relabel(DType.BF16).infer(stored) == short
+    assert ops.Relabel(DType.U16).evaluate(np.array([1], DType.BF16.numpy)).tolist() == [0x3F80]
+    for dtype, operand in ((DType.I16, short), (DType.F16, short), (DType.U16, stored)):
+        with pytest.raises(ValueError, match="is not stored as"):
+            ops.Relabel(dtype).infer(operand)
+
+
+def test_arithmetic_takes_narrow_floats_but_not_narrow_integers() -> None:
+    x = np.array([1, 2.5], DType.BF16.numpy)
+    result = ops.Unary("exp").evaluate(x)
+    np.testing.assert_array_equal(result, np.exp(x.astype(np.float32)).astype(x.dtype))
+    four = TensorType(DType.I4, (2,))
+    for op in (ops.Binary("add"), ops.Binary("shl")):
+        with pytest.raises(ValueError, match="needs whole bytes"):
+            op.infer(four, four)
