@@ -21,11 +21,16 @@ InputShape = tuple[Any, ...] | None
 that is absent."""
 
 
+DimSize = int | tuple[int, int]
+"""The size of a dimension, or the least and the largest size that it has at run time."""
+
+
 @dataclass(frozen=True)
 class Options:
     """The arguments of a compilation, checked as far as that is possible without the model.
 
-    ``dims`` binds symbolic dimensions by name, ``input_shapes`` fixes whole inputs, ``bounds``
+    ``dims`` binds symbolic dimensions by name (a pair: from one size to another, chosen at each
+    run), ``input_shapes`` fixes whole inputs, ``bounds``
     gives the most that a run-time size can be, by the name of the value, ``outputs`` selects and
     orders outputs (None: all), ``name`` is what the C symbols start with (None: from
     the file). ``threads`` adds the entry that shares the work among a pool of threads.
@@ -36,7 +41,7 @@ class Options:
 
     target: str = "x86_64"
     cpu: str | None = None
-    dims: Mapping[str, int] = field(default_factory=dict)
+    dims: Mapping[str, DimSize] = field(default_factory=dict)
     input_shapes: Mapping[str, InputShape] = field(default_factory=dict)
     bounds: Mapping[str, int] = field(default_factory=dict)
     outputs: tuple[str, ...] | None = None
@@ -49,11 +54,14 @@ class Options:
     opt: str = "speed"
 
     def __post_init__(self) -> None:
-        for name, value in self.dims.items():
-            if value < 0:
+        for name, size in self.dims.items():
+            low, high = size if isinstance(size, tuple) else (size, size)
+            if not 0 <= low <= high:
+                shown = f"{low}..{high}" if isinstance(size, tuple) else str(size)
                 raise UsageError(
-                    f"dimension '{name}' cannot be {value}",
-                    remedy="give a size of 0 or more, as in --dim batch=1",
+                    f"dimension '{name}' cannot be {shown}",
+                    remedy="give a size of 0 or more, as in --dim batch=1, or a range of sizes, as "
+                    "in --dim seq=1..512",
                 )
         for name, shape in self.input_shapes.items():
             if any(isinstance(size, int) and size < 0 for size in shape or ()):

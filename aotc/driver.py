@@ -21,7 +21,7 @@ from aotc.artifact.manifest import Provenance
 from aotc.codegen.entry import emit_module
 from aotc.codegen.machine import assembly, compile_module
 from aotc.compiled import CompiledModel
-from aotc.config import VERSION, Options
+from aotc.config import VERSION, DimSize, Options
 from aotc.debug.dump import graph_text, program_text
 from aotc.debug.timing import Stopwatch
 from aotc.errors import UsageError
@@ -210,7 +210,7 @@ def compile(
     *,
     target: str = "x86_64",
     cpu: str | None = None,
-    dims: Mapping[str, int] | None = None,
+    dims: Mapping[str, DimSize] | None = None,
     input_shapes: Mapping[str, Sequence[Any] | None] | None = None,
     bounds: Mapping[str, int] | None = None,
     outputs: Sequence[str] | None = None,
@@ -226,7 +226,8 @@ def compile(
     """Compiles an ONNX file, or a Graph that ``load_onnx`` made, to native code.
 
     ``target`` and ``cpu`` are as on the command line (x86_64 without a cpu means x86-64-v3: AVX2
-    and FMA). ``dims`` binds symbolic dimensions, ``input_shapes`` whole inputs, ``bounds`` gives
+    and FMA). ``dims`` binds symbolic dimensions (a pair of sizes is a range from which each run
+    chooses), ``input_shapes`` whole inputs, ``bounds`` gives
     the most that a size known at run time only can be, by the value's name, ``outputs`` keeps only
     the named outputs, ``name`` is what the C symbols start with; a Graph already has its
     shapes and outputs. ``weights`` is ``object`` or ``file``. ``threads`` adds the entry that

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aotc.config import GOALS, NUMERICS, WEIGHTS_PLACES, InputShape, Options
+from aotc.config import GOALS, NUMERICS, WEIGHTS_PLACES, DimSize, InputShape, Options
 from aotc.errors import UsageError
 
 
@@ -42,7 +42,8 @@ def add_model_arguments(parser: argparse.ArgumentParser, default_cpu: str | None
         action="append",
         default=[],
         metavar="NAME=N",
-        help="bind a symbolic dimension, e.g. batch=1; may be repeated",
+        help="bind a symbolic dimension, e.g. batch=1, or leave its size to each run within a "
+        "range, e.g. seq=1..512; may be repeated",
     )
     parser.add_argument(
         "--input-shape",
@@ -104,7 +105,7 @@ def read_options(args: argparse.Namespace) -> Options:
         target=args.target,
         cpu=args.cpu,
         dims={
-            name: _read_size(value, f"--dim {name}") for name, value in _pairs(args.dim, "--dim")
+            name: _read_dim(value, f"--dim {name}") for name, value in _pairs(args.dim, "--dim")
         },
         input_shapes={
             name: _read_shape(value, f"--input-shape {name}")
@@ -177,6 +178,12 @@ def _read_shape(text: str, flag: str) -> InputShape:
 
 def _read_sizes(text: str, flag: str) -> tuple[int, ...]:
     return tuple(_read_size(size, flag) for size in text.split(",") if size)
+
+
+def _read_dim(text: str, flag: str) -> DimSize:
+    """A size, or two of them as in 1..512."""
+    low, dots, high = text.partition("..")
+    return (_read_size(low, flag), _read_size(high, flag)) if dots else _read_size(text, flag)
 
 
 def _read_size(text: str, flag: str) -> int:

@@ -55,12 +55,12 @@ class FoldingBuilder(Builder):
 
     `Broadcast` and `Iota` are kept as they are (a stretched scalar is better than a dense array)
     but count as known; a `Reshape` of any constant shares its bytes. ``limits`` has the sizes of
-    run time (i64[]) whose largest value is known.
+    run time (i64[]) whose least and largest values are known.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.limits: dict[Node, int] = {}
+        self.limits: dict[Node, tuple[int, int]] = {}
         self._guards: list[Node] = []
 
     @contextmanager

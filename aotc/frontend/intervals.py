@@ -21,14 +21,14 @@ LARGEST = 2**31
 """Beyond this a bound is none: int64 does not overflow on the way."""
 
 
-def interval(node: Node, limits: Mapping[Node, int]) -> Interval:
-    """The interval of all elements of ``node`` (integers); ``limits`` has nodes that are known to
-    be from 0 to a number."""
+def interval(node: Node, limits: Mapping[Node, tuple[int, int]]) -> Interval:
+    """The interval of all elements of ``node`` (integers); ``limits`` has what is known of
+    some nodes."""
     return _interval(node, limits, MOST_STEPS, {})
 
 
 def _interval(
-    node: Node, limits: Mapping[Node, int], steps: int, seen: dict[Node, Interval]
+    node: Node, limits: Mapping[Node, tuple[int, int]], steps: int, seen: dict[Node, Interval]
 ) -> Interval:
     if node not in seen:
         seen[node] = _computed(node, limits, steps, seen)
@@ -36,14 +36,14 @@ def _interval(
 
 
 def _computed(
-    node: Node, limits: Mapping[Node, int], steps: int, seen: dict[Node, Interval]
+    node: Node, limits: Mapping[Node, tuple[int, int]], steps: int, seen: dict[Node, Interval]
 ) -> Interval:
     value = known_value(node)
     if value is not None:
         whole = value.size > 0 and value.dtype.kind in "iu"
         return _kept((int(value.min()), int(value.max()))) if whole else (None, None)
     if node in limits:
-        return (0, limits[node])
+        return limits[node]
     if steps == 0:
         return (None, None)
     found = [_interval(operand, limits, steps - 1, seen) for operand in node.inputs]

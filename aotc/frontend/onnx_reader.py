@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from aotc.config import DimSize
 from aotc.errors import AotcError, ModelError, UsageError
 from aotc.frontend.folding import FoldingBuilder
 from aotc.frontend.importer import MALFORMED, Importer, Missing, Scope, opset_versions
@@ -22,6 +23,7 @@ from aotc.frontend.specialize import (
     bind_inputs,
     declared_shape,
     declared_shapes,
+    fixed_sizes,
 )
 from aotc.frontend.tensors import dtype_of
 from aotc.graph.ir import Graph, Node
@@ -41,7 +43,7 @@ class Imported:
 class _Request:
     """The arguments of `import_onnx`."""
 
-    dims: Mapping[str, int]
+    dims: Mapping[str, DimSize]
     input_shapes: Mapping[str, Sequence[Any] | None]
     outputs: Sequence[str] | None
     name: str
@@ -51,7 +53,7 @@ class _Request:
 def load_onnx(
     path: str | Path,
     *,
-    dims: Mapping[str, int] | None = None,
+    dims: Mapping[str, DimSize] | None = None,
     input_shapes: Mapping[str, Sequence[Any] | None] | None = None,
     outputs: Sequence[str] | None = None,
     name: str | None = None,
@@ -66,7 +68,7 @@ def load_onnx(
 def import_onnx(
     path: str | Path,
     *,
-    dims: Mapping[str, int] | None = None,
+    dims: Mapping[str, DimSize] | None = None,
     input_shapes: Mapping[str, Sequence[Any] | None] | None = None,
     outputs: Sequence[str] | None = None,
     name: str | None = None,
@@ -74,7 +76,8 @@ def import_onnx(
 ) -> Imported:
     """The model in ``path`` as a Graph, and how its inputs and outputs appear in it.
 
-    ``dims`` binds symbolic dimensions by name, ``input_shapes`` gives whole input shapes,
+    ``dims`` binds symbolic dimensions by name (a pair of sizes: each run chooses within them),
+    ``input_shapes`` gives whole input shapes,
     ``outputs`` prunes to the named tensors (and to the inputs they need), ``name`` replaces the
     file's stem, ``bounds`` gives the most that a run-time size can be, by the name of the value.
     Raises ModelError, UnsupportedError or UsageError with the first problem.
@@ -89,7 +92,7 @@ def import_onnx(
 def check_onnx(
     path: str | Path,
     *,
-    dims: Mapping[str, int] | None = None,
+    dims: Mapping[str, DimSize] | None = None,
     input_shapes: Mapping[str, Sequence[Any] | None] | None = None,
     outputs: Sequence[str] | None = None,
     name: str | None = None,
@@ -152,7 +155,7 @@ def _import_graph(
     scope = Scope(
         builder=builder,
         opsets=opset_versions(model.opset_import),
-        declared=declared_shapes(proto, request.dims),
+        declared=declared_shapes(proto, fixed_sizes(request.dims)),
     )
     importer.store(scope, proto)
     wanted = _wanted(proto, request.outputs, scope)
@@ -223,8 +226,9 @@ def _bind(
     bound = bind_inputs(needed, flags, known, names, reporter.report)
     scope.values.update(dict.fromkeys(names, Missing.FAILED))
     _expect_distinct([name for port in bound.values() for name in parameters(port)], "inputs")
+    sizes: dict[str, Node] = {}
     for name, port in bound.items():
-        scope.values[name] = input_value(builder, port)
+        scope.values[name] = input_value(builder, port, sizes)
     return tuple(bound.values())
 
 

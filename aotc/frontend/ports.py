@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from aotc.errors import UsageError
+from aotc.frontend.folding import FoldingBuilder
 from aotc.frontend.values import OptionalValue, Ragged, SequenceValue, Text, Value
+from aotc.graph import ops
 from aotc.graph.build import Builder
 from aotc.graph.ir import Node
 from aotc.graph.types import DType, TensorType
@@ -30,11 +32,14 @@ class TensorPort:
 
 @dataclass(frozen=True)
 class RaggedPort:
-    """A box called ``name`` and the actual shape, int64[rank], called ``extents``."""
+    """A box called ``name`` and the actual shape, int64[rank], called ``extents``. For an input,
+    ``ranges`` has the symbol of each axis whose size a run chooses, with the least and the largest
+    one."""
 
     name: str
     type: TensorType
     extents: str
+    ranges: tuple[tuple[str, int, int] | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,13 +82,13 @@ class Ports:
     outputs: tuple[Port, ...]
 
 
-def input_value(builder: Builder, port: Port) -> Value:
+def input_value(builder: FoldingBuilder, port: Port, sizes: dict[str, Node]) -> Value:
     """The value of an input, whose parameters are made here; a length is checked at run time."""
     match port:
         case TextPort(name=name, type=type_):
             return Text(builder.parameter(name, type_))
         case SequencePort(items=items, length=length):
-            values = tuple(input_value(builder, item) for item in items)
+            values = tuple(input_value(builder, item, sizes) for item in items)
             if length is None:
                 return SequenceValue(values)
             count = builder.parameter(length, TensorType(DType.I64, ()))
@@ -97,13 +102,45 @@ def input_value(builder: Builder, port: Port) -> Value:
         case OptionalPort(value=inner, present=present):
             if inner is None:
                 return OptionalValue(None, present=False)
-            held = input_value(builder, inner)
+            held = input_value(builder, inner, sizes)
             if present is None:
                 return OptionalValue(held, present=True)
             return OptionalValue(held, builder.parameter(present, TensorType(DType.BOOL, ())))
         case TensorPort(name=name, type=type_):
             return builder.parameter(name, type_)
+        case RaggedPort():
+            return _ragged_input(builder, port, sizes)
     raise AssertionError(port)
+
+
+def _ragged_input(builder: FoldingBuilder, port: RaggedPort, sizes: dict[str, Node]) -> Ragged:
+    """A box and the shape that the run gives, of which every size is checked."""
+    box = builder.parameter(port.name, port.type)
+    shape = builder.parameter(port.extents, TensorType(DType.I64, (port.type.rank,)))
+    extents: list[int | Node] = []
+    for axis, range_ in enumerate(port.ranges):
+        picked = builder.apply(ops.Slice((axis,), (1,), (1,)), shape)
+        size = builder.reshape(picked, ())
+        if range_ is None:
+            most = port.type.dims[axis]
+            same = builder.compare("eq", size, builder.constant(most, DType.I64))
+            builder.check(same, f"input '{port.extents}' must have {most} as element {axis}")
+            extents.append(most)
+            continue
+        symbol, low, high = range_
+        if symbol not in sizes:
+            least = builder.compare("ge", size, builder.constant(low, DType.I64))
+            most_ = builder.compare("le", size, builder.constant(high, DType.I64))
+            builder.check(
+                builder.binary("and", least, most_), f"'{symbol}' must be from {low} to {high}"
+            )
+            builder.limits[size] = (low, high)
+            sizes[symbol] = size
+        elif sizes[symbol] is not size:
+            same = builder.compare("eq", size, sizes[symbol])
+            builder.check(same, f"'{symbol}' must be the same in all inputs")
+        extents.append(sizes[symbol])
+    return Ragged(box, tuple(extents))
 
 
 def parameters(port: Port) -> list[str]:

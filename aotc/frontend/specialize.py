@@ -11,8 +11,16 @@ from typing import Any
 
 import onnx
 
+from aotc.config import DimSize
 from aotc.errors import AotcError, ModelError, UnsupportedError, UsageError
-from aotc.frontend.ports import OptionalPort, Port, SequencePort, TensorPort, TextPort
+from aotc.frontend.ports import (
+    OptionalPort,
+    Port,
+    RaggedPort,
+    SequencePort,
+    TensorPort,
+    TextPort,
+)
 from aotc.frontend.tensors import dtype_of
 from aotc.frontend.text import DEFAULT_WIDTH, STRING
 from aotc.graph.rules import MAX_ELEMS
@@ -35,9 +43,19 @@ class Flags:
     """What the user says of sizes: symbols in ``dims``, whole inputs in ``input_shapes``, the most
     that a run-time size can be in ``bounds``, all by name."""
 
-    dims: Mapping[str, int]
+    dims: Mapping[str, DimSize]
     input_shapes: Mapping[str, Sequence[Any] | None]
     bounds: Mapping[str, int]
+
+    @property
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """The symbols whose size each run chooses, with the least and the largest."""
+        return {name: size for name, size in self.dims.items() if isinstance(size, tuple)}
+
+
+def fixed_sizes(dims: Mapping[str, DimSize]) -> dict[str, int]:
+    """The symbols that are bound to one size."""
+    return {name: size for name, size in dims.items() if isinstance(size, int)}
 
 
 def declared_shape(info: onnx.ValueInfoProto) -> Declared | None:
@@ -121,7 +139,21 @@ def _held_port(info: onnx.ValueInfoProto, bound: Mapping[str, int], flags: Flags
     given = flags.input_shapes.get(info.name)
     if info.type.WhichOneof("value") == "sequence_type":
         return _sequence_port(info, given, bound, flags.bounds)
-    return _tensor_port(info, given, bound, flags.bounds)
+    port = _tensor_port(info, given, bound, flags.bounds)
+    symbols = [dim for dim in declared_shape(info) or () if isinstance(dim, str)]
+    open_dims = [symbol for symbol in symbols if symbol in flags.ranges]
+    if given is not None or not open_dims:
+        return port
+    if not isinstance(port, TensorPort):
+        raise UnsupportedError(
+            f"input '{info.name}' holds strings and has a range of sizes",
+            remedy=f"give one size: --dim {open_dims[0]}=N",
+        )
+    axes = [
+        (dim, *flags.ranges[dim]) if isinstance(dim, str) and dim in flags.ranges else None
+        for dim in declared_shape(info) or ()
+    ]
+    return RaggedPort(port.name, port.type, f"{port.name}_shape", tuple(axes))
 
 
 def _tensor_port(
@@ -175,21 +207,23 @@ def _sequence_port(
 
 
 def _check_flags(
-    dims: Mapping[str, int],
+    dims: Mapping[str, DimSize],
     input_shapes: Mapping[str, Sequence[Any] | None],
     known_dims: Sequence[str],
     known_inputs: Sequence[str],
     report: Callable[[AotcError, str], None],
 ) -> dict[str, int]:
+    """The size of each symbol, the largest one for a range."""
     bound: dict[str, int] = {}
     for name, size in dims.items():
+        low, high = size if isinstance(size, tuple) else (size, size)
         if name not in known_dims:
             report(_unknown("dimension", name, known_dims), name)
-        elif size < 1:
-            error = UsageError(f"dimension '{name}' cannot be {size}", remedy="give 1 or more")
+        elif low < 1:
+            error = UsageError(f"dimension '{name}' cannot be {low}", remedy="give 1 or more")
             report(error, name)
         else:
-            bound[name] = size
+            bound[name] = high
     for name, shape in input_shapes.items():
         if name not in known_inputs:
             report(_unknown("input", name, known_inputs), name)

@@ -62,6 +62,11 @@ def choose(call: Call, condition: Node, a: Size, b: Size) -> Size:
     return simple(call.select(condition, as_node(call, a), as_node(call, b)))
 
 
+def least(call: Call, size: Size) -> int | None:
+    """The smallest that ``size`` can be; None when that is not known."""
+    return size if isinstance(size, int) else interval(size, call.builder.limits)[0]
+
+
 def product(call: Call, sizes: Sequence[Size]) -> Size:
     """The product of ``sizes``."""
     total: Size = 1
@@ -142,7 +147,7 @@ def settle(
             extents.append(wanted)
         else:
             limit = _limit(call, axis, size, bound, output)
-            call.builder.limits.setdefault(size, limit)
+            call.builder.limits.setdefault(size, (0, limit))
             if limit != bound:
                 call.builder.check(
                     _within(call, size, limit),

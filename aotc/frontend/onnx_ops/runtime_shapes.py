@@ -6,6 +6,7 @@ The forms for constant operands are in movement.py and shape.py; both read an op
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
 
@@ -28,6 +29,7 @@ from aotc.frontend.onnx_ops.extents import (
     elements,
     holds,
     iota,
+    least,
     product,
     require,
     settle,
@@ -53,14 +55,14 @@ def reshape(call: Call) -> Value:
     copies = not call.attrs.flag("allowzero")
     target: list[Size] = []
     for axis, size in enumerate(given):
-        if copies and not (isinstance(size, int) and size != 0):
+        if copies and (size == 0 or (isinstance(size, Node) and not _from(call, size, 1))):
             own: Size = sizes[axis] if axis < len(sizes) else -2
             size = choose(call, holds(call, "eq", size, 0), own, size)
         target.append(size)
     total = product(call, sizes)
-    open_axes = [
-        axis for axis, size in enumerate(target) if not isinstance(size, int) or size == -1
-    ]
+    if target.count(-1) == 1:
+        target[target.index(-1)] = _quotient(call, sizes, [size for size in target if size != -1])
+    open_axes = [axis for axis, size in enumerate(target) if not _from(call, size, 0)]
     inferred = {axis: holds(call, "eq", target[axis], -1) for axis in open_axes}
     rest = product(
         call,
@@ -74,6 +76,30 @@ def reshape(call: Call) -> Value:
     require(call, all_of(call, [fits, *positive]), f"its shape must be one for {x.type}")
     box, extents = settle(call, target, _reshape_bounds(x, target))
     return relayout(call, x, sizes, box, extents)
+
+
+def _from(call: Call, size: Size, bound: int) -> bool:
+    """Whether ``size`` is known to be ``bound`` or more."""
+    low = least(call, size)
+    return low is not None and low >= bound
+
+
+def _quotient(call: Call, sizes: Sequence[Size], others: Sequence[Size]) -> Size:
+    """The product of ``sizes`` over that of ``others``: what both have cancels."""
+    left = [size for size in sizes if isinstance(size, Node)]
+    below = []
+    for size in others:
+        if isinstance(size, Node) and size in left:
+            left.remove(size)
+        else:
+            below.append(size)
+    factor = math.prod(size for size in sizes if isinstance(size, int))
+    divisor = math.prod(size for size in below if isinstance(size, int))
+    if divisor and factor % divisor == 0:
+        below = [size for size in below if isinstance(size, Node)]
+        factor //= divisor
+    above = product(call, [*left, factor] if factor != 1 else left)
+    return compute(call, "div", above, product(call, below)) if below else above
 
 
 def _reshape_bounds(x: Node, target: Sequence[Size]) -> list[int | None]:
@@ -98,6 +124,8 @@ def relayout(
     count = int(np.prod(box, dtype=np.int64))
     if not ragged and not open_axes and count != x.type.elems:
         raise ModelError(f"{x.type} does not have the {count} elements of its declared result")
+    if _factors(x.shape, sizes) == _factors(box, extents):
+        return boxed(call.reshape(x, box), extents)
     if ragged in ([], [0]) and open_axes in ([], [0]):
         # what is filled comes first in both boxes
         flat = call.reshape(x, (x.type.elems,))
@@ -111,6 +139,20 @@ def relayout(
         place = _box_index(call, place, x.shape, sizes)
     flat = call.reshape(x, (x.type.elems,))
     return boxed(call.apply(ops.Gather(0), flat, place), extents)
+
+
+def _factors(box: Sequence[int], sizes: Sequence[Size]) -> list[tuple[int, Size, int]]:
+    """The sizes that are nodes, their boxes, and the elements of the axes after each up to the
+    next: boxes that agree in these hold the same elements at the same places."""
+    found: list[tuple[int, Size, int]] = []
+    whole = 1
+    for most, size in zip(reversed(box), reversed(sizes), strict=True):
+        if isinstance(size, Node):
+            found.append((most, size, whole))
+            whole = 1
+        else:
+            whole *= most
+    return [*found, (0, 0, whole)]
 
 
 def linear_index(call: Call, box: tuple[int, ...], extents: Sequence[Size]) -> Node:
