@@ -72,7 +72,8 @@ def _branch(
     if condition.data is not None:
         return dict(enumerate(_inline(builder, op.then if condition.data else op.other, values)))
     found: dict[int, Node] = {}
-    for index in wanted:
+    checked = op.then.checks or op.other.checks  # somebody has to run them
+    for index in () if checked else wanted:
         ends = [graph.outputs[index][1] for graph in (op.then, op.other)]
         places = [
             graph.inputs.index(end) if end in graph.inputs else -1
@@ -81,8 +82,7 @@ def _branch(
         if places[0] >= 0 and values[places[0]] is values[places[1]] and places[1] >= 0:
             found[index] = values[places[0]]
     left = [index for index in wanted if index not in found]
-    checks = op.then.checks or op.other.checks
-    if not left and not checks:
+    if not left:
         return found
     needed = {
         i for graph in (op.then, op.other) for i in _reached(graph, _ends(graph, left))
@@ -108,7 +108,9 @@ def _repeat(
     # Carried values: those that stay as they are, then those that something needs.
     ends = [end for _, end in body.outputs]
     fixed = {
-        k for k in range(carried) if ends[1 + k] is body.inputs[1 + k] or 0 in values[k].shape
+        k
+        for k in range(carried)
+        if (ends[1 + k] is body.inputs[1 + k] and not body.checks) or 0 in values[k].shape
     }
     live = {0, *(1 + k for k in range(carried) if 1 + k in wanted and k not in fixed)}
     live |= {index for index in wanted if index > carried}
