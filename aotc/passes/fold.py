@@ -15,7 +15,8 @@ from aotc.passes.constants import stretch, stretched_value
 from aotc.passes.rewrite import Rule, rewrite
 
 RESULT_CAP_BYTES = 16 << 20
-"""A folded result may be this large, or as large as its operands together."""
+"""A folded result may be this large, or as large as its operands together; elementwise twice as
+large."""
 
 SMALL_BYTES = 16 << 10
 """Index vectors and stretched constants this small may become dense; larger ones stay `Iota` and
@@ -56,7 +57,9 @@ def _fold_elementwise(
         values.append(value)
     joint = broadcast_dims(*(value.shape for value in values))
     shape = operands[0].shape
-    if math.prod(joint) * 8 > max(RESULT_CAP_BYTES, sum(value.nbytes for value in values)):
+    result_bytes = math.prod(joint) * op.infer(*(x.type for x in operands)).dtype.size_bytes
+    # twice: weights of two bytes become float32, which the kernels can have packed
+    if result_bytes > max(RESULT_CAP_BYTES, 2 * sum(value.nbytes for value in values)):
         return None
     with np.errstate(all="ignore"):
         result = op.evaluate(*(np.broadcast_to(value, joint) for value in values))

@@ -9,6 +9,7 @@ from aotc.graph.build import Builder
 from aotc.graph.types import DType
 from aotc.passes import fold as module
 from aotc.passes.fold import fold
+from aotc.passes.legalize import legalize
 
 
 def folded(make):
@@ -96,3 +97,13 @@ def test_values_stay(graph):
 
 def _nodes(root):
     return list(Builder().finish("g", [("y", root)]).nodes())
+
+
+def test_large_weights_of_two_bytes_become_float32(monkeypatch):
+    monkeypatch.setattr(module, "RESULT_CAP_BYTES", 64)
+    for dtype, folds in ((DType.F16, True), (DType.BF16, True), (DType.I8, False)):
+        b = Builder()
+        weights = b.constant(np.arange(100).astype(dtype.numpy))
+        total = b.binary("add", b.parameter("x", f32(100)), b.cast(weights, DType.F32))
+        result = fold(legalize(b.finish("g", [("y", total)]))).outputs[0][1]
+        assert (result.inputs[1].data is not None) == folds
