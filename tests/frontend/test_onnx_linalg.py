@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx_cases import Const, build, case, check, f32, run_file, save
 
-from aotc.errors import AotcError
+from aotc.errors import ModelError
 
 CASES = [
     case("MatMul", 13, f32(3, 4), f32(4, 5, seed=1)),
@@ -54,10 +54,7 @@ def test_agrees_with_the_reference(case, tmp_path):
     check(case, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("matrix", "words"), [(f32(3, 2), "square matrices"), (f32(129, 129), "128 at most")]
-)
-def test_determinants_that_are_refused(matrix, words, tmp_path):
-    model, feeds = build(case("Det", 11, matrix))
-    with pytest.raises(AotcError, match=words):
+def test_determinants_of_what_is_not_square(tmp_path):
+    model, feeds = build(case("Det", 11, f32(3, 2)))
+    with pytest.raises(ModelError, match="square matrices"):
         run_file(save(model, tmp_path), feeds)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
+import numpy as np
+
 from aotc.errors import ModelError
+from aotc.frontend.folding import FoldingBuilder
 from aotc.frontend.onnx_ops.call import Call, Rule
 from aotc.graph import ops
 from aotc.graph.ir import Node
-from aotc.graph.types import DType
+from aotc.graph.types import DType, TensorType
 
 
 def matrix_product(call: Call, a: Node, b: Node) -> Node:
@@ -75,8 +79,8 @@ def matmul_integer(call: Call) -> Node:
     return matrix_product(call, a, b)
 
 
-MOST_ROWS = 128
-"""Larger determinants are refused: each row is a few primitives."""
+MOST_UNROLLED = 4
+"""The rows of a larger matrix are eliminated in a loop."""
 
 
 def det(call: Call) -> Node:
@@ -86,34 +90,57 @@ def det(call: Call) -> Node:
     if rank < 2 or x.shape[-1] != x.shape[-2] or not x.type.dtype.is_float:
         raise ModelError(f"needs square matrices of floats, got {x.type}")
     size = x.shape[-1]
-    if size > MOST_ROWS:
-        raise call.unsupported(f"the determinant of {size} rows: {MOST_ROWS} at most")
     count = math.prod(x.shape[:-2])
     rest = call.reshape(call.cast(x, DType.F64), (count, size, size))
     result = call.broadcast(call.scalar(1.0, rest), (count,))
-    for left in range(size, 0, -1):
-        column = call.reshape(call.slice_axis(rest, 2, 0, 1), (count, left))
-        best = call.apply(ops.ArgReduce("max", 1, last=False), call.unary("abs", column))
-        row = call.apply(ops.GatherND(1), rest, call.reshape(best, (count, 1)))
-        pivot = call.reshape(call.slice_axis(row, 1, 0, 1), (count,))
-        one = call.scalar(1.0, pivot)
-        swaps = call.select(call.compare("eq", best, 0), one, call.scalar(-1.0, pivot))
-        result = call.binary("mul", result, call.binary("mul", pivot, swaps))
-        if left == 1:
-            break
-        # the first row takes the place of the pivot's; without a pivot the result is 0 already
-        place = call.apply(ops.Iota((count, left, 1), 1, DType.I64))
-        taken = call.compare("eq", place, call.reshape(best, (count, 1, 1)))
-        rest = call.select(taken, call.slice_axis(rest, 1, 0, 1), rest)
-        rest = call.slice_axis(rest, 1, 1, left - 1)
-        safe = call.select(call.compare("eq", pivot, 0.0), one, pivot)
-        factor = call.binary(
-            "div", call.slice_axis(rest, 2, 0, 1), call.reshape(safe, (count, 1, 1))
-        )
-        tail = call.reshape(call.slice_axis(row, 1, 1, left - 1), (count, 1, left - 1))
-        rest = call.slice_axis(rest, 2, 1, left - 1)
-        rest = call.binary("sub", rest, call.binary("mul", factor, tail))
+    if size > MOST_UNROLLED:
+        rest, result = _eliminate_all(call, rest, result)
+    else:
+        for _ in range(size - 1):
+            rest, result = _eliminate(call, rest, result)
+    if size:
+        corner = call.slice_axis(call.slice_axis(rest, 1, 0, 1), 2, 0, 1)
+        result = call.binary("mul", result, call.reshape(corner, (count,)))
     return call.cast(call.reshape(result, x.shape[:-2]), x.type.dtype)
+
+
+def _eliminate(call: Call, rest: Node, result: Node) -> tuple[Node, Node]:
+    """Matrices without their first column and the row of its pivot, by which ``result`` is
+    multiplied."""
+    count, left, _ = rest.shape
+    column = call.reshape(call.slice_axis(rest, 2, 0, 1), (count, left))
+    best = call.apply(ops.ArgReduce("max", 1, last=False), call.unary("abs", column))
+    row = call.apply(ops.GatherND(1), rest, call.reshape(best, (count, 1)))
+    pivot = call.reshape(call.slice_axis(row, 1, 0, 1), (count,))
+    one = call.scalar(1.0, pivot)
+    swaps = call.select(call.compare("eq", best, 0), one, call.scalar(-1.0, pivot))
+    result = call.binary("mul", result, call.binary("mul", pivot, swaps))
+    # the first row takes the place of the pivot's; without a pivot the result is 0 already
+    place = call.apply(ops.Iota((count, left, 1), 1, DType.I64))
+    taken = call.compare("eq", place, call.reshape(best, (count, 1, 1)))
+    rest = call.select(taken, call.slice_axis(rest, 1, 0, 1), rest)
+    rest = call.slice_axis(rest, 1, 1, left - 1)
+    safe = call.select(call.compare("eq", pivot, 0.0), one, pivot)
+    factor = call.binary("div", call.slice_axis(rest, 2, 0, 1), call.reshape(safe, (count, 1, 1)))
+    tail = call.reshape(call.slice_axis(row, 1, 1, left - 1), (count, 1, left - 1))
+    rest = call.slice_axis(rest, 2, 1, left - 1)
+    return call.binary("sub", rest, call.binary("mul", factor, tail)), result
+
+
+def _eliminate_all(call: Call, rest: Node, result: Node) -> tuple[Node, Node]:
+    """`_eliminate` in a loop until one element is left; zeros take the place of what goes."""
+    builder = FoldingBuilder()
+    inside = replace(call, builder=builder)
+    builder.parameter("step", TensorType(DType.I64, ()))
+    before = builder.parameter("rest", rest.type), builder.parameter("result", result.type)
+    smaller, after = _eliminate(inside, *before)
+    same = inside.pad(smaller, (0, 0, 0), (0, 1, 1))
+    going = builder.constant(np.asarray(True))
+    outputs = [("going", going), ("next", same), ("product", after)]
+    op = ops.Repeat(builder.finish(call.origin, outputs), 2, 0, ops.UNLIMITED)
+    steps = call.constant(np.asarray(rest.shape[1] - 1))
+    loop = call.apply(op, steps, call.constant(np.asarray(True)), rest, result)
+    return call.apply(ops.Item(1), loop), call.apply(ops.Item(2), loop)
 
 
 RULES: Mapping[str, Rule] = MappingProxyType(
