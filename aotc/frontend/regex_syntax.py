@@ -6,8 +6,10 @@ groups, looking around) is refused, as it is by RE2 itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from types import MappingProxyType
 
 from aotc.errors import UnsupportedError
 
@@ -100,16 +102,27 @@ def complement(ranges: Sequence[tuple[int, int]]) -> Ranges:
     return tuple(found)
 
 
-def other_cases(ranges: Sequence[tuple[int, int]]) -> Ranges:
-    """``ranges`` with the other cases of all letters in them."""
-    found = list(ranges)
-    for low, high in ranges:
-        # no letter with two cases lies further up
-        for code in range(low, min(high, 0x1E943) + 1):
-            character = chr(code)
-            forms = {character.lower(), character.upper(), character.upper().lower()}
-            found += [(ord(form), ord(form)) for form in forms if len(form) == 1]
-    return tuple(sorted(set(found)))
+@cache
+def _cases() -> Mapping[int, frozenset[int]]:
+    """The code points that differ in case only, by each of them."""
+    found: dict[int, frozenset[int]] = {}
+    # no letter with two cases lies further up
+    for code in range(0x41, 0x1E944):
+        for form in (chr(code).lower(), chr(code).upper()):
+            if len(form) == 1 and ord(form) != code:
+                joint = frozenset({code, ord(form)})
+                joint = joint | found.get(code, joint) | found.get(ord(form), joint)
+                found.update(dict.fromkeys(joint, joint))
+    return MappingProxyType(found)
+
+
+def other_cases(low: int, high: int) -> Ranges:
+    """The range with the other cases of all letters in it."""
+    found = {(low, high)}
+    for code, forms in _cases().items():
+        if low <= code <= high:
+            found |= {(form, form) for form in forms}
+    return tuple(sorted(found))
 
 
 @dataclass(frozen=True)
@@ -205,12 +218,18 @@ class _Reader:
         return flags
 
     def _repeated(self, flags: _Flags) -> Expression:
-        if self._take("\\Q"):
-            literal, _, _ = self._pattern[self._at :].partition("\\E")
-            self._at += len(literal)
-            self._take("\\E")
-            return Series(tuple(Chars(_folded(ord(c), ord(c), flags)) for c in literal))
-        item = self._item(flags)
+        if not self._take("\\Q"):
+            return self._often(self._item(flags))
+        literal, _, _ = self._pattern[self._at :].partition("\\E")
+        self._at += len(literal)
+        self._take("\\E")
+        items: list[Expression] = [Chars(_folded(ord(c), ord(c), flags)) for c in literal]
+        if items:
+            items[-1] = self._often(items[-1])
+        return Series(tuple(items))
+
+    def _often(self, item: Expression) -> Expression:
+        """``item`` as often as the next signs say."""
         bounds = self._bounds()
         if bounds is None:
             return item
@@ -348,4 +367,4 @@ class _Reader:
 
 
 def _folded(low: int, high: int, flags: _Flags) -> Ranges:
-    return other_cases([(low, high)]) if flags.fold else ((low, high),)
+    return other_cases(low, high) if flags.fold else ((low, high),)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import wraps
 
 from aotc.errors import UnsupportedError
 from aotc.frontend.onnx_ops.call import Call, Result, Rule
@@ -41,6 +42,7 @@ def with_strings(rules: Mapping[str, Rule]) -> dict[str, Rule]:
 
 
 def _moving(rule: Rule) -> Rule:
+    @wraps(rule)
     def of_strings(call: Call) -> Result:
         texts = [value for value in call.inputs if isinstance(value, Text)]
         if not texts:
@@ -57,6 +59,7 @@ def _moving(rule: Rule) -> Rule:
 
 
 def _measuring(rule: Rule) -> Rule:
+    @wraps(rule)
     def of_strings(call: Call) -> Result:
         texts = [value for value in call.inputs if isinstance(value, Text)]
         return rule(_with_texts(call, [_places(call, text, 0) for text in texts]))
@@ -65,6 +68,7 @@ def _measuring(rule: Rule) -> Rule:
 
 
 def _comparing(rule: Rule) -> Rule:
+    @wraps(rule)
     def of_strings(call: Call) -> Result:
         if not any(isinstance(value, Text) for value in call.inputs):
             return rule(call)
