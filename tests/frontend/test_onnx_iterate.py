@@ -58,12 +58,23 @@ def test_a_tensor_that_grows_at_run_time(trips, tmp_path):
     agrees(text, tmp_path, {"n": np.array(trips), "x": X}, bounds={"Loop_y": 4})
 
 
+def test_a_tensor_that_grows_within_its_own_bound(tmp_path):
+    path = saved(model(GROWS, "int64 n, float[2,3] x", "float[?,3] y"), tmp_path)
+    bounds = {"y": 7}
+    assert repeats(path, bounds=bounds) == 1
+    for trips in (0, 2):
+        inputs = {"n": np.array(trips), "x": X}
+        same(interpreted(path, inputs, bounds=bounds), reference(path, inputs))
+    with pytest.raises(UsageError, match="a size that changes in a loop exceeds 7"):
+        interpreted(path, {"n": np.array(3), "x": X}, bounds=bounds)
+
+
 def test_a_tensor_that_grows_without_a_bound_is_refused(tmp_path):
     path = saved(model(GROWS, "int64 n, float[2,3] x", "float[?,3] y"), tmp_path)
-    with pytest.raises(UnsupportedError, match="(?s)'Loop_y' .Loop.*--max Loop_y=N"):
+    with pytest.raises(UnsupportedError, match="(?s)'Loop_y' .Loop.* grows.*--max y=N"):
         import_onnx(path)
     (problem,) = check_onnx(path)
-    assert "--max Loop_y=N" in problem.remedy
+    assert "--max y=N" in problem.remedy
 
 
 INSERTS = """(int64 i, bool c, seq(float[?]) s) => (bool go, seq(float[?]) s2) {
