@@ -117,6 +117,12 @@ def test_frames_at_run_time(length, tmp_path):
     np.testing.assert_allclose(y[0, ..., 0] + 1j * y[0, ..., 1], right, rtol=1e-4, atol=1e-5)
 
 
+def test_frames_that_no_length_gives(tmp_path):
+    operands = {"x": f32(1, 9, 1), "step": number(1), "window": None, "length": number(3)}
+    with pytest.raises(ModelError, match="no frame"):
+        declared_graph("STFT", operands, (1, 5, 40, 2), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("one", "words", "error"),
     [

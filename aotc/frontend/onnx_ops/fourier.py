@@ -259,6 +259,8 @@ def stft(call: Call) -> Node:
     dims = call.declared_dims(0)
     declared = dims if dims is not None and len(dims) == 4 else None
     lengths = _frame_lengths(call, x, window, declared)
+    if not lengths:
+        raise ModelError(f"no frame of {x.type} gives the declared {declared}")
     if window is not None and window.shape[0] not in lengths:
         raise ModelError(f"the window {window.type} does not fit frames of {lengths[0]}")
     _check_frames(call, x, lengths, declared)
