@@ -16,6 +16,7 @@ from onnx.backend.test.runner import Runner
 from aotc import onnx_backend
 from aotc.frontend.ports import unpack
 from tools.conformance import Outcome, load_cases, read_listed, run_cases, write_listed
+from tools.operators import PAGE, page
 
 CPU_CASES = 2033
 """As many are in onnx 1.23."""
@@ -44,6 +45,10 @@ def test_every_case_passes_that_is_not_listed_and_only_those():
     stale = [name for name in listed if name not in failing]
     assert not stale, "cases pass that are listed as failing: run `make operators`"
     assert {name: failing[name].kind for name in listed} == {n: o.kind for n, o in listed.items()}
+
+
+def test_the_page_of_operators_is_up_to_date():
+    assert PAGE.read_text() == page(), "run `make operators`"
 
 
 class Cases(unittest.TestCase):
