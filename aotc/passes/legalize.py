@@ -49,6 +49,7 @@ def _rebuild(graph: Graph, outermost: bool) -> Graph:
     """``graph`` in machine types; a nested one changes the types of its inputs and outputs too."""
     builder = Builder()
     new: dict[Node, Node] = {}
+    rounded: dict[Node, Node] = {}
     for node in graph.inputs:
         assert isinstance(node.op, Parameter)
         type_ = node.type
@@ -62,7 +63,7 @@ def _rebuild(graph: Graph, outermost: bool) -> Graph:
         elif node.data is not None:
             new[node] = builder.reuse_constant(node)
         elif node not in new:
-            new[node] = _emit(builder, node, new)
+            new[node] = _emit(Narrow(builder, node.origin, rounded), node, new)
     for sentence, node in graph.checks:
         builder.check(new[node], sentence)
     outputs = [
@@ -78,16 +79,15 @@ def _relabelled(builder: Builder, x: Node, dtype: DType) -> Node:
     return builder.apply(ops.Relabel(dtype), x, origin=x.origin)
 
 
-def _emit(builder: Builder, node: Node, new: Mapping[Node, Node]) -> Node:
+def _emit(narrow: Narrow, node: Node, new: Mapping[Node, Node]) -> Node:
     """``node`` over operands in machine types, itself in one."""
-    op, origin = node.op, node.origin
+    builder, op, origin = narrow.builder, node.op, node.origin
     operands = [new[operand] for operand in node.inputs]
     sources = [operand.type.dtype for operand in node.inputs]
     if ops.nested_graphs(node):
         return builder.apply(_nested(op), *operands, origin=origin)
     if not any(map(_is_short, (node.type.dtype, *sources))):
         return builder.apply(op, *operands, origin=origin)
-    narrow = Narrow(builder, origin)
     match op:
         case ops.Cast(dtype=dtype):
             return _convert(narrow, operands[0], sources[0], dtype)

@@ -64,13 +64,20 @@ FORMATS: Mapping[DType, Format] = MappingProxyType(
 
 @dataclass(frozen=True)
 class Narrow:
-    """Emits conversions into one builder; ``origin`` is the node that they belong to."""
+    """Emits conversions into one builder; ``origin`` is the node that they belong to.
+
+    ``rounded`` has the numbers of the codes that were made by rounding: whoever computes with one
+    takes it from the registers, where it is, and not apart from its code.
+    """
 
     builder: Builder
     origin: str
+    rounded: dict[Node, Node]
 
     def decode(self, code: Node, dtype: DType) -> Node:
         """The numbers that the integers ``code`` store: float32, or int8 or uint8."""
+        if code in self.rounded:
+            return self.rounded[code]
         if dtype is DType.BF16:
             return self._real(self._apply("shl", self._cast(code, DType.I32), 16))
         if dtype is DType.F8E8M0:
@@ -90,16 +97,18 @@ class Narrow:
             return self.decode(self._cast(whole, dtype.machine), dtype)
         x = self._cast(x, DType.F32)
         if dtype is DType.BF16:
-            return self._cast(self._encode_bfloat(x), DType.U16)
+            return self._encode_bfloat(x)
         if dtype is DType.F8E8M0:
             return self._cast(self._encode_scale(x), DType.U8)
         return self._cast(self._encode_float(x, FORMATS[dtype]), DType.U8)
 
     def _encode_bfloat(self, x: Node) -> Node:
         bits = self._bits(x)
-        code = self._round(bits, 16)
-        nan = self._apply("or", self._apply("and", self._apply("shr", bits, 16), 0x8000), 0x7FC0)
-        return self._select(self._unary("isnan", x), nan, code)
+        quiet = self._apply("or", bits, 0x400000)
+        bits = self._select(self._unary("isnan", x), quiet, self._carried(bits, 16))
+        code = self._cast(self._apply("shr", bits, 16), DType.U16)
+        self.rounded[code] = self._real(self._apply("and", bits, -(1 << 16)))
+        return code
 
     def _decode_float(self, code: Node, form: Format) -> Node:
         whole = self._cast(code, DType.I32)
@@ -156,9 +165,13 @@ class Narrow:
 
     def _round(self, bits: Node, drop: int) -> Node:
         """``bits`` without its last ``drop`` bits, rounded to nearest even."""
+        return self._apply("shr", self._carried(bits, drop), drop)
+
+    def _carried(self, bits: Node, drop: int) -> Node:
+        """``bits`` plus what makes the bits above the last ``drop`` those of rounding to nearest
+        even."""
         odd = self._apply("and", self._apply("shr", bits, drop), 1)
-        carried = self._apply("add", bits, self._apply("add", odd, (1 << (drop - 1)) - 1))
-        return self._apply("shr", carried, drop)
+        return self._apply("add", bits, self._apply("add", odd, (1 << (drop - 1)) - 1))
 
     # Short forms; a number takes the type of the other operand.
 
