@@ -26,7 +26,7 @@ from aotc.debug.dump import graph_text, program_text
 from aotc.debug.timing import Stopwatch
 from aotc.errors import UsageError
 from aotc.frontend.onnx_reader import import_onnx
-from aotc.frontend.ports import Ports
+from aotc.frontend.ports import Ports, notes
 from aotc.fuse.groups import Groups, fuse
 from aotc.graph.ir import Graph
 from aotc.graph.text import print_graph
@@ -186,6 +186,7 @@ def _artifact(build: Build) -> None:
         provenance,
         build.options.weights == "file",
         build.options.threads,
+        None if build.ports is None else notes(build.ports),
     )
 
 

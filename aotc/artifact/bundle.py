@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aotc.artifact.header import HeaderFacts, write_header
+from aotc.artifact.header import HeaderFacts, Notes, write_header
 from aotc.artifact.manifest import Provenance, build_manifest, write_manifest
 from aotc.artifact.wasm_loader import javascript, place_tensors, typescript
 from aotc.artifact.wasm_module import link_module
@@ -42,6 +42,7 @@ def make_bundle(
     provenance: Provenance,
     weights_in_file: bool = False,
     threads: bool = False,
+    notes: Notes | None = None,
 ) -> Bundle:
     """Joins the object that LLVM emitted for the program with constants, header and manifest."""
     signature = describe_signature(program, weights_in_file, threads)
@@ -58,7 +59,7 @@ def make_bundle(
         weights_bytes=WEIGHTS_HEADER_BYTES + constants.size_bytes,
         weights_digest=manifest["weights"]["sha256"],
     )
-    header = write_header(signature, facts)
+    header = write_header(signature, facts, notes)
     return Bundle(signature, image, header, manifest, constants if weights_in_file else None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aotc.codegen.signature import (
@@ -41,7 +42,12 @@ class HeaderFacts:
     weights_digest: str
 
 
-def write_header(signature: Signature, facts: HeaderFacts) -> str:
+Notes = Mapping[str, tuple[str, str]]
+"""What is to be said of a parameter, by its name in the model: a sentence, in which {} stands for
+the parameter whose name follows."""
+
+
+def write_header(signature: Signature, facts: HeaderFacts, notes: Notes | None = None) -> str:
     """The whole header; it needs nothing but <stdint.h> and compiles without warnings."""
     name, macro = signature.name, signature.name.upper()
     parts = [
@@ -52,7 +58,7 @@ def write_header(signature: Signature, facts: HeaderFacts) -> str:
         _shape_macros(signature),
         _status_codes(signature),
         *([POOL_TYPE] if signature.threads else []),
-        _prototype(signature),
+        _prototype(signature, notes or {}),
         *([_threads_prototype(signature)] if signature.threads else []),
         f"#ifdef __cplusplus\n}}\n#endif\n\n#endif /* {macro}_H */",
     ]
@@ -117,11 +123,14 @@ def _status_codes(signature: Signature) -> str:
     )
 
 
-def _prototype(signature: Signature) -> str:
+def _prototype(signature: Signature, notes: Notes) -> str:
     macro = signature.name.upper()
     lines = [f"/* Computes the model {signature.name}.", " *"]
     for role, params in (("input", signature.inputs), ("output", signature.outputs)):
-        lines += [f" *   {role:<6}  {_describe(param)}" for param in params]
+        for param in params:
+            lines.append(f" *   {role:<6}  {_describe(param)}")
+            if param.name in notes:
+                lines.append(f" *           {_remark(signature, *notes[param.name])}")
     lines.append(" *")
     if signature.weights_in_file:
         lines += [
@@ -178,6 +187,13 @@ def _describe(param: Param) -> str:
     if param.c_name == param.name:
         return text
     return f"{text}, '{_comment_safe(param.name)}' in the model"
+
+
+def _remark(signature: Signature, sentence: str, name: str) -> str:
+    """``sentence`` with the C name of the parameter called ``name``."""
+    params = (*signature.inputs, *signature.outputs)
+    c_name = next((param.c_name for param in params if param.name == name), name)
+    return _comment_safe(sentence.replace("{}", c_name))
 
 
 def _note(dtype: DType) -> str:

@@ -199,6 +199,40 @@ def _vector(builder: Builder, size: int | Node) -> Node:
     return builder.constant([size], DType.I64)
 
 
+def notes(ports: Ports) -> dict[str, tuple[str, str]]:
+    """What a C programmer must know of the parameters that are more than a plain tensor: by the
+    parameter's name a sentence, in which {} stands for the parameter named beside it."""
+    found: dict[str, tuple[str, str]] = {}
+    for port in ports.inputs:
+        found.update(_notes(port, "is not looked at"))
+    for port in ports.outputs:
+        found.update(_notes(port, "is unspecified"))
+    return found
+
+
+def _notes(port: Port, rest: str) -> dict[str, tuple[str, str]]:
+    match port:
+        case RaggedPort(name=name, extents=extents, ranges=ranges):
+            given = [range_ for range_ in ranges if range_ is not None]
+            limits = [f"{symbol} is from {low} to {high}" for symbol, low, high in given]
+            shape = "; ".join(["the shape of what {} holds", *limits])
+            filled = f"holds the first {{}}[i] elements of each axis i; the rest {rest}"
+            return {name: (filled, extents), extents: (shape, name)}
+        case TextPort(name=name, type=type_):
+            return {name: (f"strings in UTF-8, padded with zeros to {type_.dims[-1]} bytes", name)}
+        case SequencePort(name=name, items=items, length=length):
+            found = {key: note for item in items for key, note in _notes(item, rest).items()}
+            if length is not None:
+                found[length] = (f"how many of {name}_0 to {name}_{len(items) - 1} there are", name)
+            return found
+        case OptionalPort(name=name, value=inner, present=present):
+            found = {} if inner is None else _notes(inner, rest)
+            if present is not None:
+                found[present] = (f"whether {name} is there", name)
+            return found
+    return {}
+
+
 def pack(port: Port, value: Any) -> dict[str, np.ndarray]:
     """The arrays for the parameters of ``port`` that mean ``value``; UsageError when it does not
     fit. Tensors are arrays, sequences lists, an absent optional is None, strings are str or bytes.
