@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from aotc.frontend.folding import FoldingBuilder
+from aotc.frontend.intervals import interval
 from aotc.frontend.values import Value, map_nodes
 from aotc.graph import ops
 from aotc.graph.ir import Graph, Node
-from aotc.graph.types import TensorType
+from aotc.graph.types import DType, TensorType
 
 
 class Body:
-    """A nested graph while its nodes are being made in ``builder``."""
+    """A nested graph while its nodes are being made in ``builder``; ``around`` makes those of the
+    graph around it."""
 
-    def __init__(self) -> None:
+    def __init__(self, around: FoldingBuilder) -> None:
         self.builder = FoldingBuilder()
+        self._around = around
         self._fetched: dict[Node, Node] = {}
         self._parameters = 0
 
@@ -40,8 +43,16 @@ class Body:
         if isinstance(node.op, ops.Broadcast) and node.inputs[0].data is not None:
             return self.builder.apply(node.op, self.builder.reuse_constant(node.inputs[0]))
         if node not in self._fetched:
-            self._fetched[node] = self.parameter(node.type)
+            inside = self._fetched[node] = self.parameter(node.type)
+            if node.type == TensorType(DType.I64, ()):
+                self._learn(node, inside)
         return self._fetched[node]
+
+    def _learn(self, node: Node, inside: Node) -> None:
+        """What bounds a size outside bounds it inside."""
+        low, high = interval(node, self._around.limits)
+        if low is not None and high is not None:
+            self.builder.limits[inside] = (low, high)
 
     @property
     def captured(self) -> tuple[Node, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from aotc.errors import UnsupportedError
+from aotc.frontend.folding import FoldingBuilder
 from aotc.frontend.values import OptionalValue, Ragged, SequenceValue, Text, Value
 from aotc.graph import ops
 from aotc.graph.build import Builder
@@ -250,10 +251,29 @@ def assemble(layout: Layout, nodes: Iterator[Node]) -> Value:
             return OptionalValue(assemble(inner, nodes), next(nodes))
 
 
-def assemble_all(layouts: Iterable[Layout], nodes: Sequence[Node]) -> list[Value]:
+def assemble_all(
+    builder: FoldingBuilder, layouts: Iterable[Layout], nodes: Sequence[Node]
+) -> list[Value]:
     """The values that ``nodes`` hold in the forms ``layouts``, one after the other."""
     rest = iter(nodes)
-    return [assemble(layout, rest) for layout in layouts]
+    return [bounded(builder, assemble(layout, rest)) for layout in layouts]
+
+
+def bounded(builder: FoldingBuilder, value: Value) -> Value:
+    """``value``; the builder learns that its sizes lie within its boxes."""
+    match value:
+        case Ragged(node=node, extents=extents):
+            for size, most in zip(extents, node.shape, strict=True):
+                if isinstance(size, Node):
+                    builder.limits.setdefault(size, (0, most))
+        case SequenceValue(items=items, length=length):
+            if length is not None:
+                builder.limits.setdefault(length, (0, len(items)))
+            for item in items:
+                bounded(builder, item)
+        case OptionalValue(value=inner) if inner is not None:
+            bounded(builder, inner)
+    return value
 
 
 def choose(builder: Builder, condition: Node, a: Value, b: Value) -> Value:

@@ -15,7 +15,8 @@ PAIR = TensorType(DType.F32, (2,))
 
 
 def test_a_node_is_captured_once():
-    outer, body = FoldingBuilder(), Body()
+    outer = FoldingBuilder()
+    body = Body(outer)
     x = outer.parameter("x", PAIR)
     inside = body.fetch_node(x)
     assert body.fetch_node(x) is inside
@@ -23,7 +24,8 @@ def test_a_node_is_captured_once():
 
 
 def test_what_is_known_outside_is_known_inside():
-    outer, body = FoldingBuilder(), Body()
+    outer = FoldingBuilder()
+    body = Body(outer)
     number = outer.constant(7, DType.I64)
     stretched = outer.broadcast(outer.constant(2.0, DType.F32), (2,))
     counting = outer.apply(ops.Iota((4,), 0, DType.I64))
@@ -33,7 +35,8 @@ def test_what_is_known_outside_is_known_inside():
 
 
 def test_values_of_any_kind_are_captured():
-    outer, body = FoldingBuilder(), Body()
+    outer = FoldingBuilder()
+    body = Body(outer)
     x, n = outer.parameter("x", PAIR), outer.parameter("n", SCALAR)
     inside = body.fetch(SequenceValue((x, Ragged(x, (n,))), n))
     assert set(body.captured) == {x, n}
@@ -42,7 +45,8 @@ def test_values_of_any_kind_are_captured():
 
 
 def test_the_finished_graph_takes_its_own_inputs_first():
-    outer, body = FoldingBuilder(), Body()
+    outer = FoldingBuilder()
+    body = Body(outer)
     x, y = outer.parameter("x", PAIR), outer.parameter("y", PAIR)
     captured = body.fetch_node(x)
     own = body.parameter(PAIR)

@@ -238,7 +238,7 @@ def _suppress(
     overlap = _scalar(call, 3, boxes.type.dtype, 0.0)
     threshold = _scalar(call, 4, scores.type.dtype, -math.inf)
     alive = call.compare("gt", scores, threshold)
-    body = Body()
+    body = Body(call.builder)
     own = [body.parameter(TensorType(DType.I64, ())), body.parameter(alive.type)]
     inner = replace(call, builder=body.builder)
     fetched = [body.fetch_node(node) for node in (*low, *high, overlap, scores)]

@@ -60,7 +60,7 @@ def if_(call: Call) -> Sequence[Value | None]:
     names = ("then_branch", "else_branch")
     if known is not None:
         return call.subgraph(call.attrs.graph(names[0] if known else names[1]))
-    bodies = Body(), Body()
+    bodies = Body(call.builder), Body(call.builder)
     results = [
         call.subgraph(call.attrs.graph(name), body=body)
         for name, body in zip(names, bodies, strict=True)
@@ -84,7 +84,7 @@ def if_(call: Call) -> Sequence[Value | None]:
     )
     branch = call.apply(ops.Branch(then, other), condition, *captured)
     items = [call.apply(ops.Item(place), branch) for place in range(len(tensors[0]))]
-    return settled(call, assemble_all(layouts, items))
+    return settled(call, assemble_all(call.builder, layouts, items))
 
 
 RULES: Mapping[str, Rule] = MappingProxyType({"If": if_})

@@ -24,6 +24,7 @@ from aotc.frontend.layouts import (
     TensorLayout,
     assemble,
     assemble_all,
+    bounded,
     choose,
     describe,
     join,
@@ -157,11 +158,13 @@ def _in_body(
 ) -> tuple[Body, list[Node], Node, list[Value], list[Value]]:
     """The loop's graph as a body: its own inputs (the iteration, the carried values, the slices),
     the condition, the carried values, the rows."""
-    body = Body()
+    body = Body(plan.call.builder)
     index = body.parameter(SIZE)
+    if plan.limit:
+        body.builder.limits[index] = (0, plan.limit - 1)
     carried = [body.parameter(type_) for layout in layouts for type_ in types(layout)]
     slices = [body.parameter(TensorType(x.type.dtype, x.shape[1:])) for x in plan.scanned]
-    state = assemble_all(layouts, carried)
+    state = assemble_all(body.builder, layouts, carried)
     going, after, rows = plan.step(index, state, slices, body)
     return body, [index, *carried, *slices], going, after, rows
 
@@ -241,7 +244,7 @@ def _finish(
     exact = plan.exact and endless and _is(plan.going, True)
     stacks = iter(items[len(state) :])
     results = [_stacked(call, plan, row, stacks, limit if exact else done) for row in rows]
-    return assemble_all(layouts, items[: len(state)]), results
+    return assemble_all(builder, layouts, items[: len(state)]), results
 
 
 def _expect_within(builder: FoldingBuilder, plan: Plan, limit: int, last: Node) -> None:
@@ -271,7 +274,9 @@ def _stacked(
             first = call.slice_axis(next(stacks), 0, 0, 1)
             size = call.reshape(first, ())
         sizes.append(size)
-    return node if all(isinstance(size, int) for size in sizes) else Ragged(node, tuple(sizes))
+    if all(isinstance(size, int) for size in sizes):
+        return node
+    return bounded(call.builder, Ragged(node, tuple(sizes)))
 
 
 def _clipped(joint: Layout, layout: Layout) -> Layout:
@@ -412,4 +417,6 @@ def _joined(
     if isinstance(sizes, Ragged):
         inner = sizes.extents
     extents = (count if plan.padded or done == count else done, *inner)
-    return node if all(isinstance(size, int) for size in extents) else Ragged(node, extents)
+    if all(isinstance(size, int) for size in extents):
+        return node
+    return bounded(builder, Ragged(node, extents))

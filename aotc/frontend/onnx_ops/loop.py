@@ -11,6 +11,7 @@ import onnx
 
 from aotc.errors import ModelError, UnsupportedError
 from aotc.frontend.folding import known_value
+from aotc.frontend.intervals import interval
 from aotc.frontend.onnx_ops.call import Call, Rule
 from aotc.frontend.onnx_ops.control import scalar, settled
 from aotc.frontend.onnx_ops.iterate import Plan, iterate
@@ -22,6 +23,9 @@ from aotc.graph.types import DType
 
 ENDLESS = 2**31
 """Trip counts from here on are a way to say that only the condition ends the loop."""
+
+MOST_INFERRED = 1 << 16
+"""A bound that only follows from arithmetic, and is larger than this, says nothing."""
 
 MAX_BATCH = 256
 """The first Scan repeats its loop for each element of a batch; so many at most."""
@@ -43,7 +47,7 @@ def loop(call: Call) -> Sequence[Value | None]:
         going = scalar(call, condition, DType.BOOL, "its condition")
     known = known_value(trips)
     if known is None or int(known) >= ENDLESS:
-        limit = _most_trips(call, count, collected)
+        limit = _most_trips(call, trips, count, collected)
     else:
         limit = max(0, int(known))
     plan = Plan(call, graph, trips, going, limit, carried, (), collected, conditional=True)
@@ -80,9 +84,11 @@ def _spread(rows: Sequence[Value], collected: Sequence[bool]) -> list[Value | No
     return [next(rest) if read else None for read in collected]
 
 
-def _most_trips(call: Call, first: int, collected: Sequence[bool]) -> int | None:
+def _most_trips(
+    call: Call, trips: Node, first: int, collected: Sequence[bool]
+) -> int | None:
     """The most iterations: what the user says of the node or of a result that has an element for
-    each, else what the model declares."""
+    each, else what the model declares or what follows from the sizes that ``trips`` is made of."""
     places = [first + place for place, read in enumerate(collected) if read]
     lists = [place for place in range(first) if not isinstance(call.value(2 + place), Node)]
     named = [call.outputs[place] for place in (*places, *lists) if place < len(call.outputs)]
@@ -93,7 +99,10 @@ def _most_trips(call: Call, first: int, collected: Sequence[bool]) -> int | None
         declared = call.declared[place] if place < len(call.declared) else None
         if declared and isinstance(declared[0], int):
             return declared[0]
-    return call.bounds.get(EVERYTHING)
+    _, most = interval(trips, call.builder.limits)
+    if most is None or most > MOST_INFERRED:
+        return call.bounds.get(EVERYTHING)
+    return max(most, 0)
 
 
 def scan(call: Call) -> Sequence[Value | None]:
