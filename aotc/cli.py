@@ -12,11 +12,20 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from aotc.commands import bench, check, compile, profile, run, targets, verify
+from aotc.commands import audit, bench, check, compile, profile, run, targets, verify
 from aotc.config import VERSION
 from aotc.errors import AotcError, ModelError, UnsupportedError, UsageError, VerifyError
 
-COMMANDS: tuple[ModuleType, ...] = (compile, verify, bench, profile, run, check, targets)
+COMMANDS: tuple[ModuleType, ...] = (
+    compile,
+    verify,
+    bench,
+    profile,
+    run,
+    check,
+    audit,
+    targets,
+)
 
 EXIT_USAGE = 2
 EXIT_DEFECT = 70  # EX_SOFTWARE of sysexits.h

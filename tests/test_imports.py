@@ -21,6 +21,7 @@ ORDER = [
     {"memory"},
     {"codegen"},
     {"artifact"},
+    {"audit"},
     {"pool", "compiled", "debug"},
     {"driver"},
     {"onnx_backend"},

@@ -11,6 +11,7 @@ import hashlib
 import re
 
 from aotc.codegen.emit import emit_kernel
+from aotc.codegen.notes import emit_notes, notes_text
 from aotc.codegen.signature import (
     WEIGHTS_ALIGNMENT,
     WORKSPACE_ALIGNMENT,
@@ -69,6 +70,7 @@ def emit_module(
     parts.append(_emit_entry(program, plan, constants, signature, symbols))
     if threads:
         parts.append(_emit_threads_entry(program, plan, constants, signature, symbols))
+    parts.append(emit_notes(notes_text(program, plan, target, signature.run), target))
     return "\n\n".join(parts) + "\n"
 
 

@@ -481,21 +481,20 @@ class _Writer:
         tile: _Tile,
         lanes: _Lanes,
     ) -> list[Stmt]:
-        """One tile of step 3."""
-        # Expensive epilogues run in a loop over the results of the tile: in line they would bloat
+        """One tile of step 3: a row of results at a time, so that few wait for their epilogue."""
+        # Expensive epilogues run in a loop over the results of a row: in line they would bloat
         # the code.
         heavy = weight_of(self.epilogue) > 0
         kind = Kind.SERIAL if heavy else self._kind(tile)
-        size = tile.rows * tile.columns * lanes.width
-        done = Buffer("done", DType.F32, size, _space_for(kind))
+        inner = Kind.SERIAL if heavy else Kind.UNROLLED
+        half = Buffer("half", DType.F32, self.tile * self.side * lanes.width, _space_for(kind))
+        done = Buffer("done", DType.F32, tile.columns * lanes.width, _space_for(inner))
 
         def finish(i: Expr, j: Expr) -> list[Stmt]:
-            at = index.add(index.mul(i, tile.columns), j)
-
             def lane(v: Expr) -> list[Stmt]:
                 row, column = index.add(tile.y, i), index.add(tile.x, j)
                 where = (index.lit(0), row, column, index.add(lanes.first, v))
-                values: dict[Node, Expr] = {self.group.anchor: Load(done, lanes.cell(at, v))}
+                values: dict[Node, Expr] = {self.group.anchor: Load(done, lanes.cell(j, v))}
                 for node, leaf in zip(self.leaf_nodes, leaves, strict=True):
                     values[node] = leaf.load(where)
                 values = evaluate_nodes(self.epilogue, values)
@@ -503,18 +502,27 @@ class _Writer:
 
             return [lanes.sweep(lane)]
 
-        put = loop(
-            "i", tile.rows, lambda i: loop("j", tile.columns, lambda j: finish(i, j), kind), kind
-        )
-        return [Alloc(done, (*self._sums(products, tile, lanes, done), *put))]
+        def row(i: Expr) -> list[Stmt]:
+            def lane(v: Expr) -> list[Stmt]:
+                first = index.mul(i, self.side)
+                terms = [lanes.cell(index.add(first, j), v) for j in range(self.side)]
+                values = output_transform([Load(half, term) for term in terms])
+                return [
+                    Store(done, lanes.cell(index.lit(j), v), value)
+                    for j, value in enumerate(values[: tile.columns])
+                ]
 
-    def _sums(self, products: Access, tile: _Tile, lanes: _Lanes, done: Buffer) -> list[Stmt]:
-        """A^T m A of one tile, into ``done`` [rows, columns, lanes]."""
-        side, kind = self.side, self._kind(tile)
-        half = Buffer("half", DType.F32, self.tile * side * lanes.width, _space_for(kind))
+            put = loop("j", tile.columns, lambda j: finish(i, j), inner)
+            return [Alloc(done, (lanes.sweep(lane), *put))]
 
-        def cell(i: Expr, j: Expr, v: Expr, width: int = side) -> Expr:
-            return lanes.cell(index.add(index.mul(i, width), j), v)
+        sums = self._column_sums(products, tile, lanes, half, kind)
+        return [Alloc(half, (*sums, *loop("i", tile.rows, row, kind)))]
+
+    def _column_sums(
+        self, products: Access, tile: _Tile, lanes: _Lanes, half: Buffer, kind: Kind
+    ) -> list[Stmt]:
+        """A^T m of one tile, into ``half`` [tile, side, lanes]."""
+        side = self.side
 
         def column(j: Expr) -> list[Stmt]:
             def lane(v: Expr) -> list[Stmt]:
@@ -526,23 +534,10 @@ class _Writer:
                     ]
                 )
                 return [
-                    Store(half, cell(index.lit(i), j, v), value)
+                    Store(half, lanes.cell(index.add(index.lit(i * side), j), v), value)
                     for i, value in enumerate(values)
                 ]
 
             return [lanes.sweep(lane)]
 
-        def row(i: Expr) -> list[Stmt]:
-            def lane(v: Expr) -> list[Stmt]:
-                values = output_transform(
-                    [Load(half, cell(i, index.lit(j), v)) for j in range(side)]
-                )
-                return [
-                    Store(done, cell(i, index.lit(j), v, tile.columns), value)
-                    for j, value in enumerate(values[: tile.columns])
-                ]
-
-            return [lanes.sweep(lane)]
-
-        body = (*loop("j", side, column, kind), *loop("i", tile.rows, row, kind))
-        return [Alloc(half, body)]
+        return loop("j", side, column, kind)

@@ -1,0 +1,60 @@
+"""What the machine code cannot tell, for `aotc audit`: a program and its memory plan in, a section
+of the object that no linker keeps out.
+
+The notes hold the claims (arena, its lower bound) and what they can be checked with: every block of
+the arena with its place and the steps it is live in.
+"""
+
+from __future__ import annotations
+
+import json
+
+from aotc.loop.program import Program
+from aotc.memory.arena import MemoryPlan
+from aotc.memory.liveness import find_blocks
+from aotc.target import Target
+
+SECTION = ".aotc.notes"
+FORMAT = 1
+
+
+def notes_text(program: Program, plan: MemoryPlan, target: Target, entry: str) -> str:
+    """The notes as JSON on one line."""
+    blocks = [
+        [
+            block.storages[0].name,
+            block.size_bytes,
+            plan.offsets[block.storages[0]],
+            block.first,
+            block.last,
+        ]
+        for block in find_blocks(program)
+    ]
+    notes = {
+        "format": FORMAT,
+        "entry": entry,
+        "target": target.triple,
+        "cpu": target.cpu,
+        "bare": int(target.is_bare_metal),
+        "arena": plan.arena_bytes,
+        "bound": plan.lower_bound_bytes,
+        "alignment": plan.alignment,
+        "blocks": blocks,
+    }
+    return json.dumps(notes, separators=(",", ":"))
+
+
+def emit_notes(text: str, target: Target) -> str:
+    """LLVM's text for a section with ``text`` that is not part of a linked program (``exclude``);
+    empty for object formats without such sections."""
+    if target.object_format != "elf":
+        return ""
+    content = text.encode()
+    escaped = "".join(
+        chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:02X}"
+        for byte in content
+    )
+    return (
+        f'@aotc_notes = private constant [{len(content)} x i8] c"{escaped}", '
+        f'section "{SECTION}", align 1, !exclude !0\n!0 = !{{}}'
+    )
