@@ -22,7 +22,7 @@ from aotc.passes.narrow import Narrow
 
 _MOVING: tuple[type[Op], ...] = (
     *(ops.Select, ops.Broadcast, ops.Reshape, ops.Transpose, ops.Slice, ops.Concat, ops.Item),
-    *(ops.Gather, ops.GatherElements, ops.GatherND),
+    *(ops.Pad, ops.Gather, ops.GatherElements, ops.GatherND),
 )
 _SCATTERS = (ops.ScatterND, ops.ScatterElements)
 
@@ -97,16 +97,31 @@ def _emit(narrow: Narrow, node: Node, new: Mapping[Node, Node]) -> Node:
             same = operands[0].type.dtype is dtype.machine
             bits = operands[0]
             return bits if same else builder.apply(ops.Bitcast(dtype.machine), bits, origin=origin)
-        case ops.Pad(value=value):
-            if node.type.dtype.is_narrow:
-                op = dataclasses.replace(op, value=_code_of(value, node.type.dtype))
-            return builder.apply(op, *operands, origin=origin)
         case ops.Iota(shape=shape, axis=axis, dtype=dtype):
             counted = builder.apply(ops.Iota(shape, axis, dtype.arithmetic), origin=origin)
             return _convert(narrow, counted, counted.type.dtype, dtype)
     if isinstance(op, _MOVING) or (isinstance(op, _SCATTERS) and op.fn == "set"):
-        return builder.apply(op, *operands, origin=origin)
+        return _move(narrow, node, operands, sources)
     return _compute(narrow, node, operands, sources)
+
+
+def _move(narrow: Narrow, node: Node, operands: Sequence[Node], sources: Sequence[DType]) -> Node:
+    """Data movement, on what is stored. Where the numbers are at hand they move too: of the two
+    results the one that nobody reads disappears."""
+    builder, op, dtype = narrow.builder, node.op, node.type.dtype
+    plain = op
+    if isinstance(op, ops.Pad) and _is_short(dtype):
+        code, number = _stored(op.value, dtype)
+        op, plain = dataclasses.replace(op, value=code), dataclasses.replace(op, value=number)
+    moved = builder.apply(op, *operands, origin=node.origin)
+    numbers = [
+        narrow.rounded.get(operand) if source is dtype else operand
+        for operand, source in zip(operands, sources, strict=True)
+    ]
+    known = [number for number in numbers if number is not None]
+    if _is_short(dtype) and len(known) == len(numbers):
+        narrow.rounded[moved] = builder.apply(plain, *known, origin=node.origin)
+    return moved
 
 
 def _compute(
@@ -124,10 +139,15 @@ def _compute(
 def _convert(narrow: Narrow, x: Node, source: DType, target: DType) -> Node:
     if source is target:
         return x
-    number = narrow.decode(x, source) if source.is_narrow else x
+    number = narrow.rounded.get(x) if _is_short(source) else x
+    if number is None:
+        number = narrow.decode(x, source) if source.is_narrow else x
     if target.is_narrow:
         return narrow.encode(number, target)
-    return narrow.builder.cast(number, target, narrow.origin)
+    result = narrow.builder.cast(number, target, narrow.origin)
+    if target is DType.F16 and number.type.dtype is DType.F32:
+        narrow.rounded[result] = narrow.builder.cast(result, DType.F32, narrow.origin)
+    return result
 
 
 def _nested(op: Op) -> Op:
@@ -139,8 +159,8 @@ def _nested(op: Op) -> Op:
     return dataclasses.replace(op, **changed)
 
 
-def _code_of(value: float, dtype: DType) -> int:
-    """The integer that stores ``value``."""
+def _stored(value: float, dtype: DType) -> tuple[float, float]:
+    """What a tensor of ``dtype`` holds for ``value``, and the number that this stands for."""
     with np.errstate(all="ignore"):
         stored = np.asarray(value, np.float32).astype(dtype.numpy)
-    return int(stored.view(dtype.machine.numpy))
+        return stored.view(dtype.machine.numpy).item(), stored.astype(np.float32).item()

@@ -76,8 +76,6 @@ class Narrow:
 
     def decode(self, code: Node, dtype: DType) -> Node:
         """The numbers that the integers ``code`` store: float32, or int8 or uint8."""
-        if code in self.rounded:
-            return self.rounded[code]
         if dtype is DType.BF16:
             return self._real(self._apply("shl", self._cast(code, DType.I32), 16))
         if dtype is DType.F8E8M0:
