@@ -68,6 +68,11 @@ def dtype_of(number: int) -> DType:
         raise ModelError(
             f"element type {name} is not one of ONNX's", remedy="export the model again"
         )
+    if number == _Proto.STRING:
+        raise UnsupportedError(
+            "strings are not supported here",
+            remedy="rewrite this part of the model: strings can be moved, compared, split, matched",
+        )
     raise UnsupportedError(
         f"element type {name} is not supported",
         remedy=f"convert the tensor to one of {', '.join(d.value for d in DType)}",

@@ -15,7 +15,7 @@ from aotc.frontend.attributes import Attributes
 from aotc.frontend.bodies import Body
 from aotc.frontend.folding import FoldingBuilder, known_value
 from aotc.frontend.specialize import Declared
-from aotc.frontend.values import Value, kind_of
+from aotc.frontend.values import Ragged, Value, kind_of
 from aotc.graph import ops
 from aotc.graph.ir import Node, Op
 from aotc.graph.types import DType, broadcast_dims
@@ -71,9 +71,10 @@ class Call:
         value = self.value(index)
         if value is None or isinstance(value, Node):
             return value
+        ragged = "fix its size at compile time, or " if isinstance(value, Ragged) else ""
         raise UnsupportedError(
             f"input {index} is {kind_of(value)}, which {self.operator} is not compiled for",
-            remedy="fix its size at compile time, or rewrite this part of the model",
+            remedy=f"{ragged}rewrite this part of the model",
         )
 
     def declared_dims(self, index: int) -> tuple[int, ...] | None:
