@@ -84,10 +84,20 @@ MODELS = (
     Model("ppocr_rec", {"x": (1, 3, 48, 320)}, _RAPIDOCR, f"{_OCR}/ch_PP-OCRv4_rec_infer.onnx"),
 )
 
+#: Models that are run step by step with a state that each run hands to the next.
+STREAMING = (
+    Model(
+        "silero_vad_16k",
+        {"input": (1, 576), "state": (2, 1, 128)},
+        "silero-vad==6.2.3",
+        "silero_vad/data/silero_vad_16k_op15.onnx",
+    ),
+)
+
 
 def find_model(name: str) -> Model:
     """The model called ``name``; KeyError when there is none."""
-    return {model.name: model for model in MODELS}[name]
+    return {model.name: model for model in (*MODELS, *STREAMING)}[name]
 
 
 def get_model(name: str, folder: Path = CACHE) -> Path:

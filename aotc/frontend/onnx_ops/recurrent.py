@@ -31,7 +31,7 @@ from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType, TensorType
 
-UNROLL_STEPS = 512
+UNROLL_STEPS = 4
 """Longer sequences become a loop."""
 
 
