@@ -23,9 +23,10 @@ from aotc.errors import UsageError
 from aotc.frontend.ports import pack, unpack
 from aotc.frontend.specialize import EVERYTHING
 
-MOST_TRIPS = 64
-"""A loop that collects something has at most as many iterations where nothing says how many it can
-have; `prepare(model, bounds={"name": N})` says it. One more is an error, not a wrong result."""
+MOST = 64
+"""A size known at run time only, the trips of a loop included, is at most this where nothing says
+how large it can be; `prepare(model, bounds={"name": N})` says it. One more is an error, not a wrong
+result."""
 
 
 class PreparedModel(BackendRep):  # type: ignore[misc]
@@ -33,7 +34,7 @@ class PreparedModel(BackendRep):  # type: ignore[misc]
 
     def __init__(self, model: onnx.ModelProto, options: Mapping[str, Any]) -> None:
         self._model = model
-        bounds = {EVERYTHING: MOST_TRIPS, **options.get("bounds", {})}
+        bounds = {EVERYTHING: MOST, **options.get("bounds", {})}
         self._options = {**options, "bounds": bounds}
         initialised = {tensor.name for tensor in model.graph.initializer}
         initialised |= {tensor.values.name for tensor in model.graph.sparse_initializer}

@@ -15,6 +15,7 @@ from aotc.errors import ModelError, UnsupportedError
 from aotc.frontend.folding import known_value
 from aotc.frontend.intervals import interval
 from aotc.frontend.onnx_ops.call import Call, Result, Rule
+from aotc.frontend.specialize import EVERYTHING
 from aotc.frontend.values import Ragged
 from aotc.graph import ops
 from aotc.graph.ir import Node
@@ -168,6 +169,9 @@ def _limit(call: Call, axis: int, size: Node, bound: int | None, output: int) ->
     given = call.bounds.get(name)
     _, computed = interval(size, call.builder.limits)
     known = [max(limit, 0) for limit in (bound, given, computed) if limit is not None]
+    if not known and EVERYTHING in call.bounds:
+        # only where nothing else bounds it: what the operator implies may well be larger
+        return call.bounds[EVERYTHING]
     if not known:
         raise UnsupportedError(
             f"the size of axis {axis} of its result is computed at run time, and nothing says how "
