@@ -41,13 +41,15 @@ from aotc.lower.scan import allocate
 from aotc.lower.scope import Access, KernelScope, loop, rest_lanes, vector, vector_sweep
 
 #: Walks that go down together: enough to hide the latency of a step, few enough for registers.
-WALKS = 8
+WALKS = 16
 #: Words of a node in the table that walks read: threshold, feature, child, value (or its place).
 RECORD = 4
 #: Vectors of rows that go through a tree before the next tree's tables are read.
-VECTORS = 4
+VECTORS = 8
 #: Most bytes of a block of rows, turned so that a feature of all rows is contiguous.
 TURNED_BYTES = 64 << 10
+#: Rows that walk down one tree before the next: their features stay in the nearest cache.
+BLOCK = 64
 #: Most results of a row that a walk over trees collects in registers.
 MOST_TOTALS = 8
 
@@ -195,9 +197,9 @@ class _Kernel:
 
     def emit(self) -> None:
         lanes = self.context.lanes_for(self.dtype)
-        levels = _levels(self.forest, self.rows, lanes)
+        levels, vectors = _plan(self.forest, self.rows, lanes)
         if levels:
-            body = _Dense(self, levels, lanes).body()
+            body = _Dense(self, levels, lanes, vectors).body()
         else:
             body = _Walks(self, self.forest.depth).body()
         recipe = f"levels {levels} of {self.forest.depth}"
@@ -243,11 +245,20 @@ def _wide(value: Expr) -> Expr:
     return value if value.dtype is DType.I64 else Conv(value, DType.I64)
 
 
-def _levels(forest: _Forest, rows: int, lanes: int) -> int:
-    """How many levels of every tree to ask at once; 0 for none."""
-    if rows < lanes:
-        return 0
-    return min(forest.depth, 6 if lanes >= 16 else 5 if lanes >= 8 else 3)
+def _plan(forest: _Forest, rows: int, lanes: int) -> tuple[int, int]:
+    """How many levels of every tree to ask at once (0 for none), and of how many vectors of rows.
+
+    Whole trees while they are shallow: the work doubles with each level, that of walks does not.
+    Measured on trees of depth 4 to 8: full levels win up to 6 (16 lanes) or 5 (8 lanes), four of
+    them are a little better than none before walks. Turning the rows must pay for itself.
+    """
+    used = np.unique(forest.feature).size
+    most = TURNED_BYTES // (used * lanes * forest.threshold.itemsize)
+    if rows < lanes or most == 0 or 4 * forest.roots.size < used:
+        return 0, 0
+    whole = 6 if lanes >= 16 else 5 if lanes >= 8 else 4
+    levels = forest.depth if forest.depth <= whole else min(whole - 1, 4)
+    return levels, min(VECTORS, most)
 
 
 class _Walks:
@@ -349,17 +360,15 @@ class _Walks:
         """All trees for all rows."""
         kernel = self.kernel
         roots = self.roots()
-        if kernel.rows < WALKS:
+        if kernel.rows < min(WALKS, kernel.forest.roots.size):
             return loop("row", kernel.rows, lambda row: self._over_trees(row, roots))
-        block = 64
-
         def rows(first: Expr, count: int) -> list[Stmt]:
             def tree(t: Expr) -> list[Stmt]:
                 return self.over_rows(first, count, t, lambda i: _wide(roots.load((t,))))
 
             return [*kernel.clear(first, count), *loop("tree", kernel.forest.roots.size, tree)]
 
-        return _blocks(kernel.rows, block, rows)
+        return _blocks(kernel.rows, BLOCK, rows)
 
     def _over_trees(self, row: Expr, roots: Access) -> list[Stmt]:
         """One row: several trees at once, their values joined in the order of the trees."""
@@ -416,15 +425,14 @@ def _blocks(rows: int, size: int, body: Callable[[Expr, int], list[Stmt]]) -> li
 class _Dense:
     """The first ``levels`` of each tree asked all at once for vectors of rows."""
 
-    def __init__(self, kernel: _Kernel, levels: int, lanes: int) -> None:
+    def __init__(self, kernel: _Kernel, levels: int, lanes: int, vectors: int) -> None:
         self.kernel = kernel
-        self.levels = levels
         self.lanes = lanes
         forest = kernel.forest
         heap = forest.heap(levels)
         inner, self.below = heap[:, : (1 << levels) - 1], heap[:, (1 << levels) - 1 :]
         self.used, local = np.unique(forest.feature[inner], return_inverse=True)
-        self.block = lanes * VECTORS
+        self.block = lanes * vectors
         self.feature = kernel._table((local * self.block).astype(np.int32), "feature")
         self.threshold = kernel._table(forest.threshold[inner], "threshold")
         self.flags = None

@@ -52,6 +52,12 @@ def test_rows_through_a_view(rows):
     check(op, Swapped(x), *tables, native=True)
 
 
+@pytest.mark.parametrize("rows", [5, 150])
+def test_a_single_tree(rows):
+    check(*forest(rows, 9, 1, 1, trees=1), native=True)
+    check(*forest(rows, 4, 3, 3, trees=1), native=True)
+
+
 def test_more_classes_than_registers():
     check(*forest(3, 2, 40, 40, trees=3), native=True)
     check(*forest(20, 2, 40, 40, trees=3), native=True)
