@@ -59,8 +59,8 @@ def add_model_arguments(parser: argparse.ArgumentParser, default_cpu: str | None
         action="append",
         default=[],
         metavar="NAME=N",
-        help="the most that a size known at run time only can be, by the value's name; may be "
-        "repeated",
+        help="the most that a size known at run time only can be, by the value's name, or by * for "
+        "all that nothing else bounds; may be repeated",
     )
     parser.add_argument(
         "--outputs",
