@@ -104,7 +104,9 @@ class Context:
         self.steps.append(step)
 
     def copy(self, source: View, target: View) -> None:
-        """Emits a kernel that copies element by element."""
+        """Emits a kernel that copies element by element; nothing when both are one place."""
+        if source == target:
+            return
         from aotc.lower.pointwise import lower_copy  # the pointwise lowering itself needs a Context
 
         lower_copy(self, source, target)

@@ -273,6 +273,9 @@ def _is_elementwise(group: Group, node: Node, parameter: Node) -> bool:
                     seen.add(operand)
                     work.append(operand)
         return True
+    if isinstance(group.anchor.op, (ops.ScatterElements, ops.ScatterND)):
+        # the data stay where they are, and the updates are stored
+        return all(made_by(x) is not parameter for x in group.anchor.inputs[1:])
     return group.kind is GroupKind.MAP
 
 

@@ -118,6 +118,21 @@ def test_elementwise_state_is_updated_in_place():
     assert len(loop_of(program).body) == 2
 
 
+def test_updates_of_a_carried_table_do_not_copy_it():
+    net = Net()
+    table, n = net.x(6, 8), net.x(dtype=DType.I64)
+
+    def body(b, i, table, row):
+        at = b.reshape(i, (1, 1))
+        return [always(b), b.apply(ops.ScatterND("add"), table, at, b.reshape(row, (1, 8)))]
+
+    _, after = repeated(net, body, [table], n, captured=[net.x(8)], limit=ops.UNLIMITED)
+    graph = net.graph(after)
+    program = check(graph, inputs=inputs_of(graph) | {n.op.name: np.asarray(5)})
+    (call,) = loop_of(program).body
+    assert "scatter" in call.kernel.name
+
+
 def test_values_that_trade_places():
     """A swap, a shift register and a value that its own successor is read after."""
     net = Net()
