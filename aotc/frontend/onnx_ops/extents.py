@@ -7,6 +7,7 @@ said with ``--max``; the run checks whatever does not follow from the operands' 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from aotc.errors import ModelError, UnsupportedError
 from aotc.frontend.folding import known_value
 from aotc.frontend.intervals import interval
-from aotc.frontend.onnx_ops.call import Call, Result, Rule
+from aotc.frontend.onnx_ops.call import KNOWN_ELEMS, Call, Result, Rule
 from aotc.frontend.specialize import EVERYTHING
 from aotc.frontend.values import Ragged
 from aotc.graph import ops
@@ -156,6 +157,12 @@ def settle(
                 )
             box.append(limit)
             extents.append(size)
+    if EVERYTHING in call.bounds and list(extents) != box and math.prod(box) > KNOWN_ELEMS:
+        raise UnsupportedError(
+            f"its result has a size known at run time only, and up to {math.prod(box)} elements",
+            remedy="declare its shape in the model, or give each such size its own bound: "
+            f"--max {call.outputs[output]}=N",
+        )
     return tuple(box), tuple(extents)
 
 
