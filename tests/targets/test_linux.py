@@ -1,10 +1,10 @@
 """aarch64, 32-bit Arm and RISC-V under emulation: the same bytes as on x86_64, for every model."""
 
 import pytest
-from machines import MACHINES, run_emulated
 
 import aotc
 from aotc.reference.inputs import make_inputs
+from bench.machines import MACHINES, run_emulated
 from bench.models import MODELS, Unavailable, get_model
 
 SMALL = ("mnist_mlp", "tiny_kws_dscnn")

@@ -5,10 +5,10 @@ import re
 import subprocess
 
 import pytest
-from microcontrollers import BOARDS, missing, run_on_board
 
 import aotc
 from aotc.reference.inputs import make_inputs
+from bench.boards import BOARDS, missing, run_on_board
 from bench.models import get_model
 
 TINY = ("mnist_mlp", "tiny_ad_ae", "tiny_kws_dscnn", "tiny_ic_resnet8", "tiny_vww_mbv1")

@@ -1,4 +1,4 @@
-"""Machines that the tests emulate: a compiled model and inputs in, the outputs of a C program that
+"""Machines under emulation: a compiled model and inputs in, the outputs of a C program that
 links the object and runs under an emulator out."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Boards that the tests emulate: a compiled model and inputs in, the outputs of a bare-metal image
+"""Boards under emulation: a compiled model and inputs in, the outputs of a bare-metal image
 without libc out, as QEMU's emulation of a Cortex-M board computes them."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "cortex_m"
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "cortex_m"
 TOOLS = ("arm-none-eabi-gcc", "qemu-system-arm")
 
 PROGRAM = r"""
