@@ -411,8 +411,11 @@ def squeeze(call: Call) -> Value:
     else:
         axes = None if call.optional(1) is None else elements(call, 1, "axes")
     if axes is None:
-        if any(isinstance(size, Node) for size in sizes):
-            raise call.unsupported("which axes have one element is known at run time only")
+        for axis, size in enumerate(sizes):
+            if isinstance(size, Node):
+                # the number of axes is fixed, so this one stays
+                sentence = f"axis {axis} of its operand must not have one element"
+                require(call, holds(call, "ne", size, 1), sentence)
         axes = [axis for axis, size in enumerate(sizes) if size == 1]
     if all(isinstance(axis, int) for axis in axes):
         chosen = call.axes([axis for axis in axes if isinstance(axis, int)], len(sizes))
