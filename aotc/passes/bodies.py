@@ -15,6 +15,7 @@ from aotc.graph import ops
 from aotc.graph.build import Builder
 from aotc.graph.ir import Graph, Node, Parameter
 from aotc.graph.types import DType, TensorType, TupleType
+from aotc.passes.hoist import copy_into, hoist
 from aotc.passes.rewrite import reemit
 
 _MOVABLE = (ops.Broadcast, ops.Reshape, ops.Transpose, ops.Slice)
@@ -23,9 +24,10 @@ _MOVABLE = (ops.Broadcast, ops.Reshape, ops.Transpose, ops.Slice)
 def specialize_bodies(graph: Graph) -> Graph:
     """``graph`` with each Branch and Repeat reduced to what is read of it.
 
-    Constants move into the nested graphs; operands, carried values and results that nothing needs
-    are dropped; a carried value that never changes is captured instead. A Branch on a known
-    condition becomes its graph, a Repeat of no or one known iteration its operands or its body.
+    Constants move into the nested graphs, what all iterations compute alike out of them; operands,
+    carried values and results that nothing needs are dropped; a carried value that never changes is
+    captured instead. A Branch on a known condition becomes its graph, a Repeat of no or one known
+    iteration its operands or its body.
     """
     read: dict[Node, set[int]] = {}
     for node in graph.nodes():
@@ -98,13 +100,15 @@ def _repeat(
     builder: Builder, node: Node, op: ops.Repeat, operands: Sequence[Node], wanted: list[int]
 ) -> dict[int, Node]:
     trips, start, *values = operands
-    body, carried = op.body, op.carried
+    carried = op.carried
     known = None if trips.data is None else max(0, min(int(trips.data), op.limit))
     known = known if op.limit else 0
     if known == 0 or (start.data is not None and not start.data):
         return _never(builder, node, values)
     if known == 1 and start.data is not None and (op.limit == 1 or not op.stacked):
         return _once(builder, op, values)
+    op, values = hoist(builder, op, values, _is_movable)
+    body = op.body
     # Carried values: those that stay as they are, then those that something needs.
     ends = [end for _, end in body.outputs]
     fixed = {
@@ -240,7 +244,7 @@ class _Wiring:
         for i, other in self.merged.items():
             new[graph.inputs[i]] = new[graph.inputs[other]]
         kept = tuple(graph.outputs[index] for index in outputs)
-        _copy_into(builder, Graph(graph.name, (), kept, graph.checks), new)
+        _copy_all(builder, Graph(graph.name, (), kept, graph.checks), new)
         return builder.finish(graph.name, ((name, new[node]) for name, node in kept))
 
 
@@ -268,19 +272,12 @@ def _move(builder: Builder, node: Node) -> Node:
 def _inline(builder: Builder, graph: Graph, operands: Sequence[Node]) -> list[Node]:
     """The outputs of ``graph`` on ``operands`` as nodes of ``builder``."""
     new = dict(zip(graph.inputs, operands, strict=True))
-    _copy_into(builder, graph, new)
+    _copy_all(builder, graph, new)
     return [new[node] for _, node in graph.outputs]
 
 
-def _copy_into(builder: Builder, graph: Graph, new: dict[Node, Node]) -> None:
+def _copy_all(builder: Builder, graph: Graph, new: dict[Node, Node]) -> None:
     """Emits every node of ``graph`` that is not in ``new`` yet, and its checks."""
-    for node in graph.nodes():
-        if node in new:
-            continue
-        if node.data is not None:
-            new[node] = builder.reuse_constant(node)
-        else:
-            operands = (new[operand] for operand in node.inputs)
-            new[node] = builder.apply(node.op, *operands, origin=node.origin)
+    copy_into(builder, graph, new)
     for sentence, node in graph.checks:
         builder.check(new[node], sentence)

@@ -82,8 +82,8 @@ def test_constants_move_in_and_what_is_not_needed_goes():
     made = specialize_bodies(graph)
     (loop,) = control_nodes(made)
     assert (loop.op.carried, loop.op.scanned, loop.op.stacked) == (1, 1, 0)
-    # trip count, start, one carried, one scanned; the fixed one, v and v2 are captured
-    assert len(loop.inputs) == 7
+    # trip count, start, one carried, one scanned; the fixed one and v - v2 are captured
+    assert len(loop.inputs) == 6
     assert made.outputs[1][1] is made.inputs[1]
     assert sum(node.data is not None for node in loop.op.body.nodes()) == 2
 
