@@ -30,7 +30,7 @@ _FEW = 1024
 
 
 def one_hot_encoder(call: Call) -> Node:
-    """OneHotEncoder: a new last axis with 1 at the place of the category (f32)."""
+    """A new last axis with 1 at the place of the category (f32)."""
     x = call.value(0)
     if isinstance(x, Text):
         hot = _equal_text(call, x, call.attrs.strings("cats_strings") or ())
@@ -119,7 +119,7 @@ class _Values:
 
 
 def label_encoder(call: Call) -> Value:
-    """LabelEncoder: keys become values, whatever else a default."""
+    """Keys become values, whatever else a default."""
     x = call.value(0)
     if call.version < 2:
         texts = call.attrs.strings("classes_strings") or ()
@@ -173,7 +173,7 @@ def _with_default(call: Call, values: Keys) -> Keys:
 
 
 def category_mapper(call: Call) -> Value:
-    """CategoryMapper: text becomes numbers, or numbers text."""
+    """Text becomes numbers, or numbers text."""
     texts = call.attrs.strings("cats_strings") or ()
     numbers = call.attrs.integers("cats_int64s", ()) or ()
     if len(texts) != len(numbers) or not texts:
@@ -193,8 +193,7 @@ def _category(call: Call, texts: Sequence[str], numbers: np.ndarray) -> Value:
 
 
 def zip_map(call: Call) -> Node:
-    """ZipMap: its tensor of scores as it is. The maps of ONNX, which pair each score with the label
-    of its column, have no counterpart in the compiled function."""
+    """The tensor of scores as it is: there are no maps from labels to scores."""
     return call[0]
 
 

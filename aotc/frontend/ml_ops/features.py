@@ -21,7 +21,7 @@ from aotc.graph.types import DType
 
 
 def array_feature_extractor(call: Call) -> Value:
-    """ArrayFeatureExtractor: the columns that input 1 numbers, on the last axis. A vector counts as
+    """The columns that input 1 numbers, on the last axis. A vector counts as
     one row."""
     given = call.value(0)
     x = given.node if isinstance(given, Text) else call[0]
@@ -36,7 +36,7 @@ def array_feature_extractor(call: Call) -> Value:
 
 
 def binarizer(call: Call) -> Node:
-    """Binarizer: 1 where x is greater than the threshold, else 0."""
+    """1 where x is greater than the threshold, else 0."""
     x = call[0]
     threshold = call.attrs.real("threshold", 0.0)
     if x.type.dtype.is_int:
@@ -49,7 +49,7 @@ def binarizer(call: Call) -> Node:
 
 
 def feature_vectorizer(call: Call) -> Node:
-    """FeatureVectorizer: the inputs side by side (f32), each cut or filled with zeros to its
+    """The inputs side by side (f32), each cut or filled with zeros to its
     width."""
     inputs = call.operands
     widths = call.attrs.integers("inputdimensions", ()) or ()
@@ -69,7 +69,7 @@ def feature_vectorizer(call: Call) -> Node:
 
 
 def imputer(call: Call) -> Node:
-    """Imputer: one value replaced by another, or by one for each column."""
+    """One value replaced by another, or by one for each column."""
     x = call[0]
     if x.type.rank == 0:
         raise ModelError("takes rows of features, got a scalar")
@@ -92,7 +92,7 @@ def imputer(call: Call) -> Node:
 
 
 def normalizer(call: Call) -> Node:
-    """Normalizer: each row divided by its largest value, its L1 or its L2 norm, unless that is
+    """Each row divided by its largest value, its L1 or its L2 norm, unless that is
     0."""
     x = call.cast(call[0], DType.F32)
     if x.type.rank not in (1, 2):
@@ -111,7 +111,7 @@ def normalizer(call: Call) -> Node:
 
 
 def scaler(call: Call) -> Node:
-    """Scaler: ``(x - offset) * scale``, one of each or one for each column (f32)."""
+    """``(x - offset) * scale``, one of each or one for each column (f32)."""
     x = call[0]
     if x.type.rank == 0:
         raise ModelError("takes rows of features, got a scalar")

@@ -30,7 +30,8 @@ MODES = {
 }
 
 MOST_NODES = 1 << 26
-MOST_VALUES = 1 << 28
+MOST_VALUES = 1 << 26
+MOST_DEPTH = 10_000
 
 
 @dataclass
@@ -139,6 +140,8 @@ def _check(
                 f"{name} of its trees has the number {bad[0]}, of {limit}",
                 remedy="the node is malformed: export the model again",
             )
+    if roots.size * targets > MOST_VALUES:
+        raise UnsupportedError(f"{roots.size} trees for {targets} targets are too many")
     if roots.size == 0:
         raise ModelError("has no trees", remedy="export the model again")
 
@@ -248,8 +251,11 @@ def _visit(split: _Split, roots: np.ndarray) -> tuple[np.ndarray, np.ndarray, in
         if nodes.size == 0:
             break
         depth += 1
-        if depth > size:
-            raise ModelError("its trees have a cycle", remedy="export the model again")
+        if depth > min(size, MOST_DEPTH):
+            raise ModelError(
+                f"its trees have a cycle or more than {MOST_DEPTH} levels",
+                remedy="check the model; export it again",
+            )
         nodes = np.concatenate([split.low[nodes], split.high[nodes]])
         nodes, kept = np.unique(nodes, return_index=True)
         trees = np.concatenate([trees, trees])[kept]

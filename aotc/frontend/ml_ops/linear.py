@@ -28,7 +28,7 @@ from aotc.graph.ir import Node
 
 
 def linear_regressor(call: Call) -> Node:
-    """LinearRegressor: ``x C' + intercepts`` and its transform."""
+    """``x C' + intercepts`` and its transform."""
     targets = call.attrs.integer("targets", 1)
     intercepts = _intercepts(call)
     score = weighted(call, float_rows(call), call.attrs.reals("coefficients"), targets)
@@ -41,7 +41,7 @@ def linear_regressor(call: Call) -> Node:
 
 
 def linear_classifier(call: Call) -> tuple[Value, Value]:
-    """LinearClassifier: labels [N], and scores [N, classes]."""
+    """Labels [N], and scores [N, classes]."""
     labels = Labels(call, "classlabels_ints")
     intercepts = _intercepts(call)
     score = weighted(call, float_rows(call), call.attrs.reals("coefficients"), intercepts.size)

@@ -80,7 +80,7 @@ class _Kernel:
 
 
 def svm_regressor(call: Call) -> Node:
-    """SVMRegressor: [N, 1]. Its transform is not applied."""
+    """[N, 1]. Its transform is not applied."""
     x = float_rows(call)
     coefficients = call.attrs.reals("coefficients")
     supports = call.attrs.integer("n_supports", 0)
@@ -98,7 +98,7 @@ def svm_regressor(call: Call) -> Node:
 
 
 def svm_classifier(call: Call) -> tuple[Value, Value]:
-    """SVMClassifier: labels [N], and scores [N, classes] or one for each pair of classes."""
+    """Labels [N], and scores [N, classes] or one for each pair of classes."""
     labels = Labels(call, "classlabels_ints")
     counts = call.attrs.integers("vectors_per_class", ()) or ()
     rho = np.array(call.attrs.reals("rho"), np.float64)

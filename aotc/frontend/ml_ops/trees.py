@@ -55,25 +55,21 @@ class _Ensemble:
         weights = weights or self.weights
         return grow(self.nodes, self.roots, weights, self.targets, features, _NEUTRAL[fn])
 
-    def mentioned(self, call: Call, grown: Forest) -> list[bool | Node]:
-        """For each target whether some leaf that a row comes to speaks of it: always, never, or a
-        node (bool[N])."""
-        answers: list[bool | Node] = [bool(flag) for flag in grown.ever]
-        unsure = np.flatnonzero(grown.ever & ~grown.always)
-        if unsure.size:
-            ones = Weights(
-                self.weights.node, self.weights.target, np.ones_like(self.weights.value)
-            )
-            counts = self.grown("sum", ones).apply(call, self.x, "sum")
-            for target in unsure:
-                count = call.slice_axis(counts, 1, int(target), 1)
-                flat = call.reshape(count, (self.x.shape[0],))
-                answers[target] = call.compare("gt", flat, 0.0)
-        return answers
+    def mentioned(self, call: Call, grown: Forest) -> Node | None:
+        """Whether the leaves that a row comes to speak of each target: bool[N or 1, targets]; None
+        when they always do."""
+        if grown.always.all():
+            return None
+        if not np.any(grown.ever & ~grown.always):
+            return call.constant(grown.ever[None])
+        ones = np.ones_like(self.weights.value)
+        counting = self.grown("sum", Weights(self.weights.node, self.weights.target, ones))
+        return call.compare("gt", counting.apply(call, self.x, "sum"), 0.0)
 
 
 def tree_ensemble(call: Call) -> Node:
-    """TreeEnsemble: its two kinds of children become one numbering, nodes before leaves."""
+    """Float16 is computed as float32. Sets of members may hold any numbers."""
+    # its two kinds of children become one numbering, nodes before leaves
     attrs = call.attrs
     x = rows_of(call)
     dtype = DType.F64 if x.type.dtype is DType.F64 else DType.F32
@@ -117,7 +113,7 @@ def tree_ensemble(call: Call) -> Node:
 
 
 def tree_ensemble_regressor(call: Call) -> Node:
-    """TreeEnsembleRegressor."""
+    """All modes, aggregates and transforms; base values and missing values as in ONNX Runtime."""
     aggregate = call.attrs.string("aggregate_function", "SUM")
     if aggregate not in AGGREGATES:
         raise ModelError(f"aggregate_function is '{aggregate}'")
@@ -126,7 +122,7 @@ def tree_ensemble_regressor(call: Call) -> Node:
 
 
 def tree_ensemble_classifier(call: Call) -> tuple[Value, Value]:
-    """TreeEnsembleClassifier: labels [N], and scores [N, classes]."""
+    """All modes and transforms; labels and scores of two classes as in ONNX Runtime."""
     labels = Labels(call, "classlabels_int64s")
     ensemble = _older(call, "class", labels.count)
     grown = ensemble.grown("sum")
@@ -134,7 +130,7 @@ def tree_ensemble_classifier(call: Call) -> tuple[Value, Value]:
     if labels.count == 1:
         return _one_class(call, ensemble, labels, scores)
     if labels.count == 2:
-        return _two_classes(call, ensemble, labels, scores, ensemble.mentioned(call, grown))
+        return _two_classes(call, ensemble, labels, scores, grown)
     return _many_classes(call, ensemble, labels, scores, grown)
 
 
@@ -158,18 +154,11 @@ def _regression(call: Call, ensemble: _Ensemble, aggregate: str) -> Node:
     return transformed(call, scores, ensemble.transform)
 
 
-def _only(call: Call, scores: Node, flags: list[bool | Node], other: float) -> Node:
+def _only(call: Call, scores: Node, spoken: Node | None, other: float) -> Node:
     """``other`` in place of the scores of targets that no leaf speaks of."""
-    if all(flag is True for flag in flags):
+    if spoken is None:
         return scores
-    columns = []
-    for target, flag in enumerate(flags):
-        column = call.slice_axis(scores, 1, target, 1)
-        nothing = call.broadcast(call.scalar(other, scores), column.shape)
-        if isinstance(flag, Node):
-            column = call.select(call.reshape(flag, column.shape), column, nothing)
-        columns.append(nothing if flag is False else column)
-    return call.concat(columns, 1)
+    return call.select(spoken, scores, call.scalar(other, scores))
 
 
 def _many_classes(
@@ -184,9 +173,11 @@ def _many_classes(
     candidates = scores
     # a class of no leaf has the score 0, which a positive score beats
     if not grown.always.all() and not np.all(ensemble.weights.value > 0):
-        flags = ensemble.mentioned(call, grown)
-        flags[: ensemble.base.size] = [True] * min(ensemble.base.size, labels.count)
-        candidates = _only(call, scores, flags, -np.inf)
+        spoken = ensemble.mentioned(call, grown)
+        if spoken is not None and ensemble.base.size:
+            based = np.arange(labels.count) < ensemble.base.size
+            spoken = call.binary("or", spoken, call.constant(based))
+        candidates = _only(call, scores, spoken, -np.inf)
     places = first_largest(call, candidates)
     return labels.of(places), _single(call, transformed(call, scores, ensemble.transform))
 
@@ -204,14 +195,11 @@ def _one_class(
 
 
 def _two_classes(
-    call: Call,
-    ensemble: _Ensemble,
-    labels: Labels,
-    scores: Node,
-    flags: list[bool | Node],
+    call: Call, ensemble: _Ensemble, labels: Labels, scores: Node, grown: Forest
 ) -> tuple[Value, Value]:
     """A classifier of two classes, of which leaves may speak of one only."""
-    if not all(isinstance(flag, bool) for flag in flags):
+    flags = grown.ever
+    if np.any(flags & ~grown.always):
         raise call.unsupported("some leaves speak of one class and some of both")
     first, second = (call.slice_axis(scores, 1, column, 1) for column in (0, 1))
     base = ensemble.base
