@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from aotc.errors import UsageError
+from aotc.reference.ort_values import run_session
 
 Arrays = dict[str, np.ndarray]
 
@@ -104,7 +105,9 @@ class _OnnxRuntime:
         return self._module.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        results = self._session.run(self._outputs, {**inputs, **self._unused})
+        results = run_session(
+            self._module, self._session, self._outputs, {**inputs, **self._unused}
+        )
         return dict(zip(self._outputs, results, strict=True))
 
     def bind(self, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
