@@ -209,6 +209,28 @@ def test_counting_n_grams(mode, skips, least, tmp_path):
     agree(strings, {"x": words}, tmp_path)
 
 
+def test_strings_whose_number_is_known_at_run_time_only(tmp_path):
+    x = texts("a b", "c", "d b b")
+    feeds = {"x": helper.make_tensor_type_proto(8, x.shape)}
+    words = helper.make_node("StringSplit", ["x"], ["p", "n"])
+    column = [helper.make_node("Slice", ["p", "a", "b", "one"], ["q"]), words][::-1]
+    sizes = {"a": np.array([0]), "b": np.array([2]), "one": np.array([1])}
+    match = helper.make_node("RegexFullMatch", ["q"], ["y"], pattern="[bc]|")
+    proto = model_of([*column, match], feeds, ["q", "y"], sizes, opset=21)
+    found = by_graph(proto, {"x": x}, tmp_path)
+    assert found[0].tolist() == [["a", "b"], ["c", ""], ["d", "b"]]
+    assert found[1].tolist() == [[False, True], [True, True], [False, True]]
+    kept = helper.make_node("StringNormalizer", ["x"], ["q"], stopwords=["c"])
+    attrs = {"mode": "TF", "max_gram_length": 1, "min_gram_length": 1, "max_skip_count": 0}
+    pool = {"ngram_counts": [0], "ngram_indexes": [0, 1, 2], "pool_strings": ["a b", "", "c"]}
+    count = helper.make_node("TfIdfVectorizer", ["q"], ["y"], **attrs, **pool)
+    (found,) = by_graph(model_of([kept, count], feeds, ["y"], opset=21), {"x": x}, tmp_path)
+    assert found.tolist() == [1, 0, 0]
+    joined = helper.make_node("StringConcat", ["q", "x"], ["y"])
+    with pytest.raises(UnsupportedError, match="number of strings in input 0"):
+        by_graph(model_of([kept, joined], feeds, ["y"], opset=21), {"x": x}, tmp_path)
+
+
 def test_a_pattern_is_matched_by_native_code():
     x = texts("www.google.com", "www.facebook.com.", "", "wwwXa.com", "www.äö.com", "www.x.y-.com")
     proto = model("RegexFullMatch", {"x": x}, pattern=r"www\.[\w.-]+\.\bcom\b|(?i)Ä?")

@@ -9,7 +9,8 @@ import numpy as np
 
 from aotc.errors import ModelError, UnsupportedError
 from aotc.frontend.onnx_ops.call import Call, Rule
-from aotc.frontend.onnx_ops.text_rows import is_one_of, text_input
+from aotc.frontend.onnx_ops.extents import box_mask
+from aotc.frontend.onnx_ops.text_rows import is_one_of
 from aotc.frontend.values import Text
 from aotc.graph import ops
 from aotc.graph.ir import Node
@@ -57,16 +58,19 @@ def tf_idf(call: Call) -> Node:
 def _words(call: Call) -> tuple[Node, np.ndarray]:
     """The words of input 0 and those of the pool as numbers (i64)."""
     strings = call.attrs.texts("pool_strings")
-    if isinstance(call.value(0), Text):
+    x = call.value(0)
+    if isinstance(x, Text):
         if not strings:
             raise ModelError("has no 'pool_strings' to look for")
-        x = text_input(call, 0)
         known = sorted(set(strings))
         numbers = {word: number for number, word in enumerate(known)}
         same = is_one_of(call, x.node, known)
         place = call.constant(np.arange(len(known), dtype=np.int64))
         found = call.select(same, place, call.constant(np.asarray(-1)))
         words = call.reduce("max", found, (-1,), keep=False)
+        filled = box_mask(call, x.shape, x.extents or x.shape)
+        if filled is not None:
+            words = call.select(filled, words, call.scalar(-1, words))
         return words, np.array([numbers[word] for word in strings], np.int64)
     pool = call.attrs.integers("pool_int64s")
     if not pool:

@@ -13,7 +13,7 @@ from functools import wraps
 from aotc.errors import UnsupportedError
 from aotc.frontend.onnx_ops.call import Call, Result, Rule
 from aotc.frontend.onnx_ops.text_rows import equal_rows, joined_rows, text_input
-from aotc.frontend.values import Ragged, Text, Value, kind_of
+from aotc.frontend.values import Ragged, SequenceValue, Text, Value, kind_of
 from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
@@ -21,8 +21,8 @@ from aotc.graph.types import DType
 MOVES = (
     *("Compress", "Concat", "DepthToSpace", "Expand", "Flatten", "Gather"),
     *("GatherElements", "GatherND", "OneHot", "Pad", "Reshape", "ReverseSequence", "Scatter"),
-    *("ScatterElements", "ScatterND", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile"),
-    *("Transpose", "Unsqueeze", "Where"),
+    *("ScatterElements", "ScatterND", "Slice", "SpaceToDepth", "Split", "SplitToSequence"),
+    *("Squeeze", "Tile", "Transpose", "Unsqueeze", "Where"),
 )
 """Operators whose results are elements of those operands that may be strings."""
 
@@ -39,6 +39,22 @@ def with_strings(rules: Mapping[str, Rule]) -> dict[str, Rule]:
         found[name] = _measuring(rules[name])
     found["Equal"] = _comparing(rules["Equal"])
     return found
+
+
+def with_fixed_strings(rules: Mapping[str, Rule]) -> dict[str, Rule]:
+    """``rules`` that refuse strings whose number is known at run time only."""
+    return {name: _fixed(rule) for name, rule in rules.items()}
+
+
+def _fixed(rule: Rule) -> Rule:
+    @wraps(rule)
+    def checked(call: Call) -> Result:
+        for index, value in enumerate(call.inputs):
+            if isinstance(value, Text):
+                text_input(call, index)
+        return rule(call)
+
+    return checked
 
 
 def _moving(rule: Rule) -> Rule:
@@ -93,8 +109,10 @@ def _places(call: Call, text: Text, start: int) -> Value:
     return numbers if text.extents is None else Ragged(numbers, text.extents)
 
 
-def _rows(call: Call, table: Node, places: Value) -> Text:
+def _rows(call: Call, table: Node, places: Value) -> Text | SequenceValue:
     match places:
+        case SequenceValue(items=items, length=length):
+            return SequenceValue(tuple(_rows(call, table, item) for item in items), length)
         case Node():
             return Text(call.apply(ops.Gather(0), table, places))
         case Ragged(node=node, extents=extents):

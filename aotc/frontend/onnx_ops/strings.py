@@ -14,7 +14,7 @@ import numpy as np
 from aotc.errors import ModelError
 from aotc.frontend.folding import FoldingBuilder
 from aotc.frontend.onnx_ops.call import Call, Rule
-from aotc.frontend.onnx_ops.extents import Size, settle, simple
+from aotc.frontend.onnx_ops.extents import Size, boxed, settle, simple
 from aotc.frontend.onnx_ops.text_rows import (
     changed_case,
     is_one_of,
@@ -23,7 +23,7 @@ from aotc.frontend.onnx_ops.text_rows import (
     widened,
 )
 from aotc.frontend.regex import full_match
-from aotc.frontend.values import Text
+from aotc.frontend.values import Ragged, Text
 from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType, TensorType
@@ -246,10 +246,12 @@ def _packed(call: Call, rows: Node, kept: Node, leading: tuple[int, ...]) -> Tex
     return Text(call.reshape(found, (*box, rows.shape[1])), ragged)
 
 
-def regex_full_match(call: Call) -> Node:
+def regex_full_match(call: Call) -> Node | Ragged:
     """Whether the pattern matches the whole of each string: a walk through its automaton, all
     strings at once, one byte after the other."""
-    x = text_input(call, 0)
+    x = call.value(0)
+    if not isinstance(x, Text):
+        x = text_input(call, 0)
     automaton = full_match(call.attrs.string("pattern"))
     if not x.elems:
         return call.constant(np.zeros(x.shape, np.bool_))
@@ -270,7 +272,8 @@ def regex_full_match(call: Call) -> Node:
     count = call.constant(np.asarray(x.width + 1))
     result = call.apply(walk, count, call.constant(np.asarray(True)), start, steps)
     final = call.apply(ops.Item(1), result)
-    return call.reshape(call.compare("eq", final, kinds), x.shape)
+    matches = call.reshape(call.compare("eq", final, kinds), x.shape)
+    return boxed(matches, x.extents or x.shape)
 
 
 RULES: Mapping[str, Rule] = MappingProxyType(

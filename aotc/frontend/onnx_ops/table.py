@@ -81,7 +81,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
 DOMAINS: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
     {
         "": RULES,
-        "ai.onnx.ml": ML_RULES,
+        "ai.onnx.ml": string_moves.with_fixed_strings(ML_RULES),
         "com.microsoft": CONTRIB_RULES,
         "ai.onnx.preview.training": training.PREVIEW_RULES,
     }
