@@ -67,7 +67,7 @@ def test_classifiers(
     rng = np.random.default_rng(seed)
     single = classes == 2 and only is not None
     nodes, weights, _ = random_trees(
-        rng, 4, 3, 3, 1 if single else classes, ["BRANCH_LEQ"], sparse and classes > 2
+        rng, 4, 3, 3, 1 if single else classes, ["BRANCH_LEQ"], sparse
     )
     if single:
         weights["id"] = [only] * len(weights["id"])
@@ -84,7 +84,8 @@ def test_classifiers(
         [rows(17, 3, seed=seed)],
         outputs=2,
         post_transform=transform,
-        base_values=bases[based] if based != 1 or classes == 2 else None,
+        # a single base value for leaves of both classes leaves a column undefined
+        base_values=bases[based] if based != 1 or single else None,
         **labels,
         **tree_attributes(nodes, weights, "class"),
     )
@@ -111,6 +112,18 @@ def test_the_probit_of_one_target(tmp_path):
     x = rows(9, 3)
     compare_ml(
         tmp_path, "TreeEnsembleRegressor", 3, [x], n_targets=1, post_transform="PROBIT", **attrs
+    )
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_probit_of_classes(tmp_path, classes):
+    rng = np.random.default_rng(3)
+    nodes, weights, _ = random_trees(rng, 1, 3, 3, classes, ["BRANCH_LEQ"])
+    weights["weight"] = [0.1 + 0.8 * rng.random() for _ in weights["weight"]]
+    attrs = tree_attributes(nodes, weights, "class") | {"classlabels_int64s": [4, 2, 1][:classes]}
+    x = rows(9, 3)
+    compare_ml(
+        tmp_path, "TreeEnsembleClassifier", 3, [x], outputs=2, post_transform="PROBIT", **attrs
     )
 
 

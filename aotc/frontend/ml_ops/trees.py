@@ -49,6 +49,16 @@ class _Ensemble:
     base: np.ndarray
     transform: str
 
+    @property
+    def of_one_class(self) -> bool:
+        """Whether all leaves speak of one and the same target."""
+        return np.unique(self.weights.target).size == 1
+
+    @property
+    def is_probability(self) -> bool:
+        """Whether the score of that target is the probability of the second of two classes."""
+        return self.of_one_class and bool(np.all(self.weights.value >= 0))
+
     def grown(self, fn: str, weights: Weights | None = None) -> Forest:
         """Its forest for the aggregate ``fn``; ``weights`` replace its own."""
         features = self.x.shape[1]
@@ -197,38 +207,58 @@ def _one_class(
 def _two_classes(
     call: Call, ensemble: _Ensemble, labels: Labels, scores: Node, grown: Forest
 ) -> tuple[Value, Value]:
-    """A classifier of two classes, of which leaves may speak of one only."""
-    flags = grown.ever
-    if np.any(flags & ~grown.always):
-        raise call.unsupported("some leaves speak of one class and some of both")
+    """A classifier of two classes, of which the leaves of a row may speak of one only."""
+    spoken = ensemble.mentioned(call, grown)
+    columns = [None if spoken is None else call.slice_axis(spoken, 1, i, 1) for i in (0, 1)]
+    second = columns[1]
+    if second is None or grown.always[1]:
+        decisive, result = _both_scores(call, ensemble, scores, columns[0])
+    elif not grown.ever[1]:
+        decisive, result = _one_score(call, ensemble, scores, columns[0])
+    else:
+        both = _both_scores(call, ensemble, scores, columns[0])
+        one = _one_score(call, ensemble, scores, columns[0])
+        decisive, result = (
+            call.select(second, a, b) for a, b in zip(both, one, strict=True)
+        )
+    positive = call.compare("gt", decisive, 0.5 if ensemble.is_probability else 0.0)
+    positive = call.reshape(positive, (positive.shape[0],))
+    return labels.either(positive, bare=not ensemble.of_one_class), _single(call, result)
+
+
+def _both_scores(
+    call: Call, ensemble: _Ensemble, scores: Node, has_first: Node | None
+) -> tuple[Node, Node]:
+    """The score that decides and both columns, when leaves speak of the second class."""
     first, second = (call.slice_axis(scores, 1, column, 1) for column in (0, 1))
     base = ensemble.base
-    single = not flags[1]
     if base.size == 2:
-        one, two = call.constant(base[:1]), call.constant(base[1:])
-        if flags[1]:
-            second = call.binary("add", first, two)
-            first = call.unary("neg", second)
-        else:
-            first = call.binary("add", first, one)
-        single = False
+        second = call.binary("add", first, call.constant(base[1:]))
+        first = call.unary("neg", second)
     elif base.size == 1:
         first = call.binary("add", first, call.constant(base))
     # a class that no leaf speaks of counts as 0, whatever its base
-    if not flags[0]:
-        first = call.broadcast(call.scalar(0.0, first), first.shape)
-    decisive = second if flags[1] else first
-    # one number for each row: the probability of the second class, or a margin
-    distinct = np.unique(ensemble.weights.target).size == 1
-    probability = distinct and bool(np.all(ensemble.weights.value >= 0))
-    positive = call.compare("gt", decisive, 0.5 if probability else 0.0)
-    label = labels.either(call.reshape(positive, (positive.shape[0],)), bare=not distinct)
-    if not single:
-        both = call.concat([first, second], 1)
-        return label, _single(call, transformed(call, both, ensemble.transform))
+    first = _only(call, first, has_first, 0.0)
+    return second, transformed(call, call.concat([first, second], 1), ensemble.transform)
+
+
+def _one_score(
+    call: Call, ensemble: _Ensemble, scores: Node, has_first: Node | None
+) -> tuple[Node, Node]:
+    """The score that decides and both columns, when no leaf speaks of the second class."""
+    score = call.slice_axis(scores, 1, 0, 1)
+    base = ensemble.base
+    if base.size in (1, 2):
+        score = _only(
+            call, call.binary("add", score, call.constant(base[:1])), has_first, 0.0
+        )
+    if base.size == 2:
+        nothing = call.broadcast(call.scalar(0.0, score), score.shape)
+        pair = call.concat([score, nothing], 1)
+        return score, transformed(call, pair, ensemble.transform)
     if ensemble.transform == "PROBIT":
         raise call.unsupported("the probit of a single score for two classes")
-    return label, _single(call, two_scores(call, decisive, ensemble.transform, probability))
+    return score, two_scores(call, score, ensemble.transform, ensemble.is_probability)
 
 
 def _single(call: Call, scores: Node) -> Node:
