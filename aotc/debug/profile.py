@@ -21,6 +21,7 @@ from aotc.debug.peak import fma_kernel, sweep_kernel
 from aotc.loop.ir import Kernel
 from aotc.loop.program import Program, Role, Storage, counted_calls
 from aotc.memory.arena import MemoryPlan
+from aotc.memory.constants import lay_out_constants
 from aotc.target import Target
 
 _ALIGNMENT = 64
@@ -96,9 +97,14 @@ class _Memory:
             self._fill(storage, inputs[name])
         for _, _, storage in program.outputs:
             self._homes.setdefault(storage, aligned_bytes(storage.size_bytes, _ALIGNMENT))
-        for storage in program.storages(Role.CONST):
-            assert storage.data is not None
-            self._fill(storage, storage.data)
+        # constants of equal bytes are one, as in the object: how warm they are depends on it
+        first: dict[tuple[int, int], Storage] = {}
+        for storage, offset in lay_out_constants(program).offsets.items():
+            same = first.setdefault((offset, storage.size_bytes), storage)
+            if same is storage:
+                assert storage.data is not None
+                self._fill(storage, storage.data)
+            self._homes[storage] = self._homes[same]
 
     def _fill(self, storage: Storage, values: np.ndarray) -> None:
         home = aligned_bytes(storage.size_bytes, _ALIGNMENT)

@@ -6,6 +6,7 @@ import pytest
 from onnx import helper
 from onnx_cases import Const, f32, model_of, run_file, save
 
+import aotc
 from aotc.errors import UnsupportedError
 from aotc.frontend.onnx_reader import load_onnx
 
@@ -260,6 +261,14 @@ CASES = DENSE + NORMS + QUANTISED + ATTENTION + GROUPED
 def test_agrees_with_onnx_runtime(case, tmp_path):
     model, feeds = case.model()
     assert_alike(run_file(save(model, tmp_path), feeds), ort(model, feeds), case.tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_machine_code_agrees_with_onnx_runtime(case, tmp_path):
+    model, feeds = case.model()
+    found = list(aotc.compile(save(model, tmp_path)).run_dict(feeds).values())
+    assert_alike(found, ort(model, feeds), max(case.tolerance, 1e-4))
 
 
 def test_a_cache_with_room_takes_new_positions_at_run_time(tmp_path):

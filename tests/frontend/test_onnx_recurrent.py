@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from onnx_cases import Const, build, case, check, f32, run_file, save
+from onnx_cases import Const, build, case, check, expected, f32, run_file, save
 
+import aotc
 from aotc.errors import ModelError
 from aotc.frontend.onnx_ops import recurrent
 from aotc.frontend.onnx_reader import load_onnx
@@ -102,6 +103,30 @@ def test_batch_first_is_the_same_with_two_axes_exchanged(op, tmp_path):
     np.testing.assert_array_equal(np.transpose(y, (2, 0, 1, 3)), other)
     for state, transposed in zip(states, others, strict=True):
         np.testing.assert_array_equal(np.swapaxes(state, 0, 1), transposed)
+
+
+@pytest.mark.parametrize(
+    "op, options",
+    [("LSTM", {"sides": 2, "lengths": (2, 4)}), ("GRU", {"linear_before_reset": 1})],
+    ids=["LSTM", "GRU"],
+)
+def test_both_forms_give_the_same_bytes(op, options, tmp_path, monkeypatch):
+    model, feeds = build(net(op, **options))
+    results = []
+    for steps in (STEPS, 1):
+        monkeypatch.setattr(recurrent, "UNROLL_STEPS", steps)
+        results.append(aotc.compile(save(model, tmp_path)).run_dict(feeds))
+    for name, values in results[0].items():
+        assert values.tobytes() == results[1][name].tobytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_machine_code_agrees_with_onnx_runtime(case, tmp_path):
+    model, feeds = build(case)
+    found = aotc.compile(save(model, tmp_path)).run_dict(feeds)
+    for values, right in zip(found.values(), expected(case, model, feeds), strict=True):
+        np.testing.assert_allclose(values, right, rtol=1e-5, atol=1e-5)
 
 
 def test_a_long_sequence_is_one_loop(tmp_path, monkeypatch):
