@@ -33,9 +33,10 @@ class TensorLayout:
 
 @dataclass(frozen=True)
 class TextLayout:
-    """Strings as ``type``, u8[..., width]."""
+    """Strings as ``type``, u8[..., width]; ``ragged`` as in `TensorLayout`, without the width."""
 
     type: TensorType
+    ragged: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,10 @@ def layout_of(value: Value) -> Layout:
     match value:
         case Ragged(node=node, extents=extents):
             return TensorLayout(node.type, tuple(isinstance(size, Node) for size in extents))
-        case Text(extents=extents) if extents is not None:
-            raise UnsupportedError(
-                "strings of a size known at run time only cannot pass through control flow",
-                remedy="declare the shape of the tensor in the model",
-            )
-        case Text(node=node):
-            return TextLayout(node.type)
+        case Text(node=node, extents=extents):
+            sizes = extents or ()
+            ragged = tuple(isinstance(size, Node) for size in sizes) or (False,) * len(value.shape)
+            return TextLayout(node.type, ragged)
         case SequenceValue(items=items, length=length):
             return SequenceLayout(tuple(map(layout_of, items)), length is not None)
         case OptionalValue(value=inner, present=present):
@@ -85,8 +83,10 @@ def join(a: Layout, b: Layout) -> Layout:
     match a, b:
         case TensorLayout(), TensorLayout():
             return _join_tensors(a, b)
-        case TextLayout(type=one), TextLayout(type=other) if one.dims[:-1] == other.dims[:-1]:
-            return a if one.dims[-1] >= other.dims[-1] else b
+        case TextLayout(), TextLayout():
+            boxes = (TensorLayout(x.type, (*x.ragged, False)) for x in (a, b))
+            joint = _join_tensors(*boxes)
+            return TextLayout(joint.type, joint.ragged[:-1])
         case SequenceLayout(), SequenceLayout():
             shared = min(len(a.items), len(b.items))
             both = zip(a.items[:shared], b.items[:shared], strict=True)
@@ -138,8 +138,8 @@ def types(layout: Layout) -> list[TensorType]:
     match layout:
         case TensorLayout(type=type_, ragged=ragged):
             return [type_, *[SIZE] * sum(ragged)]
-        case TextLayout(type=type_):
-            return [type_]
+        case TextLayout(type=type_, ragged=ragged):
+            return [type_, *[SIZE] * sum(ragged)]
         case SequenceLayout(items=items, counted=counted):
             return [type_ for item in items for type_ in types(item)] + [SIZE] * counted
         case OptionalLayout(value=inner):
@@ -156,8 +156,9 @@ def parts(builder: Builder, value: Value, layout: Layout) -> list[Node]:
     match value, layout:
         case OptionalValue(value=inner), _ if inner is not None:
             return parts(builder, inner, layout)
-        case Text(node=node), TextLayout(type=type_):
-            return [_boxed(builder, node, type_.dims)]
+        case Text(node=node, extents=extents), TextLayout(type=type_, ragged=ragged):
+            sizes = [*(value.shape if extents is None else extents), value.width]
+            return _box_parts(builder, node, sizes, type_, (*ragged, False))
         case SequenceValue(items=items), SequenceLayout():
             nodes = []
             for place, form in enumerate(layout.items):
@@ -167,15 +168,31 @@ def parts(builder: Builder, value: Value, layout: Layout) -> list[Node]:
                 nodes.append(length_of(builder, value))
             return nodes
         case (Node() | Ragged(), TensorLayout(type=type_, ragged=ragged)):
-            node = value.node if isinstance(value, Ragged) else value
-            sizes = sizes_of(builder, value)
-            chosen = [size for size, own in zip(sizes, ragged, strict=True) if own]
-            for size, most, box in zip(sizes, type_.dims, node.shape, strict=True):
-                if box > most:
-                    fits = builder.compare("le", size, builder.constant(most, DType.I64))
-                    builder.check(fits, f"a size that changes in a loop exceeds {most}")
-            return [_boxed(builder, node, type_.dims), *chosen]
+            if isinstance(value, Ragged):
+                return _box_parts(builder, value.node, value.extents, type_, ragged)
+            return _box_parts(builder, value, value.shape, type_, ragged)
     raise AssertionError(layout)
+
+
+def _box_parts(
+    builder: Builder,
+    node: Node,
+    extents: Sequence[int | Node],
+    type_: TensorType,
+    ragged: Sequence[bool],
+) -> list[Node]:
+    """``node`` in a box of ``type_``, and its size on each ``ragged`` axis."""
+    sizes = [_size(builder, size) for size in extents]
+    for size, most, box in zip(sizes, type_.dims, node.shape, strict=True):
+        if box > most:
+            fits = builder.compare("le", size, builder.constant(most, DType.I64))
+            builder.check(fits, f"a size that changes in a loop exceeds {most}")
+    chosen = [size for size, own in zip(sizes, ragged, strict=True) if own]
+    return [_boxed(builder, node, type_.dims), *chosen]
+
+
+def _size(builder: Builder, size: int | Node) -> Node:
+    return size if isinstance(size, Node) else builder.constant(size, DType.I64)
 
 
 def _optional_parts(builder: Builder, value: Value, layout: OptionalLayout) -> list[Node]:
@@ -200,14 +217,6 @@ def length_of(builder: Builder, value: SequenceValue) -> Node:
     if value.length is not None:
         return value.length
     return builder.constant(len(value.items), DType.I64)
-
-
-def sizes_of(builder: Builder, value: Node | Ragged) -> list[Node]:
-    """The size of each axis, i64[]."""
-    extents = value.extents if isinstance(value, Ragged) else value.shape
-    return [
-        size if isinstance(size, Node) else builder.constant(size, DType.I64) for size in extents
-    ]
 
 
 def filler(builder: Builder, layout: Layout) -> list[Node]:
@@ -240,8 +249,12 @@ def assemble(layout: Layout, nodes: Iterator[Node]) -> Value:
                 return node
             sizes = zip(type_.dims, ragged, strict=True)
             return Ragged(node, tuple(next(nodes) if own else size for size, own in sizes))
-        case TextLayout():
-            return Text(next(nodes))
+        case TextLayout(type=type_, ragged=ragged):
+            node = next(nodes)
+            if not any(ragged):
+                return Text(node)
+            sizes = zip(type_.dims[:-1], ragged, strict=True)
+            return Text(node, tuple(next(nodes) if own else size for size, own in sizes))
         case SequenceLayout(items=items, counted=counted):
             values = tuple(assemble(item, nodes) for item in items)
             return SequenceValue(values, next(nodes) if counted else None)
@@ -262,8 +275,8 @@ def assemble_all(
 def bounded(builder: FoldingBuilder, value: Value) -> Value:
     """``value``; the builder learns that its sizes lie within its boxes."""
     match value:
-        case Ragged(node=node, extents=extents):
-            for size, most in zip(extents, node.shape, strict=True):
+        case Ragged(node=node, extents=tuple(extents)) | Text(node=node, extents=tuple(extents)):
+            for size, most in zip(extents, node.shape, strict=False):
                 if isinstance(size, Node):
                     builder.limits.setdefault(size, (0, most))
         case SequenceValue(items=items, length=length):

@@ -120,3 +120,14 @@ def test_a_size_beyond_a_smaller_box_is_checked():
     assert evaluate(graph, {"n": np.asarray(2), "x": x})["y"].tolist() == [0, 1]
     with pytest.raises(UsageError, match="exceeds 2"):
         evaluate(graph, {"n": np.asarray(3), "x": x})
+
+
+def test_strings_keep_their_sizes():
+    builder = FoldingBuilder()
+    size = builder.parameter("n", TensorType(DType.I64, ()))
+    open_ = Text(builder.constant(np.zeros((4, 3), np.uint8)), (size,))
+    fixed = Text(builder.constant(np.zeros((2, 5), np.uint8)))
+    layout = join(layout_of(open_), layout_of(fixed))
+    assert types(layout) == [TensorType(DType.U8, (4, 5)), TensorType(DType.I64, ())]
+    back = assemble(layout, iter(parts(builder, open_, layout)))
+    assert back.extents == (size,)

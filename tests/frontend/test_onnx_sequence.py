@@ -246,3 +246,26 @@ def test_a_sequence_without_elements(tmp_path):
         n = SequenceLength(s)
     }"""
     same(interpreted(saved(text, tmp_path), {"s": []}), [[], np.array(0)])
+
+
+WORDS = np.array([["a", "bcd"], ["", "longer"], ["x", "y"]], dtype=object)
+
+
+def test_pieces_of_strings_and_their_join(tmp_path):
+    text = """g (string[3,2] x, int64 k) => (seq(string[?,2]) s, string[3,2] y) {
+        s = SplitToSequence <axis = 0> (x, k)
+        y = ConcatFromSequence <axis = 0> (s)
+    }"""
+    agrees(text, tmp_path, {"x": WORDS, "k": position(2)})
+
+
+def test_strings_of_different_widths_in_one_sequence(tmp_path):
+    text = """g (seq(string[2]) s, int64 p) => (string[2] y, string[?,2] z) {
+        c = Constant <value_strings = ["much", "wider"]> ()
+        q = SequenceInsert(s, c)
+        y = SequenceAt(q, p)
+        z = ConcatFromSequence <axis = 0, new_axis = 1> (q)
+    }"""
+    inputs = {"s": [WORDS[0], WORDS[1]], "p": position(2)}
+    found = interpreted(saved(text, tmp_path), inputs, bounds={"s": 7})
+    same(found, [np.array(["much", "wider"], object), np.array([*WORDS[:2], ["much", "wider"]])])

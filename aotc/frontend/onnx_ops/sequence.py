@@ -7,16 +7,18 @@ can be; those of different sizes are chosen in a box of the largest.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 
 from aotc.errors import ModelError, UnsupportedError
 from aotc.frontend.folding import known_value
-from aotc.frontend.layouts import choose, length_of, sizes_of
+from aotc.frontend.layouts import choose, length_of
 from aotc.frontend.onnx_ops.call import Call, Rule
 from aotc.frontend.specialize import MAX_ITEMS
-from aotc.frontend.values import OptionalValue, Ragged, SequenceValue, Value, kind_of
+from aotc.frontend.values import OptionalValue, Ragged, SequenceValue, Text, Value, kind_of
 from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
@@ -245,28 +247,58 @@ def _piece(call: Call, data: Node, axis: int, start: Node, count: Node, most: in
     return Ragged(box, tuple(sizes))
 
 
+@dataclass(frozen=True)
+class _Part:
+    """An element to be joined: its box, its sizes, and whether it is there (None: always)."""
+
+    node: Node
+    sizes: tuple[Node | int, ...]
+    there: Node | None
+
+
 def concat_from_sequence(call: Call) -> Value:
     """All elements joined along an axis, which is a new one if ``new_axis``."""
     sequence = sequence_of(call, 0)
     if not sequence.items:
         raise ModelError("it joins a sequence without elements", remedy="check the model")
-    new = call.attrs.flag("new_axis")
-    boxes: list[tuple[Node, list[Node | int]]] = []
+    texts = [item for item in sequence.items if isinstance(item, Text)]
+    width = max((text.width for text in texts), default=0)
+    axis, parts = 0, []
     for slot, item in enumerate(sequence.items):
-        if not isinstance(item, Node | Ragged):
-            raise UnsupportedError(f"an element is {kind_of(item)}", remedy="rewrite the model")
-        node = item.node if isinstance(item, Ragged) else item
-        sizes: list[Node | int] = list(item.shape if isinstance(item, Node) else item.extents)
-        axis = call.axis(call.attrs.integer("axis"), node.type.rank + new)
+        node, sizes = _box_of(call, item, width)
+        rank = node.type.rank - bool(texts)
+        new = call.attrs.flag("new_axis")
+        axis = call.axis(call.attrs.integer("axis"), rank + new)
         if new:
             node = call.reshape(node, (*node.shape[:axis], 1, *node.shape[axis:]))
             sizes.insert(axis, 1)
+        there = None
         if sequence.length is not None:
-            here = call.compare("gt", sequence.length, slot)
-            size = sizes_of(call.builder, _value(node, sizes))[axis]
-            sizes[axis] = call.select(here, size, call.constant(np.asarray(0)))
-        boxes.append((node, sizes))
-    return joined(call, boxes, axis)
+            there = call.compare("gt", sequence.length, slot)
+            size = sizes[axis]
+            full = size if isinstance(size, Node) else call.constant(np.asarray(size))
+            sizes[axis] = call.select(there, full, call.constant(np.asarray(0)))
+        parts.append(_Part(node, tuple(sizes), there))
+    result = _joined(call, parts, axis)
+    if not texts:
+        return result
+    return Text(result) if isinstance(result, Node) else Text(result.node, result.extents[:-1])
+
+
+def _box_of(call: Call, item: Value, width: int) -> tuple[Node, list[Node | int]]:
+    """The box and the sizes of an element; strings have ``width`` bytes as one more axis."""
+    match item:
+        case Node():
+            return item, list(item.shape)
+        case Ragged(node=node, extents=extents):
+            return node, list(extents)
+        case Text(node=node, extents=extents):
+            room = [*(0 for _ in item.shape), width - item.width]
+            sizes = item.shape if extents is None else extents
+            return call.pad(node, [0] * len(room), room), [*sizes, width]
+    raise UnsupportedError(
+        f"an element is {kind_of(item)}", remedy="rewrite this part of the model"
+    )
 
 
 def _value(node: Node, sizes: Sequence[Node | int]) -> Node | Ragged:
@@ -274,32 +306,30 @@ def _value(node: Node, sizes: Sequence[Node | int]) -> Node | Ragged:
     return node if exact else Ragged(node, tuple(sizes))
 
 
-def joined(call: Call, boxes: Sequence[tuple[Node, list[Node | int]]], axis: int) -> Value:
-    """Boxes filled to the given sizes, joined along ``axis``; the other sizes must agree."""
-    first, rest = boxes[0], boxes[1:]
-    shape = list(first[0].shape)
-    sizes = list(first[1])
-    for node, own in rest:
-        if node.type.rank != len(shape) or node.type.dtype is not first[0].type.dtype:
-            raise ModelError(f"it joins {first[0].type} and {node.type}")
-        for other in range(len(shape)):
-            if other == axis:
-                continue
-            _expect_same(call, sizes[other], own[other], other)
-            shape[other] = max(shape[other], node.shape[other])
-            if isinstance(own[other], int):
-                sizes[other] = own[other]
+def _joined(call: Call, parts: Sequence[_Part], axis: int) -> Node | Ragged:
+    """Boxes filled to their sizes, joined along ``axis``; the other sizes must agree."""
+    first = parts[0]
+    shape, sizes = list(first.node.shape), list(first.sizes)
+    for part in parts[1:]:
+        if (part.node.type.rank, part.node.type.dtype) != (len(shape), first.node.type.dtype):
+            raise ModelError(f"it joins {first.node.type} and {part.node.type}")
+        for other in set(range(len(shape))) - {axis}:
+            with nullcontext() if part.there is None else call.builder.guarded(part.there):
+                _expect_same(call, sizes[other], part.sizes[other], other)
+            shape[other] = max(shape[other], part.node.shape[other])
+            if isinstance(part.sizes[other], int):
+                sizes[other] = part.sizes[other]
     nodes = []
-    for node, _ in boxes:
-        room = [most - size for most, size in zip(shape, node.shape, strict=True)]
+    for part in parts:
+        room = [most - size for most, size in zip(shape, part.node.shape, strict=True)]
         room[axis] = 0
-        nodes.append(call.pad(node, [0] * len(shape), room))
+        nodes.append(call.pad(part.node, [0] * len(shape), room))
     whole = call.concat(nodes, axis)
-    ends = [own[axis] for _, own in boxes]
-    if all(isinstance(size, int) for size in ends):
+    filled = [part.sizes[axis] for part in parts]
+    if all(isinstance(size, int) for size in filled):
         sizes[axis] = whole.shape[axis]
         return _value(whole, sizes)
-    return _close_gaps(call, whole, nodes, ends, axis, sizes)
+    return _close_gaps(call, whole, nodes, filled, axis, sizes)
 
 
 def _expect_same(call: Call, a: int | Node, b: int | Node, axis: int) -> None:
@@ -320,7 +350,7 @@ def _close_gaps(
     filled: Sequence[int | Node],
     axis: int,
     sizes: list[int | Node],
-) -> Value:
+) -> Ragged:
     """``whole`` without what is not filled of each part: an element behind a gap comes from as many
     elements further on as the gaps before it have."""
     total = whole.shape[axis]
