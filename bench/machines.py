@@ -108,6 +108,10 @@ def run_emulated(model, inputs, machine: Machine, folder: Path, first_input: str
         arguments.append(f"out{place}")
         save.append(f'    save("out{place}.bin", out{place}, {param.type.size_bytes});')
     arguments[0] = first_input
+    if signature.weights_in_file:
+        size = (folder / f"{signature.name}.weights").stat().st_size
+        declare.append(f'    void *weights = load("{signature.name}.weights", {size});')
+        arguments.append("weights")
     text = PROGRAM.replace("DECLARE", "\n".join(declare)).replace("SAVE", "\n".join(save))
     text = text.replace("ARGUMENTS", ", ".join(arguments))
     text = text.replace("NAME", signature.name).replace("MACRO", signature.name.upper())

@@ -1,13 +1,16 @@
 """Every example: its Makefile compiles the model, links the C program and runs it."""
 
 import json
+import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from bench.boards import missing
 from bench.models import Unavailable, get_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +29,7 @@ def run_example(name, folder, *variables):
     for other in ("bench", "models"):
         if not (folder / other).exists():
             (folder / other).symlink_to(ROOT / other)
-    command = ["make", "-C", str(here), f"PYTHON={sys.executable}"]
+    command = ["make", "--no-print-directory", "-C", str(here), f"PYTHON={sys.executable}"]
     command += [f"AOTC={sys.executable} -m aotc.cli", *variables]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -73,3 +76,33 @@ def test_magika_knows_what_files_are(tmp_path):
     printed = run_example("magika", tmp_path, f"FILE={paths}")
     for name, kind in {"program.py": "python", "page.html": "html", "data.json": "json"}.items():
         assert f"{name}: {kind} (" in printed
+
+
+@pytest.mark.parametrize("cpu", ["cortex-m4", "cortex-m55"])
+def test_the_firmware_recognises_digits_on_an_emulated_board(cpu, tmp_path):
+    if missing():
+        pytest.skip(missing())
+    shutil.copytree(ROOT / "examples" / "digits", tmp_path / "examples" / "digits")
+    printed = run_example("cortex_m", tmp_path, f"CPU={cpu}")
+    assert "10 of 10 are right" in printed
+    assert "BROKEN" not in printed
+
+
+@pytest.mark.slow
+def test_the_page_recognises_digits_in_a_browser(tmp_path):
+    if shutil.which("chromium") is None:
+        pytest.skip("no chromium on this machine")
+    shutil.copytree(ROOT / "examples" / "digits", tmp_path / "examples" / "digits")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    printed = run_example("web", tmp_path, "check", f"PORT={port}")
+    assert "10 of 10 are right" in printed
+
+
+def test_the_page_shows_the_digits_of_the_c_example():
+    header = (ROOT / "examples" / "digits" / "test_digits.h").read_text()
+    script = (ROOT / "examples" / "web" / "samples.mjs").read_text()
+    in_c = re.findall(r"\d+", header[header.index("test_images") :].partition("{")[2])
+    in_page = re.findall(r"\d+", script[script.index("images = ") :])
+    assert in_c == in_page and len(in_c) == 640

@@ -1,0 +1,46 @@
+/* Recognises ten handwritten digits on a microcontroller, without heap or library. */
+
+#include "digits.h"
+#include "semihosting.h"
+#include "test_digits.h"
+
+static _Alignas(DIGITS_WORKSPACE_ALIGN) unsigned char workspace[DIGITS_WORKSPACE_BYTES + 1];
+
+static void print_number(int number)
+{
+    char text[12];
+    int at = sizeof text - 1;
+    text[at] = 0;
+    do
+        text[--at] = (char)('0' + number % 10);
+    while (number /= 10);
+    semihosting_print(text + at);
+}
+
+int main(void)
+{
+    int right = 0;
+    for (int i = 0; i < TEST_DIGITS; i++) {
+        float image[DIGITS_IMAGE_ELEMS], probabilities[DIGITS_PROBABILITIES_ELEMS];
+        for (int p = 0; p < DIGITS_IMAGE_ELEMS; p++)
+            image[p] = test_images[i][p];
+        const int status = digits_run(image, probabilities, workspace);
+        if (status != DIGITS_OK) {
+            semihosting_print(digits_status_text(status));
+            return status;
+        }
+        int best = 0;
+        for (int k = 1; k < DIGITS_PROBABILITIES_ELEMS; k++)
+            if (probabilities[k] > probabilities[best])
+                best = k;
+        semihosting_print(best == test_labels[i] ? "right: " : "wrong: ");
+        print_number(best);
+        semihosting_print("\n");
+        right += best == test_labels[i];
+    }
+    print_number(right);
+    semihosting_print(" of 10 are right; workspace: ");
+    print_number(DIGITS_WORKSPACE_BYTES);
+    semihosting_print(" bytes\n");
+    return right == TEST_DIGITS ? 0 : 1;
+}
