@@ -151,3 +151,41 @@ def test_nested_graphs_carry_what_is_stored():
     for found in (evaluate(legal, feeds), aotc.compile(graph).run_dict(feeds)):
         for name, values in expected.items():
             np.testing.assert_array_equal(found[name].astype(float), values.astype(float))
+
+
+def random_graph(seed):
+    """A few primitives, exact ones and rounding ones, on tensors of one short float."""
+    rng = np.random.default_rng(seed)
+    dtype = rng.choice([DType.BF16, DType.F16, DType.F8E4M3FN, DType.F8E5M2FNUZ])
+    b = Builder()
+    pool = [b.parameter(name, short(2, 4, 6, dtype=dtype)) for name in "xy"]
+    pool.append(b.constant(rng.normal(size=(2, 4, 6)).astype(dtype.numpy)))
+    for _ in range(rng.integers(2, 9)):
+        a = pool[rng.integers(len(pool))]
+        alike = [node for node in pool if node.type == a.type]
+        other = alike[rng.integers(len(alike))]
+        rank = a.type.rank
+        made = [
+            lambda a=a, o=other: b.binary(rng.choice(["add", "sub", "mul", "max"]), a, o),
+            lambda a=a: b.unary(rng.choice(["neg", "sqrt", "round"]), a),
+            lambda a=a, o=other: b.select(b.compare("lt", a, o), a, o),
+            lambda a=a: b.cast(b.cast(a, DType.F32), dtype),
+            lambda a=a, r=rank: b.transpose(a, tuple(map(int, rng.permutation(r)))),
+            lambda a=a, r=rank: b.apply(ops.Pad((1,) * r, (0,) * r, 0.1), a),
+            lambda a=a, r=rank: b.reduce("max", a, [int(rng.integers(r))], True),
+            lambda a=a, o=other: b.apply(ops.Concat(0), a, o),
+        ][rng.integers(8)]()
+        if made.type.elems < 3000:
+            pool.append(made)
+    chosen = [pool[i] for i in rng.permutation(len(pool))[:3]]
+    feeds = {name: (rng.normal(size=(2, 4, 6)) * 3).astype(dtype.numpy) for name in "xy"}
+    return b.finish("g", [(f"o{i}", node) for i, node in enumerate(chosen)]), feeds
+
+
+@pytest.mark.parametrize("seeds", [range(10), pytest.param(range(10, 200), marks=pytest.mark.slow)])
+def test_machine_code_gives_the_bits_of_the_evaluator(seeds):
+    for seed in seeds:
+        graph, feeds = random_graph(seed)
+        found = aotc.compile(graph).run_dict(feeds)
+        for name, values in evaluate(graph, feeds).items():
+            same_bits(found[name], values)
