@@ -1,4 +1,4 @@
-"""An object file and inputs in, outputs out, with nothing but ctypes and numpy: neither onnx nor
+"""Object files and inputs in, outputs out, with nothing but ctypes and numpy: neither onnx nor
 aotc can be imported here."""
 
 import ctypes
@@ -26,7 +26,7 @@ def run(folder):
     entry = getattr(ctypes.CDLL(str(folder / "model.so")), manifest["entry"])
     status = entry(*pointers, workspace)
     if status != 0:
-        sys.exit(f"status {status}")
+        sys.exit(f"{folder}: status {status}")
     np.savez(folder / "out.npz", **{p["name"]: arrays[p["name"]] for p in manifest["outputs"]})
 
 
@@ -43,6 +43,7 @@ if __name__ == "__main__":
     try:
         import onnx  # noqa: F401
     except ImportError:
-        run(Path(sys.argv[1]))
+        for argument in sys.argv[1:]:
+            run(Path(argument))
     else:
         sys.exit("onnx can be imported here")
