@@ -153,10 +153,22 @@ class CompiledModel:
         def run(_alive: object = (inputs, workspace, code, self._pool)) -> tuple[np.ndarray, ...]:
             status = Status(entry(*pointers))
             if status is not Status.OK:
-                raise AotcError(f"the model returned {status.name}: {status.sentence}")
+                raise self._failure(status)
             return outputs
 
         return run
+
+    def _failure(self, status: Status) -> AotcError:
+        message = f"the model returned {status.name}: {status.sentence}"
+        checks = list(dict.fromkeys(self.manifest["checks"]))
+        if status is not Status.OUT_OF_BOUNDS:
+            return AotcError(message)
+        more = f" (and {len(checks) - 3} more)" if len(checks) > 3 else ""
+        return UsageError(
+            message,
+            remedy="give other inputs, or compile with larger bounds; what it checks: "
+            + "; ".join(checks[:3]) + more,
+        )
 
     def _workspace(self) -> np.ndarray:
         found: np.ndarray | None = getattr(self._scratch, "workspace", None)
