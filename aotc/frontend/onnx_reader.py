@@ -23,6 +23,7 @@ from aotc.frontend.specialize import (
     bind_inputs,
     declared_shape,
     declared_shapes,
+    declared_symbols,
     fixed_sizes,
 )
 from aotc.frontend.tensors import dtype_of
@@ -216,7 +217,7 @@ def _bind(
         if not name or name in names[:place]:
             reason = f"two inputs are called '{name}'" if name else "an input has no name"
             raise ModelError(reason, remedy="export the model again")
-    symbols = [d for info in infos for d in declared_shape(info) or () if isinstance(d, str)]
+    symbols = [symbol for info in infos for symbol in declared_symbols(info.type)]
     needed = infos
     if request.outputs is not None:
         used = import_order(proto.node, wanted).used

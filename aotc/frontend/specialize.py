@@ -74,6 +74,17 @@ def declared_shape(info: onnx.ValueInfoProto) -> Declared | None:
     return tuple(dims)
 
 
+def declared_symbols(type_: onnx.TypeProto) -> list[str]:
+    """The symbols in the shape of a tensor, of a sequence's elements or of an optional value."""
+    match type_.WhichOneof("value"):
+        case "optional_type":
+            return declared_symbols(type_.optional_type.elem_type)
+        case "sequence_type":
+            return declared_symbols(type_.sequence_type.elem_type)
+    shape = declared_shape(onnx.ValueInfoProto(type=type_)) or ()
+    return [dim for dim in shape if isinstance(dim, str)]
+
+
 def declared_shapes(
     graph: onnx.GraphProto, dims: Mapping[str, int] | None = None
 ) -> dict[str, Declared]:

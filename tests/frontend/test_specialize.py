@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto, helper
 from onnx_cases import model_of, save
 
-from aotc.errors import UsageError
+from aotc.errors import ModelError, UsageError
 from aotc.frontend.onnx_reader import check_onnx, load_onnx
 
 
@@ -110,3 +110,56 @@ def test_an_input_with_an_initialiser_is_a_constant(tmp_path):
     model = model_of([node], {"x": weights, "w": weights}, ["y"], {"w": weights})
     graph = load_onnx(save(model, tmp_path))
     assert [node.op.name for node in graph.inputs] == ["x"]
+
+
+SEQUENCE = helper.make_sequence_type_proto(typed([2, "width"]))
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """n = length of s with s a sequence of [2, width]."""
+    node = helper.make_node("SequenceLength", ["s"], ["n"])
+    return save(model_of([node], {"s": SEQUENCE}, ["n"]), tmp_path)
+
+
+def test_a_sequence_has_a_parameter_for_each_element(listed):
+    graph = load_onnx(listed, input_shapes={"s": ((2, 3), (2, 5))})
+    found = [(node.op.name, node.shape) for node in graph.inputs]
+    assert found == [("s_0", (2, 3)), ("s_1", (2, 5))]
+    assert len(load_onnx(listed, input_shapes={"s": (2, 3)}).inputs) == 1
+    assert not load_onnx(listed, input_shapes={"s": ()}).inputs
+
+
+def test_a_sequence_with_a_bound_has_a_length(listed):
+    graph = load_onnx(listed, bounds={"s": 2}, dims={"width": 3})
+    found = [(node.op.name, node.shape) for node in graph.inputs]
+    assert found == [("s_0", (2, 3)), ("s_1", (2, 3)), ("s_length", ())]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "(?s)'s' is a sequence, and how many.*--input-shape 's=3,4;3,4'.*--max s=N"),
+        ({"input_shapes": {"s": ((2, 3, 4),)}}, "'s' cannot have the shape 2,3,4"),
+        ({"input_shapes": {"s": ((2, -3),)}}, "cannot have the shape"),
+        ({"input_shapes": {"s": ((2, 3),) * 2000}}, "has 2000 elements, more than 1024"),
+        ({"bounds": {"s": 4}}, "'width' of input 's'"),
+    ],
+)
+def test_sequences_that_do_not_fit(options, words, listed):
+    with pytest.raises(UsageError, match=words):
+        load_onnx(listed, **options)
+
+
+def test_several_shapes_for_one_tensor(named):
+    with pytest.raises(UsageError, match="'x' is one tensor, but several shapes"):
+        load_onnx(named, input_shapes={"x": ((2, 3), (2, 3))})
+
+
+def test_a_part_may_not_have_the_name_of_another_input(tmp_path):
+    node = helper.make_node("SequenceLength", ["s"], ["n"])
+    inputs = {"s": helper.make_sequence_type_proto(typed([2])), "s_0": typed([2])}
+    nodes = [node, helper.make_node("Neg", ["s_0"], ["y"])]
+    path = save(model_of(nodes, inputs, ["n", "y"]), tmp_path)
+    with pytest.raises(ModelError, match="two of its inputs need the name 's_0'"):
+        load_onnx(path, input_shapes={"s": ((2,),)})
