@@ -104,6 +104,31 @@ def test_a_recurrent_cell_has_packed_weights_and_one_copy():
     assert len(program.calls) == 3  # and the initial value: no row needs zeros
 
 
+@pytest.mark.parametrize("reads_again", [False, True])
+def test_the_cell_of_an_lstm_is_updated_in_place(reads_again):
+    """One kernel computes all gates; it may overwrite the cell unless the output reads it again."""
+    net = Net()
+    h, c, weights = net.x(1, 8), net.x(1, 8), net.c(8, 32)
+
+    def body(b, i, h, c, w):
+        product = b.apply(ops.Dot(), h, w)
+        part = [
+            b.apply(ops.Slice((0, start), (1, 8), (1, 1)), product) for start in range(0, 32, 8)
+        ]
+        forget, enter, leave = (b.unary("sigmoid", x) for x in part[:3])
+        kept = b.binary("mul", forget, c)
+        cell = b.binary("add", kept, b.binary("mul", enter, b.unary("tanh", part[3])))
+        hidden = b.binary("mul", leave, b.unary("tanh", cell))
+        hidden = b.binary("sub", hidden, c) if reads_again else hidden
+        return [always(b), hidden, cell]
+
+    trips = net.b.constant(6, DType.I64)
+    _, last_h, last_c = repeated(net, body, [h, c], trips, captured=[weights], limit=6)
+    program = check(net.graph(last_h, last_c))
+    names = [call.kernel.name.split("_", 1)[1] for call in loop_of(program).body]
+    assert names.count("copy") == len(names) - 1 == 1 + reads_again
+
+
 def test_elementwise_state_is_updated_in_place():
     net = Net()
     a, b_, n = net.x(8), net.x(8), net.x(dtype=DType.I64)
