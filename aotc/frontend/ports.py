@@ -98,6 +98,7 @@ def input_value(builder: FoldingBuilder, port: Port, sizes: dict[str, Node]) -> 
                 builder.binary("and", least, most),
                 f"input '{length}' is more than {len(items)}, or negative",
             )
+            builder.limits[count] = (0, len(items))
             return SequenceValue(values, count)
         case OptionalPort(value=inner, present=present):
             if inner is None:

@@ -241,3 +241,18 @@ def test_problems_inside_a_body_are_listed_once(tmp_path):
     path = saved(COLLECTS.replace("o = Mul(s2, s)", "o = Frobnicate(s2)"), tmp_path)
     problems = check_onnx(path, bounds={"r": 5})
     assert [problem.node for problem in problems] == ["Loop_y/Frobnicate_o"]
+
+
+def test_the_capacity_of_a_sequence_bounds_a_loop_over_it(tmp_path):
+    text = loop(
+        "seq(float[3]) s", "float[?] r", "r = Loop(n, t)",
+        """(int64 i, bool c) => (bool go, float o) {
+            go = Identity(c)
+            v = SequenceAt(s, i)
+            o = ReduceSum <keepdims = 0> (v)
+        }""",
+        "n = SequenceLength(s)",
+    )  # fmt: skip
+    items = [ROW, ROW + 1]
+    found = interpreted(saved(text, tmp_path), {"s": items}, input_shapes={}, bounds={"s": 5})
+    same(found, [np.float32([12, 15])])
