@@ -147,13 +147,25 @@ def _cut_at_delimiters(call: Call, rows: Node, delimiter: bytes, limit: int) -> 
 
 def _apart(call: Call, found: Node, step: int) -> Node:
     """``found`` without those that begin less than ``step`` places after one that is kept."""
-    kept: list[Node] = []
-    for place in range(found.shape[1]):
-        here = call.slice_axis(found, 1, place, 1)
-        for earlier in kept[-step + 1 :]:
-            here = call.binary("and", here, call.unary("not", earlier))
-        kept.append(here)
-    return call.concat(kept, 1)
+    count, width = found.shape
+    body = FoldingBuilder()
+    body.parameter("place", TensorType(DType.I64, ()))
+    blocked = body.parameter("blocked", TensorType(DType.I64, (count,)))
+    here = body.parameter("here", TensorType(DType.BOOL, (count,)))
+    zero, one, rest = (body.constant(number, DType.I64) for number in (0, 1, step - 1))
+    kept = body.binary("and", here, body.compare("eq", blocked, zero))
+    less = body.binary("max", body.binary("sub", blocked, one), zero)
+    after = body.select(kept, rest, less)
+    outputs = [("going", body.constant(True, DType.BOOL)), ("blocked", after), ("kept", kept)]
+    walk = ops.Repeat(body.finish("apart", outputs), 1, 1, width)
+    result = call.apply(
+        walk,
+        call.constant(np.asarray(width)),
+        call.constant(np.asarray(True)),
+        call.constant(np.zeros(count, np.int64)),
+        call.transpose(found, (1, 0)),
+    )
+    return call.transpose(call.apply(ops.Item(2), result), (1, 0))
 
 
 def _cut_at_spaces(call: Call, rows: Node, spaces: bytes, limit: int) -> _Pieces:
