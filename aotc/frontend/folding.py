@@ -61,6 +61,7 @@ class FoldingBuilder(Builder):
     def __init__(self) -> None:
         super().__init__()
         self.limits: dict[Node, tuple[int, int]] = {}
+        self._parts: dict[Node, list[Node] | None] = {}
         self._guards: list[Node] = []
 
     @contextmanager
@@ -114,9 +115,9 @@ class FoldingBuilder(Builder):
             inner = operands[0]
             same = isinstance(inner.op, ops.Reshape) and inner.inputs[0].shape == op.shape
             return inner.inputs[0] if same else None
-        if not operands or not isinstance(operands[0].op, ops.Concat):
-            return None
         if not isinstance(op, ops.Slice | ops.Gather):
+            return None
+        if not isinstance(operands[0].op, (ops.Concat, *ops.ELEMENTWISE)):
             return None
         parts = self._elements(operands[0])
         if parts is None:
@@ -139,19 +140,25 @@ class FoldingBuilder(Builder):
         return self.concat([parts[at] for at in chosen.tolist()], 0) if chosen.size else None
 
     def _elements(self, node: Node) -> list[Node] | None:
-        """The elements of a short vector of integers as vectors of one element each."""
-        if node.type.rank != 1 or not node.type.dtype.is_int or node.shape[0] > SHORT:
+        """The elements of a short vector of integers or bools as vectors of one element each."""
+        if node not in self._parts:
+            self._parts[node] = self._split(node)
+        return self._parts[node]
+
+    def _split(self, node: Node) -> list[Node] | None:
+        if node.type.rank != 1 or node.type.dtype.is_float or node.shape[0] > SHORT:
             return None
         if node.shape == (1,):
             return [node]
         if node.data is not None:
             return [self.constant(node.data[at : at + 1]) for at in range(node.shape[0])]
-        if not isinstance(node.op, ops.Concat):
+        if not isinstance(node.op, (ops.Concat, *ops.ELEMENTWISE)):
             return None
-        found: list[Node] = []
-        for part in node.inputs:
-            elements = self._elements(part)
-            if elements is None:
-                return None
-            found += elements
-        return found
+        parts = [self._elements(part) for part in node.inputs]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        if isinstance(node.op, ops.Concat):
+            return [element for part in known for element in part]
+        columns = zip(*known, strict=True)
+        return [self.apply(node.op, *column, origin=node.origin) for column in columns]

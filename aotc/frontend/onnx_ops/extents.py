@@ -100,7 +100,8 @@ def elements(call: Call, index: int, what: str) -> list[Size]:
     if not node.type.dtype.is_int or node.type.elems > 4096:
         raise ModelError(f"its {what} (input {index}) must be a few integers, got {node.type}")
     flat = call.cast(call.reshape(node, (node.type.elems,)), DType.I64)
-    return [call.reshape(call.slice_axis(flat, 0, at, 1), ()) for at in range(node.type.elems)]
+    parts = [call.slice_axis(flat, 0, at, 1) for at in range(node.type.elems)]
+    return [simple(call.reshape(part, ())) for part in parts]
 
 
 def data_of(call: Call, index: int) -> tuple[Node, tuple[Size, ...]]:

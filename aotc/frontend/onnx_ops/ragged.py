@@ -23,6 +23,7 @@ from aotc.frontend.onnx_ops.extents import (
     boxed,
     compute,
     data_of,
+    elements,
     holds,
     iota,
     product,
@@ -412,6 +413,35 @@ def gemm(call: Call, rule: Rule) -> Result:
     return _filled(call, _on(call, rule, inputs), wanted)
 
 
+def resize(call: Call, rule: Rule) -> Result:
+    """Resize that leaves the axes of run-time size as they are: the rest is as on plain tensors."""
+    x, sizes = data_of(call, 0)
+    rank = len(sizes)
+    axes = list(call.axes(call.attrs.integers("axes") or range(rank), rank))
+    inputs: list[Value | None] = [x, *call.inputs[1:]]
+    given = call.optional(3) if call.version >= 11 else None
+    if given is None or given.type.elems == 0:
+        at = 1 if call.version < 11 else 2
+        if not call.is_known(at) or call[at].type.elems != len(axes):
+            return rule(call)
+        kept = [scale == 1 for scale in call.known(at, "scales").reshape(-1).tolist()]
+    else:
+        wanted = elements(call, 3, "sizes")
+        kept = [size is sizes[axis] for size, axis in zip(wanted, axes, strict=False)]
+        box = [x.shape[axis] if same else size
+               for same, size, axis in zip(kept, wanted, axes, strict=False)]  # fmt: skip
+        if len(kept) < len(axes) or not all(isinstance(size, int) for size in box):
+            return rule(call)
+        inputs[3] = call.constant(np.asarray(box, dtype=np.int64))
+    open_axes = [axis for axis, size in enumerate(sizes) if isinstance(size, Node)]
+    policy = call.attrs.string("keep_aspect_ratio_policy", "stretch")
+    crops = call.attrs.string("coordinate_transformation_mode", "") == "tf_crop_and_resize"
+    if crops or policy != "stretch" or any(not kept[axes.index(a)] for a in open_axes if a in axes):
+        return rule(call)
+    (y,) = _on(call, rule, inputs)
+    return _filled(call, [y], [sizes[a] if a in open_axes else n for a, n in enumerate(y.shape)])
+
+
 def one_hot(call: Call, rule: Rule) -> Result:
     """OneHot: one more axis, of ``depth`` elements."""
     index, sizes = data_of(call, 0)
@@ -460,6 +490,7 @@ FORMS: Mapping[str, Form] = MappingProxyType(
         "Identity": identity,
         "MatMul": matmul,
         "OneHot": one_hot,
+        "Resize": resize,
         "Shape": shape,
         "Size": size,
         "TopK": top_k,
