@@ -187,9 +187,9 @@ class _Kernel:
         self.start = Lit(_START[op.fn], self.dtype)
         columns = np.unique(forest.column)
         self.one_column = int(columns[0]) if columns.size == 1 else None
-        self.column = None if columns.size == 1 else self._table(forest.column, "column")
+        self.column = None if columns.size == 1 else self.table(forest.column, "column")
 
-    def _table(self, values: np.ndarray, name: str) -> Access:
+    def table(self, values: np.ndarray, name: str) -> Access:
         """A constant as a parameter of one axis."""
         view = self.context.constant(np.ascontiguousarray(values).reshape(-1), name)
         self.scope.reserve(view)
@@ -228,17 +228,15 @@ class _Kernel:
     def clear(self, row: Expr, count: int) -> list[Stmt]:
         """Statements that start the results of ``count`` rows from ``row`` on."""
 
-        def columns(c: Expr) -> list[Stmt]:
-            return [
-                *vector_sweep(
-                    count,
-                    self.context.lanes_for(self.dtype),
-                    1,
-                    lambda i: [self.result.store((index.add(row, i), c), self.start)],
-                )
-            ]
+        lanes = self.context.lanes_for(self.dtype)
 
-        return loop("c", self.op.columns, columns)
+        def column(c: Expr) -> list[Stmt]:
+            def one(i: Expr) -> list[Stmt]:
+                return [self.result.store((index.add(row, i), c), self.start)]
+
+            return vector_sweep(count, lanes, 1, one)
+
+        return loop("c", self.op.columns, column)
 
 
 def _wide(value: Expr) -> Expr:
@@ -268,13 +266,13 @@ class _Walks:
         self.kernel = kernel
         self.levels = levels
         forest = kernel.forest
-        self.records = kernel._table(forest.records(), "nodes")
+        self.records = kernel.table(forest.records(), "nodes")
         self.flags = None
         if forest.nan_left is not None:
-            self.flags = kernel._table(np.repeat(forest.nan_left, RECORD), "nan_left")
+            self.flags = kernel.table(np.repeat(forest.nan_left, RECORD), "nan_left")
         self.values = None
         if forest.width > 1:
-            self.values = kernel._table(forest.values, "values")
+            self.values = kernel.table(forest.values, "values")
 
     def word(self, at: Expr, place: int) -> Expr:
         """A word of the record at ``at``."""
@@ -354,7 +352,7 @@ class _Walks:
 
     def roots(self) -> Access:
         """Where the roots' records begin."""
-        return self.kernel._table(self.kernel.forest.roots * RECORD, "roots")
+        return self.kernel.table(self.kernel.forest.roots * RECORD, "roots")
 
     def body(self) -> list[Stmt]:
         """All trees for all rows."""
@@ -433,22 +431,22 @@ class _Dense:
         inner, self.below = heap[:, : (1 << levels) - 1], heap[:, (1 << levels) - 1 :]
         self.used, local = np.unique(forest.feature[inner], return_inverse=True)
         self.block = lanes * vectors
-        self.feature = kernel._table((local * self.block).astype(np.int32), "feature")
-        self.threshold = kernel._table(forest.threshold[inner], "threshold")
+        self.feature = kernel.table((local * self.block).astype(np.int32), "feature")
+        self.threshold = kernel.table(forest.threshold[inner], "threshold")
         self.flags = None
         if forest.nan_left is not None:
-            self.flags = kernel._table(forest.nan_left[inner], "nan_left")
+            self.flags = kernel.table(forest.nan_left[inner], "nan_left")
         self.nodes = inner.shape[1]
         self.turned = Buffer("turned", kernel.dtype, self.used.size * self.block, Space.STACK)
-        self.used_table = kernel._table(self.used.astype(np.int32), "used")
+        self.used_table = kernel.table(self.used.astype(np.int32), "used")
         self.whole = levels == forest.depth and forest.width == 1
         if self.whole:
-            self.leaves = kernel._table(forest.values[self.below, 0], "leaves")
+            self.leaves = kernel.table(forest.values[self.below, 0], "leaves")
             self.totals = Buffer(
                 "totals", kernel.dtype, kernel.op.columns * self.block, Space.STACK
             )
         else:
-            self.leaves = kernel._table((self.below * RECORD).astype(np.int32), "start")
+            self.leaves = kernel.table((self.below * RECORD).astype(np.int32), "start")
             self.walks = _Walks(kernel, forest.depth - levels)
             self.starts = Buffer("starts", DType.I32, lanes, Space.STACK)
 
