@@ -3,8 +3,9 @@ graph around it come out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from aotc.frontend.folding import FoldingBuilder
 from aotc.frontend.intervals import interval
@@ -21,6 +22,8 @@ class Body:
     def __init__(self, around: FoldingBuilder) -> None:
         self.builder = FoldingBuilder()
         self._around = around
+        # what is checked inside counts only where what is checked around it does
+        self.builder.guards = [partial(self._guard, guard) for guard in around.guards]
         self._fetched: dict[Node, Node] = {}
         self._parameters = 0
 
@@ -47,6 +50,9 @@ class Body:
             if node.type == TensorType(DType.I64, ()):
                 self._learn(node, inside)
         return self._fetched[node]
+
+    def _guard(self, guard: Callable[[], Node]) -> Node:
+        return self.fetch_node(guard())
 
     def _learn(self, node: Node, inside: Node) -> None:
         """What bounds a size outside bounds it inside."""

@@ -6,7 +6,7 @@ while the model is read, and every tensor gets a static shape.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -55,31 +55,32 @@ class FoldingBuilder(Builder):
 
     `Broadcast` and `Iota` are kept as they are (a stretched scalar is better than a dense array)
     but count as known; a `Reshape` of any constant shares its bytes. ``limits`` has the sizes of
-    run time (i64[]) whose least and largest values are known.
+    run time (i64[]) whose least and largest values are known, ``guards`` the conditions under which
+    what is checked must hold.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.limits: dict[Node, tuple[int, int]] = {}
         self._parts: dict[Node, list[Node] | None] = {}
-        self._guards: list[Node] = []
+        self.guards: list[Callable[[], Node]] = []
 
     @contextmanager
     def guarded(self, condition: Node) -> Iterator[None]:
         """What is checked inside must hold only if ``condition`` (bool[]) does: the nodes there
         are computed always, but mean something only then."""
         open_ = condition.data is None or not condition.data
-        before = list(self._guards)
-        self._guards += [condition] * open_
+        before = self.guards
+        self.guards = [*before, lambda: condition] if open_ else before
         try:
             yield
         finally:
-            self._guards = before
+            self.guards = before
 
     def check(self, condition: Node, sentence: str) -> None:
         """`Builder.check` under the guards around it."""
-        for guard in self._guards:
-            condition = self.binary("or", condition, self.unary("not", guard))
+        for guard in self.guards:
+            condition = self.binary("or", condition, self.unary("not", guard()))
         super().check(condition, sentence)
 
     def apply(self, op: Op, *operands: Node, origin: str = "") -> Node:

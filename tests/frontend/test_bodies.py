@@ -1,7 +1,9 @@
 """Bodies: what a nested graph takes of the graph around it."""
 
 import numpy as np
+import pytest
 
+from aotc.errors import UsageError
 from aotc.frontend.bodies import Body
 from aotc.frontend.folding import FoldingBuilder, known_value
 from aotc.frontend.values import Ragged, SequenceValue
@@ -66,3 +68,24 @@ def test_guarded_checks_count_only_under_their_guard():
     no, yes = np.asarray(False), np.asarray(True)
     assert evaluate(graph, {"g": no, "c": no})["y"]
     assert not evaluate(graph, {"g": yes, "c": yes})["y"]
+
+
+def test_checks_in_a_body_count_only_where_those_around_it_do():
+    outer = FoldingBuilder()
+    guard = outer.parameter("g", TensorType(DType.BOOL, ()))
+    with outer.guarded(guard):
+        body = Body(outer)
+    holds = body.parameter(TensorType(DType.BOOL, ()))
+    body.builder.check(holds, "broken")
+    graph = body.finish("b", [holds], body.captured, [holds])
+    no, yes = np.asarray(False), np.asarray(True)
+    assert body.captured == (guard,)
+    assert call_graph(graph, [no, no]) == (no,)
+    with pytest.raises(UsageError, match="broken"):
+        call_graph(graph, [no, yes])
+
+
+def test_a_body_without_checks_captures_no_guard():
+    outer = FoldingBuilder()
+    with outer.guarded(outer.parameter("g", TensorType(DType.BOOL, ()))):
+        assert Body(outer).captured == ()
