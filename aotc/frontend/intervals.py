@@ -17,8 +17,8 @@ Interval = tuple[int | None, int | None]
 MOST_STEPS = 48
 """Longer chains of arithmetic are not followed."""
 
-LARGEST = 2**31
-"""Beyond this a bound is none: int64 does not overflow on the way."""
+LARGEST = 2**31 - 1
+"""Beyond this a bound is none: int32 holds what is within, int64 does not overflow on the way."""
 
 
 def interval(node: Node, limits: Mapping[Node, tuple[int, int]]) -> Interval:

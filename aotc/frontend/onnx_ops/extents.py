@@ -101,7 +101,20 @@ def elements(call: Call, index: int, what: str) -> list[Size]:
         raise ModelError(f"its {what} (input {index}) must be a few integers, got {node.type}")
     flat = call.cast(call.reshape(node, (node.type.elems,)), DType.I64)
     parts = [call.slice_axis(flat, 0, at, 1) for at in range(node.type.elems)]
-    return [simple(call.reshape(part, ())) for part in parts]
+    return [simple(_uncast(call, part)) for part in parts]
+
+
+def _uncast(call: Call, part: Node) -> Node:
+    """An i64[1] as i64[], without a way through int32 on which nothing is lost."""
+    if isinstance(part.op, ops.Cast):
+        narrow = part.inputs[0]
+        if isinstance(narrow.op, ops.Cast) and narrow.type.dtype is DType.I32:
+            whole = call.reshape(narrow.inputs[0], ())
+            low, high = interval(whole, call.builder.limits)
+            # an interval has bounds that an int32 can hold, or none
+            if whole.type.dtype is DType.I64 and low is not None and high is not None:
+                return whole
+    return call.reshape(part, ())
 
 
 def data_of(call: Call, index: int) -> tuple[Node, tuple[Size, ...]]:

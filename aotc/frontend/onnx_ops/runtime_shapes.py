@@ -71,9 +71,10 @@ def reshape(call: Call) -> Value:
     missing = compute(call, "div", total, rest)
     for axis, hit in inferred.items():
         target[axis] = choose(call, hit, missing, target[axis])
-    fits = holds(call, "eq", product(call, target), total)
-    positive = [holds(call, "ge", size, 0) for size in target]
-    require(call, all_of(call, [fits, *positive]), f"its shape must be one for {x.type}")
+    fits = [holds(call, "ge", size, 0) for size in target if not _from(call, size, 0)]
+    if _quotient(call, sizes, target) != 1:
+        fits.append(holds(call, "eq", product(call, target), total))
+    require(call, all_of(call, fits), f"its shape must be one for {x.type}")
     box, extents = settle(call, target, _reshape_bounds(x, target))
     return relayout(call, x, sizes, box, extents)
 
