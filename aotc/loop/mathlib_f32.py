@@ -80,7 +80,11 @@ _ROUND_MAGIC = 1.5 * 2.0**23 + 127.0
 def exp(x: Expr) -> Expr:
     """e^x. x = 2n ln 2 + r, so 2^n is one shift and multiplying by it twice reaches
     both the largest finite and the denormal results."""
-    x = clamp(x, -104.0, 89.0)
+    return _exp(clamp(x, -104.0, 89.0))
+
+
+def _exp(x: Expr) -> Expr:
+    """e^x within the limits of `exp`."""
     shifted = fma(x, _HALF_LOG2E, _ROUND_MAGIC)
     n = offset(shifted, -_ROUND_MAGIC)
     r = fma(n, -_TWO_LN2_LOW, fma(n, -_TWO_LN2_HIGH, x))
@@ -125,8 +129,7 @@ def erf(x: Expr) -> Expr:
 def sigmoid(x: Expr) -> Expr:
     """1/(1+e^-x) as e^x/(1+e^x), which keeps the relative accuracy for very negative x."""
     # Beyond 20 the quotient rounds to 1; the limit keeps e^x from overflowing to inf/inf.
-    top = const(20.0, x)
-    e = exp(select(less(top, x), top, x))
+    e = _exp(clamp(x, -104.0, 20.0))
     return div(e, offset(e, 1.0))
 
 
