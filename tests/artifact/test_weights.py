@@ -70,8 +70,18 @@ def test_what_does_not_fit_says_what_to_do():
     emitted, _ = emit()
     with pytest.raises(UsageError, match="--weights file"):
         embed_constants(emitted, "net", ConstantLayout({}, (), 2**31))
-    with pytest.raises(UsageError, match="ELF"):
-        embed_constants(weights_marker("net"), "net", ConstantLayout({}, (), 64))
+
+
+@pytest.mark.parametrize("target", ["aarch64-apple-darwin", "x86_64-pc-windows-msvc", "wasm32"])
+def test_other_formats_hold_the_constants_where_the_marker_was(target):
+    emitted, constants = emit(target)
+    place = emitted.index(weights_marker("net"))
+    data = embed_constants(emitted, "net", constants).to_bytes()
+    expected = b"".join(constants.chunks())
+    assert data[place : place + len(expected)] == expected
+    assert len(data) == len(emitted)
+    assert data[:place] == emitted[:place]
+    assert data[place + len(expected) :] == emitted[place + len(expected) :]
 
 
 def test_a_weights_file_begins_with_its_digest():

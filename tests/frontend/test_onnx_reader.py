@@ -236,9 +236,10 @@ def test_malformed_nodes(tmp_path):
 
 
 def test_the_output_of_an_optional_result_that_is_not_supported(tmp_path):
-    node = helper.make_node("MaxPool", ["x"], ["v", "y"], kernel_shape=[2])
-    inputs = {"x": f32(1, 1, 4)}
-    node_error(tmp_path, [node], "Indices", UnsupportedError, inputs)
+    names = ["x", "scale", "bias", "mean", "var"]
+    node = helper.make_node("BatchNormalization", names, ["v", "m", "y"], training_mode=0)
+    inputs = {"x": f32(1, 2, 4), **{name: f32(2, low=0.5) for name in names[1:]}}
+    node_error(tmp_path, [node], "output.*not", AotcError, inputs)
 
 
 # Models that ask for too much.
