@@ -152,7 +152,10 @@ def rows(axes: int) -> Form:
     def form(call: Call, rule: Rule) -> Result:
         x, sizes = data_of(call, 0)
         if any(isinstance(size, Node) for size in sizes[axes:]):
-            raise call.unsupported(f"only the first {axes} axes can have a size of run time")
+            raise call.unsupported(
+                f"its operand's axes from {axes} on must have fixed sizes, {x.type} has not",
+                "give one size to the dimension: --dim NAME=N",
+            )
         nodes = _on(call, rule, [x, *(call.optional(at) for at in range(1, len(call.inputs)))])
         return [
             _fill(call, node, [*sizes[:axes], *node.shape[axes:]], output)
