@@ -2,7 +2,7 @@
 out, and values as the tensors of that form and back.
 
 Where only sizes differ, the joint form is a box of the largest ones; where only one path has a
-value or an element, it is optional or counted.
+value or an element, it is optional or counted. A scalar counts as one element of the other's rank.
 """
 
 from __future__ import annotations
@@ -108,6 +108,10 @@ def _join_optionals(a: Layout, b: Layout) -> OptionalLayout:
 
 
 def _join_tensors(a: TensorLayout, b: TensorLayout) -> TensorLayout:
+    if a.type.dtype is b.type.dtype and _is_single(a) and _is_single(b):
+        # a scalar on one way and one element on the other: the form with more axes, since
+        # a rank cannot depend on the run
+        return max(a, b, key=lambda layout: layout.type.rank)
     if a.type.dtype is not b.type.dtype or a.type.rank != b.type.rank:
         raise UnsupportedError(
             f"a value is {describe(a)} on one way through it and {describe(b)} on another",
@@ -119,6 +123,10 @@ def _join_tensors(a: TensorLayout, b: TensorLayout) -> TensorLayout:
         TensorType(a.type.dtype, tuple(max(pair) for pair in pairs)),
         tuple(one or other or size != most for one, other, (size, most) in flags),
     )
+
+
+def _is_single(layout: TensorLayout) -> bool:
+    return layout.type.elems == 1 and not any(layout.ragged)
 
 
 def describe(layout: Layout) -> str:
@@ -182,6 +190,8 @@ def _box_parts(
     ragged: Sequence[bool],
 ) -> list[Node]:
     """``node`` in a box of ``type_``, and its size on each ``ragged`` axis."""
+    if node.type.rank != type_.rank:
+        return [builder.reshape(node, type_.dims, node.origin)]
     sizes = [_size(builder, size) for size in extents]
     for size, most, box in zip(sizes, type_.dims, node.shape, strict=True):
         if box > most:

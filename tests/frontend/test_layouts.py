@@ -63,6 +63,8 @@ def assert_same(found, plain):
     elif plain is None:
         assert found is None
     else:
+        if found.size == plain.size == 1:
+            found = found.reshape(plain.shape)  # a scalar may have met a vector of one
         assert (found.dtype, found.shape) == (plain.dtype, plain.shape)
         np.testing.assert_array_equal(found, plain)
 
@@ -131,3 +133,16 @@ def test_strings_keep_their_sizes():
     assert types(layout) == [TensorType(DType.U8, (4, 5)), TensorType(DType.I64, ())]
     back = assemble(layout, iter(parts(builder, open_, layout)))
     assert back.extents == (size,)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_scalar_meets_one_element(first):
+    builder = FoldingBuilder()
+    scalar = builder.parameter("a", TensorType(DType.F32, ()))
+    single = builder.parameter("b", TensorType(DType.F32, (1,)))
+    condition = builder.parameter("c", TensorType(DType.BOOL, ()))
+    pair = (scalar, single) if first else (single, scalar)
+    chosen = choose(builder, condition, *pair)
+    feeds = {"a": np.float32(1), "b": np.float32([2]), "c": np.asarray(True)}
+    found = result(builder, chosen, feeds)
+    np.testing.assert_array_equal(found, [1 if first else 2])
