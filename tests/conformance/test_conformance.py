@@ -48,7 +48,7 @@ def test_every_case_passes_that_is_not_listed_and_only_those():
 
 
 def test_the_page_of_operators_is_up_to_date():
-    assert PAGE.read_text() == page(), "run `make operators`"
+    assert PAGE.read_text() == page(), "run `python -m tools.operators`"
 
 
 class Cases(unittest.TestCase):
