@@ -100,6 +100,8 @@ class Importer:
         self._reporter = reporter
         self._bounds = bounds
         self._imported = 0
+        # with its message: the key is its identity for as long as it is kept
+        self._constants: dict[int, tuple[object, Node]] = {}
 
     def store(self, scope: Scope, graph: onnx.GraphProto) -> None:
         """Make the initialisers of ``graph`` visible in ``scope``; they are read when first
@@ -140,7 +142,11 @@ class Importer:
                 return Missing.FAILED
         read = tensor_values if isinstance(proto, onnx.TensorProto) else sparse_values
         try:
-            return scope.builder.constant(read(proto, self._folder))
+            if id(proto) not in self._constants:
+                node = scope.builder.constant(read(proto, self._folder))
+                self._constants[id(proto)] = (proto, node)
+            # a body may be read many times, its weights only once
+            return scope.builder.reuse_constant(self._constants[id(proto)][1])
         except AotcError as error:
             self._reporter.report(error, name)
             return Missing.FAILED
