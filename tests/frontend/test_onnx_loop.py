@@ -256,3 +256,22 @@ def test_the_capacity_of_a_sequence_bounds_a_loop_over_it(tmp_path):
     items = [ROW, ROW + 1]
     found = interpreted(saved(text, tmp_path), {"s": items}, input_shapes={}, bounds={"s": 5})
     same(found, [np.float32([12, 15])])
+
+
+@pytest.mark.parametrize("forth", [0, 1])
+@pytest.mark.parametrize("back", [0, 1])
+def test_scan_of_a_run_time_number_of_slices(forth, back, tmp_path):
+    text = f"""g (float[3] s0, float[n,3] x) => (float[3] y, float[n,3] z) {{
+        y, z = Scan <num_scan_inputs = 1, scan_input_directions = [{forth}],
+            scan_output_directions = [{back}],
+            body = b (float[3] s, float[3] xi) => (float[3] s2, float[3] o) {{
+                s2 = Add(s, xi)
+                o = Mul(s, xi)
+            }}> (s0, x)
+    }}"""
+    path = saved(text, tmp_path)
+    for length in (1, 5, 9):
+        x = np.arange(3 * length, dtype=np.float32).reshape(length, 3)
+        inputs = {"s0": ROW, "x": x}
+        found = interpreted(path, inputs, input_shapes={}, dims={"n": (1, 9)})
+        same(found, reference(path, inputs))
