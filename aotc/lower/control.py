@@ -83,10 +83,15 @@ def _lower_branch(
         inner = context.nested(graph)
         for parameter, view in zip(graph.inputs, operands, strict=True):
             inner.bind(parameter, view)
-        wanted = [(graph.outputs[index][1], view) for index, view in results.items()]
-        copied = [(made, view) for made, view in wanted if not bind_result(inner, made, view)]
+        late: list[tuple[Node, View]] = []
+        for index, view in results.items():
+            made = graph.outputs[index][1]
+            if made_by(made) in graph.inputs:
+                inner.copy(inner.view(made), view)  # before another result takes its place
+            elif not bind_result(inner, made, view):
+                late.append((made, view))
         lower_block(inner)
-        for made, view in copied:
+        for made, view in late:
             inner.copy(inner.view(made), view)
         ways.append(tuple(inner.steps))
     context.emit(If(condition.arg, ways[0], ways[1]))
@@ -214,7 +219,7 @@ class _Repeat:
                 kept = inner.temporary(place.dtype, place.shape, "next")
                 inner.copy(inner.view(node), kept)
                 staged.append((kept, place))
-            elif not self._may_replace(node, parameter, place) or not bind_result(
+            elif not _may_replace(inner, node, parameter, place) or not bind_result(
                 inner, node, place
             ):
                 late.append((node, place))
@@ -234,24 +239,49 @@ class _Repeat:
             inner.copy(kept, place)
         return tuple(inner.steps)
 
-    def _may_replace(self, node: Node, parameter: Node, place: View) -> bool:
-        """Whether ``node``, the next value of ``parameter``, may be written over its present one:
-        nothing reads that later, and nothing but an elementwise kernel at the same time."""
-        groups = self.inner.groups.groups
-        node, place = _computed(node, place)
-        source = made_by(node) if isinstance(node.op, ops.Item) else node
-        made = next((i for i, group in enumerate(groups) if source in group.results), None)
-        readers = [i for i, group in enumerate(groups) if parameter in _read_by(group)]
-        if not readers:
-            return True
-        if made is None or max(readers) > made or isinstance(node.op, (ops.Pad, ops.Concat)):
-            return False  # the operands of the last two are written into their places early
-        if max(readers) < made:
-            return True
-        group = groups[made]
-        operands = self.inner.operands(group.nodes, group.nodes)
-        views = [self.inner.view(x) for x in operands if made_by(x) is parameter]
-        return _is_elementwise(group, node, parameter) and all(view == place for view in views)
+
+def _may_replace(context: Context, node: Node, parameter: Node, place: View) -> bool:
+    """Whether ``node``, the next value of ``parameter``, may be written over its present one, which
+    lies at ``place``: nothing reads that later, and nothing but an elementwise kernel, or a branch
+    that keeps to this itself, at the same time."""
+    groups = context.groups.groups
+    node, place = _computed(node, place)
+    source = made_by(node) if isinstance(node.op, ops.Item) else node
+    made = next((i for i, group in enumerate(groups) if source in group.results), None)
+    readers = [i for i, group in enumerate(groups) if parameter in _read_by(group)]
+    if not readers:
+        return True
+    if made is None or max(readers) > made or isinstance(node.op, (ops.Pad, ops.Concat)):
+        return False  # the operands of the last two are written into their places early
+    if max(readers) < made:
+        return True
+    group = groups[made]
+    if isinstance(source.op, ops.Branch):
+        return _ways_may_replace(context, node, source, parameter, place)
+    operands = context.operands(group.nodes, group.nodes)
+    views = [context.view(x) for x in operands if made_by(x) is parameter]
+    return _is_elementwise(group, node, parameter) and all(view == place for view in views)
+
+
+def _ways_may_replace(
+    context: Context, item: Node, branch: Node, parameter: Node, place: View
+) -> bool:
+    """Whether both graphs of ``branch`` may write their output ``item`` over ``parameter``."""
+    assert isinstance(branch.op, ops.Branch) and isinstance(item.op, ops.Item)
+    entries = [i for i, x in enumerate(branch.inputs) if made_by(x) is parameter]
+    if len(entries) != 1 or not entries[0] or branch.inputs[entries[0]] is not parameter:
+        return False
+    for graph in (branch.op.then, branch.op.other):
+        inside, end = graph.inputs[entries[0] - 1], graph.outputs[item.op.index][1]
+        if end is inside:
+            continue
+        if made_by(end) in graph.inputs:
+            return False  # it is copied early, while the other may still be read
+        trial = context.nested(graph)
+        trial.bind(inside, place)
+        if not _may_replace(trial, end, inside, place):
+            return False
+    return True
 
 
 def _is_elementwise(group: Group, node: Node, parameter: Node) -> bool:

@@ -158,6 +158,27 @@ def test_updates_of_a_carried_table_do_not_copy_it():
     assert "scatter" in call.kernel.name
 
 
+def test_a_branch_that_leaves_the_state_alone_copies_nothing():
+    net = Net()
+    state, n = net.x(6, 8), net.x(dtype=DType.I64)
+    wide = TensorType(DType.F32, (6, 8))
+    then = nested("then", [wide], lambda b, x: [b.unary("neg", x)])
+    other = nested("other", [wide], lambda b, x: [x])
+
+    def body(b, i, state):
+        one = b.constant(1, DType.I64)
+        odd = b.compare("eq", b.binary("and", i, one), one)
+        return [always(b), b.apply(ops.Item(0), b.apply(ops.Branch(then, other), odd, state))]
+
+    _, after = repeated(net, body, [state], n)
+    graph = net.graph(after)
+    for trips in (2, 3):
+        program = check(graph, inputs=inputs_of(graph) | {n.op.name: np.asarray(trips)})
+    (step,) = [step for step in all_steps(program.steps) if isinstance(step, If)]
+    assert [len(way) for way in (step.then, step.other)] == [1, 0]
+    assert len(loop_of(program).body) == 2  # the condition and the branch
+
+
 def test_values_that_trade_places():
     """A swap, a shift register and a value that its own successor is read after."""
     net = Net()
