@@ -1,4 +1,4 @@
-"""A bundle in, a callable out: numpy arrays through native code, files, and texts of the stages."""
+"""A bundle in, callables out: numpy arrays through native code, files, and texts of the stages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import ctypes
 import functools
 import platform
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from aotc.artifact.bundle import Bundle, save_bundle, save_module
 from aotc.artifact.weights import weights_file_chunks
-from aotc.codegen.entry import WEIGHTS_HEADER_BYTES
+from aotc.codegen.entry import WEIGHTS_HEADER_BYTES, Entry
 from aotc.codegen.signature import (
     WEIGHTS_ALIGNMENT,
     WORKSPACE_ALIGNMENT,
@@ -24,9 +24,10 @@ from aotc.codegen.signature import (
     Status,
 )
 from aotc.errors import AotcError, UsageError
-from aotc.frontend.ports import Ports
-from aotc.loop.program import Program
+from aotc.frontend.ports import Ports, pack, unpack
+from aotc.loop.program import Check, Program, all_steps
 from aotc.memory.arena import MemoryPlan
+from aotc.memory.constants import ConstantLayout
 from aotc.pool import Pool
 from aotc.target import Target
 
@@ -39,32 +40,44 @@ class CompiledModel:
     The code that runs is the object that ``save`` writes, byte for byte, loaded on the first call
     by LLVM's linker. Several threads may call at once: each has its own workspace.
     ``texts`` gives the stages that ``as_text`` can show, made when they are asked for; ``ports``
-    what the inputs and outputs of an ONNX model are among those of the C function.
+    what the inputs and outputs of an ONNX model are among those of the C function. ``variants`` are
+    the same model for the other sizes that it was compiled for, itself among them: a call runs the
+    one that its inputs fit.
     """
 
     def __init__(
         self,
-        bundle: Bundle,
-        program: Program,
-        plan: MemoryPlan,
-        target: Target,
+        code: Code,
+        entry: Entry,
         texts: Mapping[str, Callable[[], str]],
         ports: Ports | None = None,
     ) -> None:
-        self.bundle = bundle
+        self.code = code
+        self.entry = entry
         self.ports = ports
-        self.program = program
-        self.plan = plan
-        self.target = target
+        self.variants: tuple[CompiledModel, ...] = (self,)
         self._texts = dict(texts)
-        self._lock = threading.Lock()
-        self._code: _LoadedCode | None = None
-        self._scratch = threading.local()
         self._pool: Pool | None = None
 
     @property
+    def bundle(self) -> Bundle:
+        return self.code.bundle
+
+    @property
+    def target(self) -> Target:
+        return self.code.target
+
+    @property
+    def program(self) -> Program:
+        return self.entry.program
+
+    @property
+    def plan(self) -> MemoryPlan:
+        return self.entry.plan
+
+    @property
     def signature(self) -> Signature:
-        return self.bundle.signature
+        return self.entry.signature
 
     @property
     def header(self) -> str:
@@ -113,6 +126,30 @@ class CompiledModel:
             for param, array in zip(self.signature.outputs, outputs, strict=True)
         }
 
+    def run_values(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Runs the model on values in its own terms, by the names of its inputs: arrays of their
+        actual size, lists for sequences, None for what is absent, arrays of strings. Its outputs
+        likewise. UsageError as for a call, and when a value does not fit its bounds."""
+        results = self.run_dict(self.pack(inputs))
+        if self.ports is None:
+            return dict(results)
+        return {port.name: unpack(port, results) for port in self.ports.outputs}
+
+    def pack(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arrays for `run_dict` and `bind` that mean ``inputs``, which are as for
+        `run_values`."""
+        if self.ports is None:
+            return dict(inputs)
+        known = [port.name for port in self.ports.inputs]
+        missing = [name for name in known if name not in inputs]
+        if missing or len(inputs) > len(known):
+            reason = f"input '{missing[0]}' is missing" if missing else "there are too many inputs"
+            raise UsageError(reason, remedy=f"the inputs are: {', '.join(known) or 'none'}")
+        arrays: dict[str, Any] = {}
+        for port in self.ports.inputs:
+            arrays.update(pack(port, inputs[port.name]))
+        return arrays
+
     def with_threads(self, threads: int) -> CompiledModel:
         """The same model, run by a pool of ``threads`` threads of its own; the bytes of the results
         are the same. UsageError unless it was compiled with ``threads=True``, and without a C
@@ -121,34 +158,35 @@ class CompiledModel:
             raise UsageError(
                 "the model has no entry for threads", remedy="compile it with threads=True"
             )
-        self._load()
-        other = copy.copy(self)
-        other._scratch = threading.local()
-        other._pool = Pool(threads)
-        return other
+        self.code.load()
+        pool = Pool(threads)
+        others = tuple(copy.copy(variant) for variant in self.variants)
+        for other in others:
+            other.variants, other._pool = others, pool
+        return others[self.variants.index(self)]
 
     def bind(self, *arrays: Any, **named: Any) -> Callable[[], tuple[np.ndarray, ...]]:
         """A function that runs the model on these inputs, into the same output arrays each time it
         is called in this thread: what a benchmark should time. UsageError as for a call."""
-        signature = self.signature
-        code = self._load()
+        signature, code = self.signature, self.code
+        given = _arrange(signature.inputs, arrays, named)
+        names = [param.name for param in signature.inputs]
+        fitting = self._fitting(dict(zip(names, given, strict=True)))
+        if fitting is not self:
+            return fitting.bind(*given)
         inputs = [
             fit_input(param, value)
-            for param, value in zip(
-                signature.inputs, _arrange(signature.inputs, arrays, named), strict=True
-            )
+            for param, value in zip(signature.inputs, given, strict=True)
         ]
         outputs = tuple(np.empty(p.type.dims, p.type.dtype.numpy) for p in signature.outputs)
-        pointers = [array.ctypes.data for array in (*inputs, *outputs)]
-        if code.weights is not None:
-            pointers.append(code.weights.ctypes.data)
-        workspace = self._workspace()
-        pointers.append(workspace.ctypes.data)
-        entry = code.run
+        weights = code.weights()
+        workspace = code.workspace(self.plan.arena_bytes)
+        pointers = [array.ctypes.data for array in (*inputs, *outputs, *weights, workspace)]
+        name = signature.run
         if self._pool is not None:
-            assert code.run_threads is not None
-            entry = code.run_threads
+            name = signature.run_threads
             pointers.append(self._pool.address)
+        entry = code.function(name, len(pointers))
 
         def run(_alive: object = (inputs, workspace, code, self._pool)) -> tuple[np.ndarray, ...]:
             status = Status(entry(*pointers))
@@ -158,9 +196,25 @@ class CompiledModel:
 
         return run
 
+    def _fitting(self, values: Mapping[str, Any]) -> CompiledModel:
+        """The variant for the shapes of ``values`` (by the name of the input)."""
+        if len(self.variants) == 1:
+            return self
+        shapes = {name: np.shape(value) for name, value in values.items()}
+        for model in (self, *self.variants):
+            if all(shapes[param.name] == param.type.dims for param in model.signature.inputs):
+                return model
+        given = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        sizes = [", ".join(f"{d}={n}" for d, n in m.signature.sizes) for m in self.variants]
+        raise UsageError(
+            f"the model was not compiled for inputs of these shapes: {given}",
+            remedy=f"give inputs for one of the sizes {'; '.join(sizes)}",
+        )
+
     def _failure(self, status: Status) -> AotcError:
         message = f"the model returned {status.name}: {status.sentence}"
-        checks = list(dict.fromkeys(self.manifest["checks"]))
+        steps = all_steps(self.program.steps)
+        checks = list(dict.fromkeys(s.sentence for s in steps if isinstance(s, Check)))
         if status is not Status.OUT_OF_BOUNDS:
             return AotcError(message)
         more = f" (and {len(checks) - 3} more)" if len(checks) > 3 else ""
@@ -170,44 +224,96 @@ class CompiledModel:
             + "; ".join(checks[:3]) + more,
         )
 
-    def _workspace(self) -> np.ndarray:
+
+class CompiledModels(Mapping[str, CompiledModel]):
+    """Several models in one object, by name: ``models["kws"](x)`` calls one of them."""
+
+    def __init__(self, code: Code, models: Mapping[str, CompiledModel]) -> None:
+        self.code = code
+        self._models = dict(models)
+
+    def __getitem__(self, name: str) -> CompiledModel:
+        return self._models[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._models)
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    @property
+    def bundle(self) -> Bundle:
+        return self.code.bundle
+
+    @property
+    def header(self) -> str:
+        """The text of the C header."""
+        return self.bundle.header
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What the JSON manifest holds."""
+        return self.bundle.manifest
+
+    def object_bytes(self) -> bytes:
+        """The object file as one piece (with the weights: a copy of them)."""
+        return self.bundle.image.to_bytes()
+
+    def save(self, directory: str | Path, name: str | None = None) -> list[Path]:
+        """Writes NAME.o, NAME.h, NAME.json (and NAME.weights) and returns their paths; the default
+        NAME is the object's. UsageError when the folder cannot be written to."""
+        return save_bundle(self.bundle, directory, name)
+
+
+class Code:
+    """An object, linked into this process when its first entry is asked for."""
+
+    def __init__(self, bundle: Bundle, target: Target) -> None:
+        self.bundle = bundle
+        self.target = target
+        self._lock = threading.Lock()
+        self._engine: llvm.ExecutionEngine | None = None
+        self._weights: list[np.ndarray] = []
+        self._scratch = threading.local()
+
+    def load(self) -> llvm.ExecutionEngine:
+        """The linker that holds the object; UsageError when this machine cannot run it."""
+        with self._lock:
+            if self._engine is None:
+                check_host(self.target)
+                if self.bundle.weights is not None:
+                    self._weights = [_file_contents(self.bundle.weights)]
+                self._engine = link_object(self.bundle.image.to_bytes())
+            return self._engine
+
+    def function(self, name: str, pointers: int) -> Callable[..., int]:
+        """The entry ``name``, which takes so many pointers."""
+        # ctypes lets go of the interpreter's lock for the call, so threads really run at once.
+        prototype = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * pointers)
+        return prototype(self.load().get_function_address(name))
+
+    def weights(self) -> list[np.ndarray]:
+        """The contents of the weights file, if there is one."""
+        self.load()
+        return self._weights
+
+    def workspace(self, size_bytes: int) -> np.ndarray:
+        """Aligned memory of this thread, at least so large: what it holds is of no importance."""
         found: np.ndarray | None = getattr(self._scratch, "workspace", None)
-        if found is None:
-            found = aligned_bytes(self.plan.arena_bytes, WORKSPACE_ALIGNMENT)
+        if found is None or found.nbytes < size_bytes:
+            found = aligned_bytes(size_bytes, WORKSPACE_ALIGNMENT)
             self._scratch.workspace = found
         return found
 
-    def _load(self) -> _LoadedCode:
-        with self._lock:
-            if self._code is None:
-                check_host(self.target)
-                self._code = _LoadedCode(self.bundle)
-            return self._code
 
-
-class _LoadedCode:
-    """The entry function of an object, linked into this process; ``weights`` is the content of the
-    weights file if there is one."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        signature = bundle.signature
-        self._engine = link_object(bundle.image.to_bytes())
-        address = self._engine.get_function_address(signature.run)
-        self.weights: np.ndarray | None = None
-        if bundle.weights is not None:
-            size_bytes = WEIGHTS_HEADER_BYTES + bundle.weights.size_bytes
-            self.weights = aligned_bytes(size_bytes, WEIGHTS_ALIGNMENT)
-            position = 0
-            for chunk in weights_file_chunks(bundle.weights):
-                self.weights[position : position + len(chunk)] = np.frombuffer(chunk, np.uint8)
-                position += len(chunk)
-        count = len(signature.inputs) + len(signature.outputs) + signature.weights_in_file + 1
-        # ctypes lets go of the interpreter's lock for the call, so threads really run at once.
-        self.run = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * count)(address)
-        self.run_threads = None
-        if signature.threads:
-            prototype = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * (count + 1))
-            self.run_threads = prototype(self._engine.get_function_address(signature.run_threads))
+def _file_contents(constants: ConstantLayout) -> np.ndarray:
+    """The weights file as aligned bytes."""
+    contents = aligned_bytes(WEIGHTS_HEADER_BYTES + constants.size_bytes, WEIGHTS_ALIGNMENT)
+    position = 0
+    for chunk in weights_file_chunks(constants):
+        contents[position : position + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        position += len(chunk)
+    return contents
 
 
 @functools.cache

@@ -69,17 +69,20 @@ def run(args: argparse.Namespace) -> int:
             given=given,
             engine=names[0],
             threads=args.threads,
+            ports=model.ports,
         )
+        assert model.ports is not None
         engines: dict[str, Engine] = {names[0]: first.engine}
         for name in names[1:]:
             engines[name] = load_engine(
                 name,
                 args.model,
-                [param.name for param in model.signature.outputs],
-                {param.name: param.type.dims for param in model.signature.inputs},
+                [port.name for port in model.ports.outputs],
+                {key: value.shape for key, value in first.inputs.items()},
                 args.threads,
             )
-        functions: dict[str, Callable[[], object]] = {"aotc": model.bind(**first.inputs)}
+        ours = model.bind(**model.pack(first.inputs))
+        functions: dict[str, Callable[[], object]] = {"aotc": ours}
         functions.update((name, engine.bind(first.inputs)) for name, engine in engines.items())
         result = measure(functions, on_round=lambda number: show(f"round {number}", 1, 1))
     report = _report(args, model, engines, result)

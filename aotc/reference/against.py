@@ -11,6 +11,7 @@ import numpy as np
 
 from aotc.codegen.signature import Param, Signature
 from aotc.errors import UsageError
+from aotc.frontend.ports import Ports, RaggedPort, TensorPort
 from aotc.reference.engines import Arrays, Engine, load_engine
 from aotc.reference.inputs import ID_LIMITS, make_inputs
 
@@ -32,18 +33,34 @@ def run_reference(
     given: Mapping[str, np.ndarray] | None = None,
     engine: str = "onnxruntime",
     threads: int = 1,
+    ports: Ports | None = None,
 ) -> Reference:
-    """Draws inputs (see make_inputs) and runs the reference on them.
+    """Draws inputs (see make_inputs) and runs the reference on them. With ``ports``, inputs and
+    outputs are those of the model, of their actual size: the largest one for a range.
 
     Integer inputs may index a small table in the model, so the range is narrowed until the
     reference runs. UsageError when it never does.
     """
-    params = signature.inputs
+    params, outputs = _terms(signature, ports)
     shapes = {param.name: param.type.dims for param in params}
-    outputs = [param.name for param in signature.outputs]
     loaded = load_engine(engine, model, outputs, shapes, threads)
     inputs, results = _first_accepted(loaded, params, seed, given, model, engine)
     return Reference(loaded, inputs, results)
+
+
+def _terms(signature: Signature, ports: Ports | None) -> tuple[Sequence[Param], list[str]]:
+    """The inputs and the names of the outputs, of the C function or of the model."""
+    if ports is None:
+        return signature.inputs, [param.name for param in signature.outputs]
+    params = []
+    for port in ports.inputs:
+        if not isinstance(port, TensorPort | RaggedPort):
+            raise UsageError(
+                f"input '{port.name}' is not a tensor of numbers, which alone are drawn at random",
+                remedy="call the model from Python: aotc.compile(...).run_values(...)",
+            )
+        params.append(Param(port.name, port.name, port.type))
+    return params, [port.name for port in ports.outputs]
 
 
 def _first_accepted(

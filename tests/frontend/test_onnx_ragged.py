@@ -233,6 +233,10 @@ def test_one_program_for_a_range_of_sizes(tmp_path):
         assert results["y_shape"].tolist() == [batch, length, 8]
         np.testing.assert_allclose(results["y"][:batch, :length], y, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(results["p"][:batch], p, rtol=1e-4, atol=1e-5)
+    values = program.run_values(sequence(2, 5))
+    same([values["y"]], reference(path, sequence(2, 5))[:1], 1e-5)
+    with pytest.raises(UsageError, match="'e' is missing"):
+        program.run_values({"x": arrays["x"], "w": arrays["w"]})
     for shape in ((4, 20, 8), (1, 0, 8), (1, 21, 8), (1, 2, 7)):
         arrays["x_shape"] = np.asarray(shape)
         with pytest.raises(AotcError, match="OUT_OF_BOUNDS"):
