@@ -20,7 +20,7 @@ from recurrent_models import Layer, layer_model
 LAYERS = (
     *(Layer("LSTM", 32, 32, 100), Layer("LSTM", 64, 128, 50), Layer("LSTM", 256, 256, 100)),
     *(Layer("LSTM", 128, 128, 50, sides=2), Layer("LSTM", 64, 128, 50, batch=8)),
-    *(Layer("LSTM", 128, 128, 1), Layer("LSTM", 64, 128, 2000)),
+    *(Layer("LSTM", 40, 64, 98), Layer("LSTM", 128, 128, 1), Layer("LSTM", 64, 128, 2000)),
     *(Layer("GRU", 64, 128, 50), Layer("GRU", 256, 256, 100), Layer("GRU", 64, 128, 50, batch=8)),
     *(Layer("GRU", 128, 128, 1), Layer("RNN", 64, 128, 50)),
 )
