@@ -178,7 +178,6 @@ def _legal_in_place(call: Call, written: Storage, read: Storage, plan: MemoryPla
         if arg.storage in views:
             views[arg.storage].append(index)
             start = plan.offsets[arg.storage] + arg.offset_bytes
-            spans.add((start, start + param.elems * param.dtype.size_bytes, param.elems))
-    whole = (plan.offsets[read], plan.offsets[read] + read.size_bytes)
+            spans.add((start, param.dtype.size_bytes, param.elems, arg.moves))
     declared = all((w, r) in call.in_place for w in views[written] for r in views[read])
-    return len(spans) == 1 and whole == next(iter(spans))[:2] and declared
+    return len(spans) == 1 and not next(iter(spans))[3] and declared

@@ -128,7 +128,8 @@ def shares_in_place(
     """May parameter ``written`` of the call at ``position`` take the memory of parameter ``read``?
 
     Yes when the written storage is born here and the read one dies here, both are arena storages
-    that the kernel sees whole and element for element, and the kernel is built for it.
+    of one size that the kernel sees alike and element for element, and the kernel is built for it.
+    What it does not see of the written one (the border around a padded tensor) is written later.
     """
     target, source = call.args[written], call.args[read]
     if target.storage.role is not Role.ARENA or source.storage.role is not Role.ARENA:
@@ -137,24 +138,29 @@ def shares_in_place(
         return False
     if intervals[target.storage][0] != position or intervals[source.storage][1] != position:
         return False
-    size = source.storage.size_bytes
     params = call.kernel.params
     if params[written] not in call.kernel.writes or params[read] in call.kernel.writes:
         return False
-    whole = all(
-        call.args[index].offset_bytes == 0
-        and call.args[index].storage.size_bytes == size
-        and params[index].elems * params[index].dtype.size_bytes == size
-        for index in (written, read)
-    )
+    place = _place_in_storage(call, written)
+
+    def lies_alike(index: int) -> bool:
+        return _place_in_storage(call, index) == place and not call.args[index].moves
+
+    alike = lies_alike(written) and lies_alike(read)
     # Another parameter that shows the same memory must be part of the bargain as well.
     others = [
         index
         for index, arg in enumerate(call.args)
         if arg.storage in (target.storage, source.storage) and index not in (written, read)
     ]
-    allowed = all((written, i) in call.in_place and call.args[i].offset_bytes == 0 for i in others)
-    return whole and allowed and params[written].elems == params[read].elems
+    return alike and all((written, i) in call.in_place and lies_alike(i) for i in others)
+
+
+def _place_in_storage(call: Call, index: int) -> tuple[int, int, int, int]:
+    """Which bytes of a storage of which size one parameter shows, and as how many elements."""
+    param, arg = call.kernel.params[index], call.args[index]
+    size_bytes = param.elems * param.dtype.size_bytes
+    return arg.storage.size_bytes, arg.offset_bytes, size_bytes, param.elems
 
 
 def find_blocks(program: Program) -> tuple[Block, ...]:
