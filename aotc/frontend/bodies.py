@@ -21,6 +21,7 @@ class Body:
 
     def __init__(self, around: FoldingBuilder) -> None:
         self.builder = FoldingBuilder()
+        self.builder.copies = around.copies
         self._around = around
         # what is checked inside counts only where what is checked around it does
         self.builder.guards = [partial(self._guard, guard) for guard in around.guards]

@@ -56,7 +56,7 @@ class FoldingBuilder(Builder):
     `Broadcast` and `Iota` are kept as they are (a stretched scalar is better than a dense array)
     but count as known; a `Reshape` of any constant shares its bytes. ``limits`` has the sizes of
     run time (i64[]) whose least and largest values are known, ``guards`` the conditions under which
-    what is checked must hold.
+    what is checked must hold, ``copies`` how often loops around it are imported again.
     """
 
     def __init__(self) -> None:
@@ -64,6 +64,7 @@ class FoldingBuilder(Builder):
         self.limits: dict[Node, tuple[int, int]] = {}
         self._parts: dict[Node, list[Node] | None] = {}
         self.guards: list[Callable[[], Node]] = []
+        self.copies = 1
 
     @contextmanager
     def guarded(self, condition: Node) -> Iterator[None]:

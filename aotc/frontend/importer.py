@@ -34,6 +34,9 @@ OLDEST_OPSET = 1
 MAX_NODES = 1_000_000
 """Functions that call functions can grow without end; no model of this kind has as many nodes."""
 
+MAX_COPIES = 20_000
+"""Loops whose iterations are imported one by one, and loops in them, make so many nodes at most."""
+
 MALFORMED = (
     ArithmeticError,
     AssertionError,
@@ -100,6 +103,7 @@ class Importer:
         self._reporter = reporter
         self._bounds = bounds
         self._imported = 0
+        self._again = 0
         # with its message: the key is its identity for as long as it is kept
         self._constants: dict[int, tuple[object, Node]] = {}
 
@@ -226,12 +230,7 @@ class Importer:
     def _results(
         self, node: onnx.NodeProto, scope: Scope, used: frozenset[str]
     ) -> Sequence[Value | None]:
-        self._imported += 1
-        if self._imported > MAX_NODES:
-            raise UnsupportedError(
-                f"the model has more than {MAX_NODES} nodes once its functions are expanded",
-                remedy="split the model",
-            )
+        self._count(scope)
         domain = normal_domain(node.domain)
         function = self._functions.get((domain, node.op_type, node.overload))
         if function is not None:
@@ -272,6 +271,21 @@ class Importer:
             result = rule(call)
             return result if isinstance(result, Sequence) else [result]
         return run_rule(rule, call, schema)
+
+    def _count(self, scope: Scope) -> None:
+        """UnsupportedError when functions or loops make too much of the model."""
+        self._imported += 1
+        if self._imported > MAX_NODES:
+            raise UnsupportedError(
+                f"the model has more than {MAX_NODES} nodes once its functions are expanded",
+                remedy="split the model",
+            )
+        self._again += scope.builder.copies > 1
+        if self._again > MAX_COPIES:
+            raise UnsupportedError(
+                f"its loops have more than {MAX_COPIES} nodes once they are unrolled",
+                remedy="give each carried value one shape for all iterations",
+            )
 
     def _operands(self, node: onnx.NodeProto, scope: Scope) -> list[Value | None]:
         operands: list[Value | None] = []

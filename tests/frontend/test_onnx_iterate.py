@@ -5,6 +5,7 @@ import pytest
 from text_models import agrees, interpreted, reference, same, saved
 
 from aotc.errors import ModelError, UnsupportedError, UsageError
+from aotc.frontend import importer
 from aotc.frontend.onnx_reader import check_onnx, import_onnx
 from aotc.graph import ops
 
@@ -189,19 +190,24 @@ def test_a_condition_that_is_no_bool_is_refused(tmp_path):
         import_onnx(path)
 
 
-def test_loops_in_loops_unrolled_do_not_grow_without_end(tmp_path):
-    """Every level fails in one form and is imported again: the number of nodes is limited."""
+@pytest.mark.parametrize(("levels", "fails"), [(3, False), (14, True)])
+def test_loops_in_loops_one_after_the_other_do_not_grow_without_end(
+    levels, fails, tmp_path, monkeypatch
+):
+    """No level has one form; what all of them together import is limited."""
+    monkeypatch.setattr(importer, "MAX_COPIES", 500)
     body = """(int64 i{k}, bool c{k}, float[?] s{k}) => (bool g{k}, float[?] o{k}) {{
         g{k} = Identity(c{k})
         {inner}
     }}"""
     text = "o0 = Unsqueeze(s0, axes)"
-    for level in range(1, 5):
+    for level in range(1, levels):
         inside = body.format(k=level - 1, inner=text)
         text = f"o{level} = Loop(n, t, s{level}) <body = b{level - 1} {inside}>"
-    text = text.replace("Loop(n, t, s4)", "Loop(n, t, x)")
+    last = levels - 1
+    text = text.replace(f"Loop(n, t, s{last})", "Loop(n, t, x)")
     path = saved(
-        f"""g (float[3] x) => (float[?] o4) {{
+        f"""g (float[3] x) => (float[?] o{last}) {{
             t = Constant <value = bool {{1}}> ()
             n = Constant <value = int64 {{3}}> ()
             axes = Constant <value_ints = [0]> ()
@@ -209,8 +215,11 @@ def test_loops_in_loops_unrolled_do_not_grow_without_end(tmp_path):
         }}""",
         tmp_path,
     )
-    with pytest.raises((UnsupportedError, ModelError)):
-        import_onnx(path)
+    if fails:
+        with pytest.raises(UnsupportedError, match="more than 500 nodes once they are unrolled"):
+            import_onnx(path)
+    else:
+        same(interpreted(path, {"x": ROW}), [ROW.reshape([1] * 9 + [3])])
 
 
 def test_both_ways_agree(tmp_path):

@@ -40,7 +40,8 @@ from aotc.graph.ir import Node
 from aotc.graph.types import DType, TensorType
 
 MAX_UNROLLED = 10_000
-"""As many ONNX nodes may be imported for one loop whose iterations come one after the other."""
+"""As many ONNX nodes may be imported for a loop whose iterations come one after the other, times
+those of the loops around it that do too."""
 
 FEW = 2
 """So many iterations always come one after the other: a loop around them costs more."""
@@ -104,7 +105,8 @@ class Plan:
 def iterate(plan: Plan) -> tuple[list[Value], list[Value]]:
     """The carried values after the loop, and the collected rows, one value for each that somebody
     reads. AotcError says what stands in the way."""
-    affordable = plan.limit is not None and _weight(plan.graph) * plan.limit <= MAX_UNROLLED
+    weight = _weight(plan.graph) * plan.call.builder.copies
+    affordable = plan.limit is not None and weight * plan.limit <= MAX_UNROLLED
     if plan.limit == 0 or _is(plan.going, False):
         return _nothing(plan)
     if affordable and plan.exact and plan.limit is not None and plan.limit <= FEW:
@@ -329,6 +331,16 @@ def unbounded(call: Call, reason: str, output: int | None = None) -> Unsupported
 
 
 def _unrolled(plan: Plan, limit: int) -> tuple[list[Value], list[Value]]:
+    builder = plan.call.builder
+    copies = builder.copies
+    builder.copies = copies * limit
+    try:
+        return _one_by_one(plan, limit)
+    finally:
+        builder.copies = copies
+
+
+def _one_by_one(plan: Plan, limit: int) -> tuple[list[Value], list[Value]]:
     call, builder = plan.call, plan.call.builder
     active = _both(builder, plan.going, _reaches(plan, 0))
     actives: list[Node] = []
