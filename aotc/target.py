@@ -21,13 +21,27 @@ from aotc.processors import (
 
 
 @dataclass(frozen=True)
+class Pipeline:
+    """How a core takes multiply-adds and loads.
+
+    A core that issues one instruction a cycle pays for each; others do two vector multiply-adds and
+    ``loads_per_cycle`` loads at once. ``operand_registers`` are needed for what a multiply-add
+    reads besides accumulators and weights: one where it can read memory.
+    """
+
+    loads_per_cycle: int = 2
+    operand_registers: int = 1
+    single_issue: bool = False
+
+
+@dataclass(frozen=True)
 class Target:
     """What code generation and scheduling need to know about a machine.
 
     ``features`` is LLVM's list (``+avx2,-sse4a``), empty when ``cpu`` says it all; ``abi`` is its
     name for the calling convention, empty for the usual one. ``vector_bits`` is the size of one
     vector register, 32 where floats are computed one by one; the caches are those of one core.
-    ``compact`` asks for small code before fast code.
+    ``compact`` asks for small code before fast code; ``pipeline`` is for the cost model.
     """
 
     name: str
@@ -41,6 +55,7 @@ class Target:
     l2_bytes: int
     abi: str = ""
     compact: bool = False
+    pipeline: Pipeline = Pipeline()
 
     @property
     def object_format(self) -> str:
@@ -158,6 +173,7 @@ def _aarch64(name: str, cpu: str, features: str = "") -> Target:
         has_fma=True,
         l1_bytes=32 << 10,
         l2_bytes=512 << 10,
+        pipeline=Pipeline(loads_per_cycle=1, operand_registers=3),
     )
 
 
@@ -173,6 +189,7 @@ def _arm(name: str, cpu: str) -> Target:
         has_fma=True,
         l1_bytes=32 << 10,
         l2_bytes=256 << 10,
+        pipeline=Pipeline(loads_per_cycle=1, operand_registers=2),
     )
 
 
@@ -212,6 +229,8 @@ def _cortex_m(name: str, cpu: str) -> Target:
         has_fma=core.fpu,
         l1_bytes=16 << 10,
         l2_bytes=64 << 10,
+        # MVE multiplies by a general register
+        pipeline=Pipeline(1, 1) if core.vectors else Pipeline(1, 2, single_issue=True),
     )
 
 
@@ -240,6 +259,7 @@ def _riscv(name: str, cpu: str) -> Target:
         l1_bytes=32 << 10,
         l2_bytes=256 << 10,
         abi=("lp64" if bits == "64" else "ilp32") + long_double,
+        pipeline=Pipeline(1, 1) if vectors else Pipeline(1, 2, single_issue=not fpu),
     )
 
 
@@ -255,6 +275,7 @@ def _wasm(name: str, cpu: str) -> Target:
         has_fma=False,
         l1_bytes=32 << 10,
         l2_bytes=256 << 10,
+        pipeline=Pipeline(loads_per_cycle=1, operand_registers=2),
     )
 
 

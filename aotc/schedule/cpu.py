@@ -1,8 +1,9 @@
 """The CPU cost model: the sizes of a contraction and a target go in, a ContractRecipe comes out.
 
-The model counts cycles of the inner loop on a core that issues two vector FMAs and two loads a
+The model counts cycles of the inner loop on a core that issues two vector FMAs and some loads a
 cycle with a latency of four: a tile of m pixels by n vectors costs, per depth step, about
-max(m*n/2, (m+n)/2, 5) cycles and what its loads cost beyond that.
+max(m*n/2, (m+n)/loads, 5) cycles and what its loads cost beyond that; on a core that issues one
+instruction a cycle, m*n + m + n.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from aotc.schedule.recipe import ContractRecipe, GateRecipe, Segment, split_even
 from aotc.target import Target
 
 FMAS_PER_CYCLE = 2
-LOADS_PER_CYCLE = 2
 FMA_LATENCY = 5  # four cycles, and some slack for what else the core does
 #: Cycles that a vector of weights costs beyond its load slot, from the second- and the first-
 #: level cache.
 FAR_LOAD, NEAR_LOAD = 0.5, 0.1
-#: What a broadcast of one element of the lhs costs beyond its load slot.
-BROADCAST = 0.25
+#: What a broadcast of one element of the lhs costs beyond its load slot: where a multiply-add can
+#: read it from memory, and where it takes an instruction and a register of its own.
+BROADCAST, OWN_BROADCAST = 0.25, 0.45
 #: Cycles to start and drain one tile, and cycles per vector of its result.
 TILE_OVERHEAD = 16
 STORE_CYCLES = 2.0
@@ -96,11 +97,11 @@ def rank_contracts(sizes: ContractSizes, target: Target, count: int) -> list[Can
     vectors = -(-sizes.channels // lanes)
     tiles: list[tuple[float, tuple[int, int, int]]] = []
     for width in range(1, min(vectors, _widest(target)) + 1):
-        pixels = (target.vector_registers - 1 - width) // width
+        pixels = (target.vector_registers - target.pipeline.operand_registers - width) // width
         for columns in range(1, min(sizes.columns, pixels) + 1):
             most_rows = min(sizes.rows, pixels // columns) if columns == sizes.columns else 1
             for rows in range(1, most_rows + 1):
-                cost = _cost(sizes, target.l1_bytes, vectors, rows, columns, width)
+                cost = _cost(sizes, target, vectors, rows, columns, width)
                 tiles.append((cost, (rows, columns, width)))
     # several limits of a tile size split an axis into the same tiles: the first of them stands
     found: dict[ContractRecipe, Candidate] = {}
@@ -157,7 +158,7 @@ def choose_gates(sizes: GateSizes, target: Target) -> GateRecipe:
             cost = 0.0
             for row in split_evenly(sizes.rows, rows):
                 for panel in split_evenly(vectors, units):
-                    tile = _tile_cycles(inner, target.l1_bytes, row.size, panel.size * sizes.gates)
+                    tile = _tile_cycles(inner, target, row.size, panel.size * sizes.gates)
                     cost += tile * row.count * panel.count
             if best is None or cost < best[0]:
                 best = (cost, rows, units)
@@ -173,7 +174,7 @@ def _widest(target: Target) -> int:
 
 
 def _cost(
-    sizes: ContractSizes, l1_bytes: int, vectors: int, rows: int, columns: int, width: int
+    sizes: ContractSizes, target: Target, vectors: int, rows: int, columns: int, width: int
 ) -> float:
     """Cycles for the whole contraction with tiles of rows*columns pixels by ``width`` vectors."""
     total = 0.0
@@ -181,19 +182,27 @@ def _cost(
     for row in split_evenly(sizes.rows, rows):
         for column in split_evenly(sizes.columns, columns):
             for panel in split_evenly(vectors, width):
-                tile = _tile_cycles(sizes, l1_bytes, row.size * column.size, panel.size)
+                tile = _tile_cycles(sizes, target, row.size * column.size, panel.size)
                 total += tile * row.count * column.count * panel.count
                 variants += 1
     return total * (1 + VARIANT_PENALTY * (variants - 1))
 
 
-def _tile_cycles(sizes: ContractSizes, l1_bytes: int, pixels: int, width: int) -> float:
+def broadcast_cycles(target: Target) -> float:
+    """Cycles beyond its load slot of one element of the lhs."""
+    return BROADCAST if target.pipeline.operand_registers == 1 else OWN_BROADCAST
+
+
+def _tile_cycles(sizes: ContractSizes, target: Target, pixels: int, width: int) -> float:
     """Cycles for one tile of ``pixels`` by ``width`` vectors."""
     results = pixels * width
-    far = width * sizes.lanes * sizes.elem_bytes * sizes.depth > l1_bytes // 2
-    loads = (pixels + width) / LOADS_PER_CYCLE
+    if target.pipeline.single_issue:
+        step = float(results + pixels + width)
+        return sizes.depth * step + TILE_OVERHEAD + STORE_CYCLES * results
+    far = width * sizes.lanes * sizes.elem_bytes * sizes.depth > target.l1_bytes // 2
+    loads = (pixels + width) / target.pipeline.loads_per_cycle
     step = max(results / FMAS_PER_CYCLE, loads, FMA_LATENCY)
-    step += width * (FAR_LOAD if far else NEAR_LOAD) + pixels * BROADCAST
+    step += width * (FAR_LOAD if far else NEAR_LOAD) + pixels * broadcast_cycles(target)
     return sizes.depth * step + TILE_OVERHEAD + STORE_CYCLES * results
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aotc.schedule.cpu import (
-    BROADCAST,
     FAR_LOAD,
     FMA_LATENCY,
     FMAS_PER_CYCLE,
-    LOADS_PER_CYCLE,
     NEAR_LOAD,
     STORE_CYCLES,
     TILE_OVERHEAD,
     Candidate,
     ContractSizes,
+    broadcast_cycles,
     rank_contracts,
 )
 from aotc.schedule.recipe import ContractRecipe
@@ -60,19 +59,24 @@ def explain_contract(sizes: ContractSizes, target: Target, recipe: ContractRecip
                 steps = count * sizes.depth
                 pixels = row.size * column.size
                 results = pixels * panel.size
+                tiles += count * (TILE_OVERHEAD + STORE_CYCLES * results)
+                if target.pipeline.single_issue:
+                    arithmetic += steps * results
+                    loads += steps * (pixels + panel.size)
+                    continue
                 busy = results / FMAS_PER_CYCLE
-                ports = max(0.0, (pixels + panel.size) / LOADS_PER_CYCLE - busy)
+                ports = max(0.0, (pixels + panel.size) / target.pipeline.loads_per_cycle - busy)
                 arithmetic += steps * busy
                 loads += steps * ports
                 latency += steps * max(0.0, FMA_LATENCY - busy - ports)
-                panel_bytes = panel.size * recipe.lanes * sizes.elem_bytes * sizes.depth
+                panel_bytes = panel.size * sizes.lanes * sizes.elem_bytes * sizes.depth
                 far = panel_bytes > target.l1_bytes // 2
                 weights += steps * panel.size * (FAR_LOAD if far else NEAR_LOAD)
-                broadcasts += steps * pixels * BROADCAST
-                tiles += count * (TILE_OVERHEAD + STORE_CYCLES * results)
+                broadcasts += steps * pixels * broadcast_cycles(target)
     total = arithmetic + loads + latency + weights + broadcasts + tiles
     useful = sizes.rows * sizes.columns * sizes.channels * sizes.depth
-    full = useful / (sizes.lanes * FMAS_PER_CYCLE)
+    rate = 1 if target.pipeline.single_issue else FMAS_PER_CYCLE
+    full = useful / (sizes.lanes * rate)
     rivals = tuple(rank_contracts(sizes, target, RIVALS))
     return Explanation(
         recipe,
