@@ -7,8 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 from aotc.loop.index import Affine, affine, extents_of
-from aotc.loop.ir import For, Var
+from aotc.loop.ir import For, Kernel, Var
 from aotc.loop.walk import accesses
+
+Stores = tuple[Kernel, int, int]
+"""The stores of a kernel to its parameter of this number, which begins so many bytes into a
+storage."""
 
 
 def iterations_disjoint(loop: For) -> bool:
@@ -33,6 +37,53 @@ def disjointness(loop: For) -> bool | None:
                 return None
             by_buffer.setdefault(id(buffer), []).append(form)
     return all(_separate(loop.var, loop.extent, inner, forms) for forms in by_buffer.values())
+
+
+def stores_disjoint(a: Stores, b: Stores) -> bool:
+    """Whether it is proved that no element is stored to by both."""
+    spans_a, spans_b = _stored(a), _stored(b)
+    if spans_a is None or spans_b is None:
+        return False
+    return all(_apart(x, y) for x in spans_a for y in spans_b)
+
+
+def _stored(stores: Stores) -> list[tuple[int, dict[int, int]]] | None:
+    """The spans of all stores in bytes of the storage; None when an index is not affine."""
+    kernel, number, offset_bytes = stores
+    param = kernel.params[number]
+    size = param.dtype.size_bytes
+    extents = extents_of(kernel.body)
+    spans = []
+    for buffer, index, is_store in accesses(kernel.body):
+        if not is_store or buffer is not param:
+            continue
+        form = affine(index)
+        if form is None or any(var not in extents for var, _ in form.terms):
+            return None
+        start, digits = _spans(form, extents)
+        scaled = {stride * size: digit for stride, digit in digits.items()}
+        # the bytes of an element are one more digit
+        scaled[1] = scaled.get(1, 0) + size - 1
+        spans.append((offset_bytes + start * size, scaled))
+    return spans
+
+
+def _apart(a: tuple[int, Mapping[int, int]], b: tuple[int, Mapping[int, int]]) -> bool:
+    """Whether {start + sum of digit * stride} of both have no address in common: their ranges do
+    not meet, or what is left of them modulo some stride does not."""
+    (start_a, digits_a), (start_b, digits_b) = a, b
+
+    def reach(digits: Mapping[int, int], modulus: int) -> int:
+        return sum(s * d for s, d in digits.items() if not modulus or s % modulus)
+
+    distance = start_b - start_a
+    if distance > reach(digits_a, 0) or -distance > reach(digits_b, 0):
+        return True
+    for modulus in {*digits_a, *digits_b} - {1}:
+        gap = distance % modulus
+        if gap > reach(digits_a, modulus) and gap + reach(digits_b, modulus) < modulus:
+            return True
+    return False
 
 
 def _separate(

@@ -72,6 +72,20 @@ def test_in_place_is_refused_between_different_sizes_inputs_and_unfit_kernels():
     assert len(names(program(call([a], [X]), unfit))) == 2
 
 
+def test_a_chain_is_one_block_where_both_are_seen_within_the_same_border():
+    a, b = arena("a", 36), arena("b", 36)
+
+    def inside(begin, end):
+        params = tuple(Buffer(s.name, DType.F32, 22) for s in (b, a))
+        kernel = Kernel("k", params, frozenset(params[:1]), (), may_alias=True)
+        return Call(kernel, (Arg(b, begin), Arg(a, end)), ((0, 1),))
+
+    last = call([Y], [b])
+    assert names(program(call([a], [X]), inside(28, 28), call([b], [X]), last)) == [["a", "b"]]
+    assert names(program(call([a], [X]), inside(24, 28), call([b], [X]), last)) == [["a"], ["b"]]
+    assert names(program(call([a], [X]), call([b], [X]), inside(28, 28), last)) == [["a"], ["b"]]
+
+
 def test_in_place_is_refused_for_a_view_at_an_offset():
     a, b = arena("a"), arena("b")
     shifted = call([b], [a], ((0, 1),), offset_bytes=32)
