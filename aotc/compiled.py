@@ -105,12 +105,7 @@ class CompiledModel:
 
     def as_text(self, stage: str) -> str:
         """One stage of the compilation as text: graph, loops, llvm or asm; else UsageError."""
-        if stage not in self._texts:
-            raise UsageError(
-                f"there is no text of stage '{stage}'",
-                remedy=f"use one of: {', '.join(self._texts)}",
-            )
-        return self._texts[stage]()
+        return _text(self._texts, stage)
 
     def __call__(self, *arrays: Any, **named: Any) -> np.ndarray | tuple[np.ndarray, ...]:
         """Runs the model on inputs given in order or by name; one array, or a tuple if it has
@@ -228,9 +223,15 @@ class CompiledModel:
 class CompiledModels(Mapping[str, CompiledModel]):
     """Several models in one object, by name: ``models["kws"](x)`` calls one of them."""
 
-    def __init__(self, code: Code, models: Mapping[str, CompiledModel]) -> None:
+    def __init__(
+        self,
+        code: Code,
+        models: Mapping[str, CompiledModel],
+        texts: Mapping[str, Callable[[], str]],
+    ) -> None:
         self.code = code
         self._models = dict(models)
+        self._texts = dict(texts)
 
     def __getitem__(self, name: str) -> CompiledModel:
         return self._models[name]
@@ -263,6 +264,19 @@ class CompiledModels(Mapping[str, CompiledModel]):
         """Writes NAME.o, NAME.h, NAME.json (and NAME.weights) and returns their paths; the default
         NAME is the object's. UsageError when the folder cannot be written to."""
         return save_bundle(self.bundle, directory, name)
+
+    def as_text(self, stage: str) -> str:
+        """One stage of the compilation of all models as text: graph, loops, llvm or asm; else
+        UsageError."""
+        return _text(self._texts, stage)
+
+
+def _text(texts: Mapping[str, Callable[[], str]], stage: str) -> str:
+    if stage not in texts:
+        raise UsageError(
+            f"there is no text of stage '{stage}'", remedy=f"use one of: {', '.join(texts)}"
+        )
+    return texts[stage]()
 
 
 class Code:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,9 @@ VERSION = "0.1.0"
 WEIGHTS_PLACES = ("object", "file")
 NUMERICS = ("fma", "no-fma")
 GOALS = ("speed", "size")
+
+MOST_ENTRIES = 64
+"""How many entries of one model make sense in an object."""
 
 
 InputShape = tuple[Any, ...] | None
@@ -30,7 +35,8 @@ class Options:
     """The arguments of a compilation, checked as far as that is possible without the model.
 
     ``dims`` binds symbolic dimensions by name (a pair: from one size to another, chosen at each
-    run), ``input_shapes`` fixes whole inputs, ``bounds``
+    run), ``sizes`` lists sizes of a dimension, for each of which there will be an entry,
+    ``input_shapes`` fixes whole inputs, ``bounds``
     gives the most that a run-time size can be, by the name of the value, ``outputs`` selects and
     orders outputs (None: all), ``name`` is what the C symbols start with (None: from
     the file). ``threads`` adds the entry that shares the work among a pool of threads.
@@ -42,6 +48,7 @@ class Options:
     target: str = "x86_64"
     cpu: str | None = None
     dims: Mapping[str, DimSize] = field(default_factory=dict)
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     input_shapes: Mapping[str, InputShape] = field(default_factory=dict)
     bounds: Mapping[str, int] = field(default_factory=dict)
     outputs: tuple[str, ...] | None = None
@@ -63,6 +70,17 @@ class Options:
                     remedy="give a size of 0 or more, as in --dim batch=1, or a range of sizes, as "
                     "in --dim seq=1..512",
                 )
+        for name, sizes in self.sizes.items():
+            if not sizes or len(set(sizes)) < len(sizes) or min(sizes) < 1:
+                raise UsageError(
+                    f"dimension '{name}' cannot be each of {', '.join(map(str, sizes)) or 'none'}",
+                    remedy="list different sizes of 1 or more, as in --dim batch=1,8,32",
+                )
+        if math.prod(map(len, self.sizes.values())) > MOST_ENTRIES:
+            raise UsageError(
+                f"the listed sizes make more than {MOST_ENTRIES} combinations",
+                remedy="list fewer, or give a range, as in --dim seq=1..512",
+            )
         for name, shape in self.input_shapes.items():
             if any(isinstance(size, int) and size < 0 for size in shape or ()):
                 raise UsageError(
@@ -91,3 +109,10 @@ class Options:
             )
         if self.outputs is not None and not self.outputs:
             raise UsageError("no output is asked for", remedy="name at least one with --outputs")
+
+    def each_size(self) -> list[tuple[tuple[str, int], ...]]:
+        """Every combination of the listed sizes, as (dimension, size) in the order of the lists."""
+        return [
+            tuple(zip(self.sizes, sizes, strict=True))
+            for sizes in itertools.product(*self.sizes.values())
+        ]

@@ -1,16 +1,19 @@
-"""READ FIRST: a model goes in, a CompiledModel comes out; STAGES is the whole compiler in data-flow
-order.
+"""READ FIRST: a model goes in, a CompiledModel comes out; STAGES and OBJECT_STAGES are the whole
+compiler in data-flow order.
 
-Each stage reads what earlier ones left in the Build and adds its own result. Big things are let go
-of as soon as the next form exists, because the weights of a model are most of the memory a
-compilation takes.
+Each of STAGES works on one model for one size. An object may hold several: OBJECT_STAGES work on
+all of them, for most models that is one. Each stage reads what earlier ones left in the Build and
+adds its own result. Big things are let go of as soon as the next form exists, because the weights
+of a model are most of the memory a compilation takes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import itertools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,13 +21,14 @@ from typing import Any
 
 from aotc.artifact.bundle import Bundle, make_bundle
 from aotc.artifact.manifest import Provenance
-from aotc.codegen.entry import emit_module
+from aotc.codegen.entry import Entry, emit_module, models_of
 from aotc.codegen.machine import assembly, compile_module
-from aotc.compiled import CompiledModel
+from aotc.codegen.signature import describe_signature, make_c_identifier
+from aotc.compiled import Code, CompiledModel, CompiledModels
 from aotc.config import VERSION, DimSize, Options
 from aotc.debug.dump import graph_text, program_text
 from aotc.debug.timing import Stopwatch
-from aotc.errors import UsageError
+from aotc.errors import UnsupportedError, UsageError
 from aotc.frontend.onnx_reader import import_onnx
 from aotc.frontend.ports import Ports, notes
 from aotc.fuse.groups import Groups, fuse
@@ -35,15 +39,16 @@ from aotc.loop.verify import verify_program
 from aotc.lower.numerics import without_fma
 from aotc.lower.parallel import parallelize
 from aotc.lower.program import lower
-from aotc.memory.arena import MemoryPlan
+from aotc.lower.sharing import SamePanels, Shared
+from aotc.memory.arena import MemoryPlan, plan_memory
 from aotc.memory.check import check_plan
 from aotc.memory.constants import ConstantLayout, lay_out_constants
-from aotc.memory.order import plan_in_order
 from aotc.passes.runner import PIPELINE, run_passes
 from aotc.schedule.book import read_book
 from aotc.schedule.compact import choose_compact
 from aotc.schedule.cpu import ChooseContract, choose_contract
 from aotc.target import Target, resolve_target
+from aotc.together import named_models, options_of_each
 
 Progress = Callable[[str, int, int], None]
 """Called as (what is being done, steps finished, steps in all) when something begins."""
@@ -59,7 +64,10 @@ class Stopped(Exception):
 
 @dataclass
 class Build:
-    """One compilation under way: what was asked for, then the result of each stage."""
+    """One compilation under way: what was asked for, then the result of each stage.
+
+    ``sizes`` are those of a model that has an entry for each of several; ``shared`` is what the
+    programs of one object share, ``panels`` what those of one model do."""
 
     options: Options
     target: Target
@@ -71,13 +79,11 @@ class Build:
     groups: Groups | None = None
     program: Program | None = None
     plan: MemoryPlan | None = None
-    constants: ConstantLayout | None = None
-    llvm_text: str = ""
-    emitted: bytes = b""
-    bundle: Bundle | None = None
+    sizes: tuple[tuple[str, int], ...] = ()
+    shared: Shared | None = None
+    panels: SamePanels | None = None
     texts: dict[str, Callable[[], str]] = field(default_factory=dict)
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
-    on_progress: Progress | None = None
     on_stage: Observer | None = None
 
     def take_graph(self) -> Graph:
@@ -90,6 +96,33 @@ class Build:
         """Tells the observer that ``name`` is done."""
         if self.on_stage is not None:
             self.on_stage(name, self)
+
+    def entry(self) -> Entry:
+        """The finished program as an entry of an object."""
+        assert self.program is not None and self.plan is not None
+        options = self.options
+        signature = describe_signature(
+            self.program, options.weights == "file", options.threads, self.sizes
+        )
+        about = {} if self.ports is None else notes(self.ports)
+        return Entry(signature, self.program, self.plan, self.digest, about)
+
+
+@dataclass
+class ObjectBuild:
+    """The object of ``builds`` under way, which share their target and most options."""
+
+    builds: tuple[Build, ...]
+    name: str
+    entries: tuple[Entry, ...]
+    constants: ConstantLayout
+    emitted: bytes = b""
+    bundle: Bundle | None = None
+    texts: dict[str, Callable[[], str]] = field(default_factory=dict)
+
+    @property
+    def target(self) -> Target:
+        return self.builds[0].target
 
 
 def _frontend(build: Build) -> None:
@@ -139,6 +172,10 @@ def _lower(build: Build) -> None:
         build.program = without_fma(build.program)
     if build.options.threads:
         build.program = parallelize(build.program)
+    if build.panels is not None:
+        build.panels.next_size()
+    if build.shared is not None:
+        build.program = build.shared.share(build.program)
     build.groups = build.graph = None
 
 
@@ -149,46 +186,30 @@ def _verify(build: Build) -> None:
 
 
 def _memory(build: Build) -> None:
-    """Program -> Program in the order that needs least memory, MemoryPlan and ConstantLayout, the
-    plan checked by an independent proof."""
+    """Program -> MemoryPlan, checked by an independent proof."""
     assert build.program is not None
-    build.program, build.plan = plan_in_order(build.program)
+    build.plan = plan_memory(build.program)
     check_plan(build.program, build.plan)
-    build.constants = lay_out_constants(build.program)
     build.texts["loops"] = partial(program_text, build.program, build.plan)
 
 
-def _codegen(build: Build) -> None:
-    """Program, MemoryPlan -> LLVM text -> object bytes, the weights not yet in them."""
-    assert build.program is not None and build.plan is not None and build.constants is not None
-    in_file = build.options.weights == "file"
-    text = emit_module(
-        build.program, build.plan, build.target, build.constants, in_file, build.options.threads
-    )
-    build.llvm_text = text
-    build.emitted = compile_module(text, build.target)
-    build.texts["llvm"] = lambda: text
-    build.texts["asm"] = partial(assembly, text, build.target)
+def _codegen(whole: ObjectBuild) -> None:
+    """Programs, MemoryPlans -> LLVM text -> object bytes, the weights not yet in them."""
+    text = emit_module(whole.name, whole.entries, whole.target, whole.constants)
+    whole.emitted = compile_module(text, whole.target)
+    whole.texts["llvm"] = lambda: text
+    whole.texts["asm"] = partial(assembly, text, whole.target)
 
 
-def _artifact(build: Build) -> None:
-    """Object bytes, weights, signature -> what goes to disk: object, header, manifest."""
-    assert build.program is not None and build.plan is not None and build.constants is not None
-    target = build.target
+def _artifact(whole: ObjectBuild) -> None:
+    """Object bytes, weights, signatures -> what goes to disk: object, header, manifest."""
+    target = whole.target
     provenance = Provenance(
-        digest=build.digest,
         target=f"{target.name}/{target.cpu}",
         versions={"aotc": VERSION, "llvmlite": importlib.metadata.version("llvmlite")},
     )
-    build.bundle = make_bundle(
-        build.program,
-        build.plan,
-        build.constants,
-        build.emitted,
-        provenance,
-        build.options.weights == "file",
-        build.options.threads,
-        None if build.ports is None else notes(build.ports),
+    whole.bundle = make_bundle(
+        whole.name, whole.entries, whole.constants, whole.emitted, provenance
     )
 
 
@@ -199,6 +220,9 @@ STAGES: tuple[tuple[str, Callable[[Build], None]], ...] = (
     ("lower", _lower),
     ("verify", _verify),
     ("memory", _memory),
+)
+
+OBJECT_STAGES: tuple[tuple[str, Callable[[ObjectBuild], None]], ...] = (
     ("codegen", _codegen),
     ("artifact", _artifact),
 )
@@ -213,7 +237,7 @@ def compile(
     *,
     target: str = "x86_64",
     cpu: str | None = None,
-    dims: Mapping[str, DimSize] | None = None,
+    dims: Mapping[str, DimSize | list[int]] | None = None,
     input_shapes: Mapping[str, Sequence[Any] | None] | None = None,
     bounds: Mapping[str, int] | None = None,
     outputs: Sequence[str] | None = None,
@@ -230,34 +254,75 @@ def compile(
 
     ``target`` and ``cpu`` are as on the command line (x86_64 without a cpu means x86-64-v3: AVX2
     and FMA). ``dims`` binds symbolic dimensions (a pair of sizes is a range from which each run
-    chooses), ``input_shapes`` whole inputs, ``bounds`` gives
-    the most that a size known at run time only can be, by the value's name, ``outputs`` keeps only
-    the named outputs, ``name`` is what the C symbols start with; a Graph already has its
-    shapes and outputs. ``weights`` is ``object`` or ``file``. ``threads`` adds the entry that
-    shares the work among a pool of threads. ``recipes`` is a file that
-    tuning wrote. ``numerics`` is ``fma`` or ``no-fma``, ``abi`` a calling convention, ``opt``
-    is ``speed`` or ``size``. Raises a
-    subclass of AotcError, with a remedy, for whatever is wrong with the model or the arguments.
+    chooses, a list gives an entry for each size, over one set of weights; a call takes the one that
+    its inputs fit), ``input_shapes`` whole inputs, ``bounds`` gives the most that a size known at
+    run time only can be, by the value's name, ``outputs`` keeps only the named outputs, ``name`` is
+    what the C symbols start with; a Graph already has its shapes and outputs. ``weights`` is
+    ``object`` or ``file``. ``threads`` adds the entry that shares the work among a pool of threads.
+    ``recipes`` is a file that tuning wrote. ``numerics`` is ``fma`` or ``no-fma``, ``abi`` a
+    calling convention, ``opt`` is ``speed`` or ``size``. Raises a subclass of AotcError, with a
+    remedy, for whatever is wrong with the model or the arguments.
     """
-    options = Options(
+    options = _read_choices(
         target=target,
         cpu=cpu,
-        dims=dict(dims or {}),
+        dims=dims,
+        input_shapes=input_shapes,
+        bounds=bounds,
+        outputs=outputs,
+        name=name,
+        weights=weights,
+        threads=threads,
+        recipes=recipes,
+        numerics=numerics,
+        abi=abi,
+        opt=opt,
+    )
+    return run_stages(model, options, on_progress=on_progress)
+
+
+def compile_together(
+    models: Sequence[Graph | str | Path] | Mapping[str, Graph | str | Path],
+    *,
+    name: str,
+    on_progress: Progress | None = None,
+    **choices: Any,
+) -> CompiledModels:
+    """Compiles several models to one object, whose C symbols start with ``name`` and the name of
+    the model: its file's or graph's, or the key in a mapping.
+
+    Kernels that do the same, and constants of the same bytes, are in the object once, and one
+    workspace as large as the largest is enough. ``choices`` are the other arguments of `compile`;
+    a dimension, input, bound or output has to be one of at least one model. Raises as `compile`
+    does.
+    """
+    options = _read_choices(name=name, **choices)
+    return run_together(named_models(models), options, on_progress=on_progress)
+
+
+def _read_choices(
+    *,
+    dims: Mapping[str, DimSize | list[int]] | None = None,
+    input_shapes: Mapping[str, Sequence[Any] | None] | None = None,
+    bounds: Mapping[str, int] | None = None,
+    outputs: Sequence[str] | None = None,
+    recipes: str | Path | None = None,
+    **others: Any,
+) -> Options:
+    """The arguments of `compile` as one value."""
+    given = dims or {}
+    return Options(
+        dims={key: size for key, size in given.items() if not isinstance(size, list)},
+        sizes={key: tuple(size) for key, size in given.items() if isinstance(size, list)},
         input_shapes={
             key: None if shape is None else tuple(shape)
             for key, shape in (input_shapes or {}).items()
         },
         bounds=dict(bounds or {}),
         outputs=None if outputs is None else tuple(outputs),
-        name=name,
-        weights=weights,
-        threads=threads,
         recipes=None if recipes is None else Path(recipes),
-        numerics=numerics,
-        abi=abi,
-        opt=opt,
+        **others,
     )
-    return run_stages(model, options, on_progress=on_progress)
 
 
 def run_stages(
@@ -273,33 +338,141 @@ def run_stages(
     ``choose`` gives the recipes of contractions, instead of the file that the options name and of
     the cost model.
     """
-    source = model if isinstance(model, Graph) else Path(model)
+    builds = _builds(model, options, choose)
+    del model
+    whole = _run(builds, None, on_progress, on_stage)
+    assert whole.bundle is not None
+    return _callable(builds, whole, Code(whole.bundle, whole.target))
+
+
+def run_together(
+    models: Mapping[str, Graph | str | Path],
+    options: Options,
+    *,
+    on_progress: Progress | None = None,
+    on_stage: Observer | None = None,
+) -> CompiledModels:
+    """`compile_together` with its options as a value, of which ``name`` is that of the object."""
+    assert options.name is not None
+    shared = Shared()
+    parts: dict[str, list[Build]] = {}
+    for part, (name, model) in zip(options_of_each(models, options), models.items(), strict=True):
+        parts[name] = _builds(model, part, None, shared)
+    builds = [build for part in parts.values() for build in part]
+    whole = _run(builds, make_c_identifier(options.name), on_progress, on_stage)
+    assert whole.bundle is not None
+    code = Code(whole.bundle, whole.target)
+    compiled = {name: _callable(part, whole, code) for name, part in parts.items()}
+    return CompiledModels(code, compiled, _texts(builds, whole))
+
+
+def _builds(
+    model: Graph | str | Path,
+    options: Options,
+    choose: ChooseContract | None,
+    shared: Shared | None = None,
+) -> list[Build]:
+    """The compilations of one model: one, or one for each of its sizes."""
     target = resolve_target(options.target, options.cpu, options.abi)
-    build = Build(options, replace(target, compact=options.opt == "size"), source)
-    build.on_progress, build.on_stage = on_progress, on_stage
-    if choose is not None:
-        build.choose = choose
-    elif options.recipes is not None:
-        build.choose = read_book(options.recipes).choose
-    elif build.target.compact:
-        build.choose = choose_compact
-    del model, source
-    for done, (name, stage) in enumerate(STAGES):
+    target = replace(target, compact=options.opt == "size")
+    if choose is None:
+        choose = choose_compact if target.compact else choose_contract
+        if options.recipes is not None:
+            choose = read_book(options.recipes).choose
+    source = model if isinstance(model, Graph) else Path(model)
+    if not options.sizes:
+        return [Build(options, target, source, choose=choose, shared=shared)]
+    if isinstance(source, Graph):
+        raise UsageError("a Graph has its sizes already", remedy="give the file of the model")
+    panels, shared = SamePanels(choose), shared or Shared()
+    return [
+        Build(
+            replace(options, sizes={}, dims={**options.dims, **dict(sizes)}),
+            target,
+            source,
+            choose=panels.choose,
+            sizes=sizes,
+            shared=shared,
+            panels=panels,
+        )
+        for sizes in options.each_size()
+    ]
+
+
+def _run(
+    builds: Sequence[Build],
+    name: str | None,
+    on_progress: Progress | None,
+    on_stage: Observer | None,
+) -> ObjectBuild:
+    """All stages; the object is called ``name``, or as its first model is."""
+    stopwatch = Stopwatch()
+    total = len(builds) * len(STAGES) + len(OBJECT_STAGES)
+    done = itertools.count()
+
+    def begin(stage: str) -> AbstractContextManager[None]:
         if on_progress is not None:
-            on_progress(name, done, len(STAGES))
-        with build.stopwatch.time(name):
-            stage(build)
-        build.finished(name)
-    assert build.bundle is not None and build.program is not None and build.plan is not None
-    return CompiledModel(
-        build.bundle, build.program, build.plan, build.target, build.texts, build.ports
-    )
+            on_progress(stage, next(done), total)
+        return stopwatch.time(stage)
+
+    for build in builds:
+        build.stopwatch, build.on_stage = stopwatch, on_stage
+        for title, stage in STAGES:
+            with begin(title):
+                stage(build)
+            build.finished(title)
+    entries = tuple(build.entry() for build in builds)
+    _expect_one_interface(entries)
+    constants = lay_out_constants(*[entry.program for entry in entries])
+    whole = ObjectBuild(tuple(builds), name or entries[0].signature.name, entries, constants)
+    for title, finish in OBJECT_STAGES:
+        with begin(title):
+            finish(whole)
+        builds[-1].finished(title)
+    return whole
+
+
+def _expect_one_interface(entries: Sequence[Entry]) -> None:
+    """UnsupportedError unless the sizes of a model have the same parameters."""
+    for model in models_of(entries):
+        faces = {
+            tuple((p.name, p.type.dtype) for p in (*s.inputs, *s.outputs))
+            for s in (entry.signature for entry in model)
+        }
+        if len(faces) > 1:
+            raise UnsupportedError(
+                "the model has other inputs or outputs for other sizes",
+                remedy="compile each size under a --name of its own",
+            )
+
+
+def _callable(builds: Sequence[Build], whole: ObjectBuild, code: Code) -> CompiledModel:
+    """One model of the object, in all its sizes."""
+    entries = {id(b): e for b, e in zip(whole.builds, whole.entries, strict=True)}
+    texts = _texts(builds, whole)
+    variants = tuple(CompiledModel(code, entries[id(b)], texts, b.ports) for b in builds)
+    for variant in variants:
+        variant.variants = variants
+    return variants[0]
+
+
+def _texts(builds: Sequence[Build], whole: ObjectBuild) -> dict[str, Callable[[], str]]:
+    """The texts of the builds' stages, one after the other, and those of the whole object."""
+    found: dict[str, Callable[[], str]] = {}
+    for stage in builds[0].texts:
+        parts = [build.texts[stage] for build in builds]
+        found[stage] = partial(_joined, parts)
+    return found | whole.texts
+
+
+def _joined(parts: Sequence[Callable[[], str]]) -> str:
+    return "".join(part() for part in parts)
 
 
 def _rename(graph: Graph, options: Options) -> Graph:
     """``graph`` under the asked-for name; UsageError when options need the file that it came from.
     """
-    if options.dims or options.input_shapes or options.outputs is not None:
+    if options.dims or options.sizes or options.input_shapes or options.outputs is not None:
         raise UsageError(
             "a Graph has its shapes and outputs already",
             remedy="give dims, input_shapes and outputs to load_onnx",

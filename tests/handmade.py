@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 
 from aotc.artifact.bundle import make_bundle
 from aotc.artifact.manifest import Provenance
-from aotc.codegen.entry import emit_module
+from aotc.codegen.entry import Entry, emit_module
 from aotc.codegen.machine import compile_module
-from aotc.compiled import CompiledModel
+from aotc.compiled import Code, CompiledModel
 from aotc.graph.types import DType, TensorType
 from aotc.loop.ir import Bin, Buffer, For, Kernel, Load, Store, Var
 from aotc.loop.program import Arg, Call, Program, Role, Storage
@@ -77,12 +78,11 @@ def compile_program(program, weights_in_file=False, target=None):
     target = target or resolve_target("x86_64")
     plan, constants = plan_memory(program), lay_out_constants(program)
     check_plan(program, plan)
-    text = emit_module(program, plan, target, constants, weights_in_file)
-    provenance = Provenance(
-        digest=hashlib.sha256(program.name.encode()).hexdigest(),
-        target=f"{target.name}/{target.cpu}",
-        versions={"aotc": "0.1.0"},
-    )
+    digest = hashlib.sha256(program.name.encode()).hexdigest()
+    entry = replace(Entry.of(program, plan, weights_in_file), digest=digest)
+    name = entry.signature.name
+    text = emit_module(name, [entry], target, constants)
+    provenance = Provenance(f"{target.name}/{target.cpu}", {"aotc": "0.1.0"})
     emitted = compile_module(text, target)
-    bundle = make_bundle(program, plan, constants, emitted, provenance, weights_in_file)
-    return CompiledModel(bundle, program, plan, target, {"llvm": lambda: text})
+    bundle = make_bundle(name, [entry], constants, emitted, provenance)
+    return CompiledModel(Code(bundle, target), entry, {"llvm": lambda: text})

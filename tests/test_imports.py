@@ -22,7 +22,7 @@ ORDER = [
     {"codegen"},
     {"artifact"},
     {"audit"},
-    {"pool", "compiled", "debug"},
+    {"pool", "compiled", "debug", "together"},
     {"driver"},
     {"onnx_backend"},
     {"reference"},

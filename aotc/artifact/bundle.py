@@ -1,33 +1,32 @@
-"""A compiled model in, files out: NAME.o, NAME.h, NAME.json and perhaps NAME.weights."""
+"""Compiled models in, files out: NAME.o, NAME.h, NAME.json and perhaps NAME.weights."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aotc.artifact.header import HeaderFacts, Notes, write_header
+from aotc.artifact.header import HeaderFacts, write_header
+from aotc.artifact.header_many import write_many_header
 from aotc.artifact.manifest import Provenance, build_manifest, write_manifest
 from aotc.artifact.wasm_loader import javascript, place_tensors, typescript
 from aotc.artifact.wasm_module import link_module
 from aotc.artifact.weights import ObjectImage, embed_constants, weights_file_chunks
-from aotc.codegen.entry import WEIGHTS_HEADER_BYTES
-from aotc.codegen.signature import Signature, describe_signature
+from aotc.codegen.entry import WEIGHTS_HEADER_BYTES, Entry
 from aotc.errors import UsageError
-from aotc.loop.program import Program
-from aotc.memory.arena import MemoryPlan
 from aotc.memory.constants import ConstantLayout
 
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A compiled model as it is written to disk. ``weights`` are the constants of the weights file,
-    or None when they are part of the object."""
+    """An object as it is written to disk, with the entries that it has. ``weights`` are the
+    constants of the weights file, or None when they are part of the object."""
 
-    signature: Signature
+    name: str
+    entries: tuple[Entry, ...]
     image: ObjectImage
     header: str
     manifest: dict[str, Any]
@@ -35,42 +34,42 @@ class Bundle:
 
 
 def make_bundle(
-    program: Program,
-    plan: MemoryPlan,
+    name: str,
+    entries: Sequence[Entry],
     constants: ConstantLayout,
     emitted: bytes,
     provenance: Provenance,
-    weights_in_file: bool = False,
-    threads: bool = False,
-    notes: Notes | None = None,
 ) -> Bundle:
-    """Joins the object that LLVM emitted for the program with constants, header and manifest."""
-    signature = describe_signature(program, weights_in_file, threads)
-    if weights_in_file:
-        image = ObjectImage(emitted, None)
-    else:
-        image = embed_constants(emitted, signature.name, constants)
-    manifest = build_manifest(program, signature, plan, constants, len(emitted), provenance)
+    """Joins the object that LLVM emitted for the module ``name`` with constants, header and
+    manifest."""
+    first = entries[0]
+    in_file = first.signature.weights_in_file
+    image = ObjectImage(emitted, None) if in_file else embed_constants(emitted, name, constants)
+    manifest = build_manifest(name, entries, constants, len(emitted), provenance)
+    several = len({entry.signature.name for entry in entries}) > 1
     facts = HeaderFacts(
-        workspace_bytes=plan.arena_bytes,
+        workspace_bytes=max(entry.plan.arena_bytes for entry in entries),
         target=provenance.target,
         version=provenance.versions["aotc"],
-        digest=provenance.digest,
+        digest="" if several else first.digest,
         weights_bytes=WEIGHTS_HEADER_BYTES + constants.size_bytes,
         weights_digest=manifest["weights"]["sha256"],
     )
-    header = write_header(signature, facts, notes)
-    return Bundle(signature, image, header, manifest, constants if weights_in_file else None)
+    if several or first.signature.sizes:
+        header = write_many_header(name, entries, facts)
+    else:
+        header = write_header(first.signature, facts, first.notes)
+    return Bundle(name, tuple(entries), image, header, manifest, constants if in_file else None)
 
 
 def save_bundle(bundle: Bundle, directory: str | Path, stem: str | None = None) -> list[Path]:
     """Writes the files into ``directory`` (made if need be) and returns their paths.
 
-    ``stem`` is the file name without suffix, by default the model's C name. Each file is written
+    ``stem`` is the file name without suffix, by default the object's C name. Each file is written
     beside its place and renamed when all are complete, so that no half-written one is ever seen.
     UsageError when the folder cannot be written to.
     """
-    folder, stem = Path(directory), stem or bundle.signature.name
+    folder, stem = Path(directory), stem or bundle.name
     contents: dict[str, Iterable[bytes | memoryview]] = {
         ".o": bundle.image.chunks(),
         ".h": [bundle.header.encode()],
@@ -84,9 +83,14 @@ def save_bundle(bundle: Bundle, directory: str | Path, stem: str | None = None) 
 def save_module(bundle: Bundle, directory: str | Path) -> list[Path]:
     """Writes NAME.wasm, NAME.mjs and NAME.d.ts: the model for browsers and Node, without a linker.
 
-    UsageError when the model is not for wasm32, has its weights in a file, or cannot be written.
+    UsageError when the object is not for wasm32, holds several entries, has its weights in a file,
+    or cannot be written.
     """
-    signature, data = bundle.signature, bundle.image.to_bytes()
+    if len(bundle.entries) > 1:
+        raise UsageError(
+            "a module is made of one model for one size", remedy="compile each to a module"
+        )
+    signature, data = bundle.entries[0].signature, bundle.image.to_bytes()
     if not data.startswith(b"\0asm") or bundle.weights is not None:
         raise UsageError(
             "a module is made of a wasm32 object with its weights inside",

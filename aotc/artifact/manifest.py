@@ -1,51 +1,101 @@
-"""What was compiled in, its JSON manifest out: signature, memory, sizes, a table of the kernels."""
+"""What was compiled in, its JSON manifest out: signatures, memory, sizes, tables of the kernels."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aotc.codegen.signature import Param, Signature
-from aotc.loop.program import Call, Check, Program, Role, all_steps
+from aotc.codegen.dispatch import describe_dispatcher
+from aotc.codegen.entry import Entry
+from aotc.codegen.signature import Param
+from aotc.loop.program import Call, Check, Role, all_steps
 from aotc.memory.arena import MemoryPlan
 from aotc.memory.constants import ConstantLayout
 
 
 @dataclass(frozen=True, eq=False)
 class Provenance:
-    """Where a compiled model comes from: the SHA-256 of the model in hexadecimal, the target as one
-    line of text, and the versions of what shaped the code, among them ``aotc``."""
+    """Where an object comes from: the target as one line of text, and the versions of what shaped
+    the code, among them ``aotc``."""
 
-    digest: str
     target: str
     versions: Mapping[str, str]
 
 
 def build_manifest(
-    program: Program,
-    signature: Signature,
-    plan: MemoryPlan,
+    name: str,
+    entries: Sequence[Entry],
     constants: ConstantLayout,
     code_bytes: int,
     provenance: Provenance,
 ) -> dict[str, Any]:
-    """The manifest as JSON values; ``code_bytes`` is the size of the object without the weights."""
+    """The manifest as JSON values; ``code_bytes`` is the size of the object without the weights.
+
+    What differs from one entry to the next is in a list ``models`` if there are several.
+    """
+    first = entries[0]
+    weights = {
+        "in": "file" if first.signature.weights_in_file else "object",
+        "bytes": constants.size_bytes,
+        "sha256": constants.digest,
+    }
+    made = {"target": provenance.target, "versions": dict(provenance.versions)}
+    if len(entries) == 1 and not first.signature.sizes:
+        return {
+            "name": name,
+            "digest": first.digest,
+            **made,
+            **_interface(first),
+            "code_bytes": code_bytes,
+            "weights": weights,
+            **_inside(first, constants),
+        }
+    models = [
+        {
+            "name": entry.signature.name,
+            "digest": entry.digest,
+            **_choice(entry),
+            **_interface(entry),
+            **_inside(entry, constants),
+        }
+        for entry in entries
+    ]
+    workspace = max(entry.plan.arena_bytes for entry in entries)
     return {
-        "name": signature.name,
-        "digest": provenance.digest,
-        "target": provenance.target,
-        "versions": dict(provenance.versions),
+        "name": name,
+        **made,
+        "code_bytes": code_bytes,
+        "weights": weights,
+        "memory": {"arena_bytes": workspace, "alignment": first.plan.alignment},
+        "models": models,
+    }
+
+
+def _choice(entry: Entry) -> dict[str, Any]:
+    """For which sizes the entry is, and what chooses among those."""
+    if not entry.signature.sizes:
+        return {}
+    return {
+        "sizes": dict(entry.signature.sizes),
+        "dispatcher": describe_dispatcher([entry.signature]).run,
+    }
+
+
+def _interface(entry: Entry) -> dict[str, Any]:
+    signature = entry.signature
+    return {
         "entry": signature.run,
+        **({"entry_threads": signature.run_threads} if signature.threads else {}),
         "inputs": [_tensor(param) for param in signature.inputs],
         "outputs": [_tensor(param) for param in signature.outputs],
-        "code_bytes": code_bytes,
-        "weights": {
-            "in": "file" if signature.weights_in_file else "object",
-            "bytes": constants.size_bytes,
-            "sha256": constants.digest,
-        },
+    }
+
+
+def _inside(entry: Entry, constants: ConstantLayout) -> dict[str, Any]:
+    program, plan = entry.program, entry.plan
+    return {
         "memory": {
             "arena_bytes": plan.arena_bytes,
             "lower_bound_bytes": plan.lower_bound_bytes,

@@ -1,15 +1,18 @@
-"""Program, MemoryPlan and ConstantLayout in, the text of the whole LLVM module out.
+"""Entries (programs with memory plans) and ConstantLayout in, the text of the whole LLVM module out.
 
-The module has one global symbol, the entry function. It checks its pointers and then runs the steps
-(codegen/steps.py): kernels with base addresses plus offsets, no allocation, nothing written but the
-outputs and the workspace.
+The global symbols of the module are its entry functions, for most models one. An entry checks its
+pointers and then runs the steps (codegen/steps.py): kernels with base addresses plus offsets, no
+allocation, nothing written but the outputs and the workspace.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from aotc.codegen.dispatch import emit_dispatchers, parameters
 from aotc.codegen.emit import emit_kernel
 from aotc.codegen.notes import emit_notes, notes_text
 from aotc.codegen.signature import (
@@ -30,8 +33,36 @@ from aotc.target import Target
 WEIGHTS_HEADER_BYTES = 64  # before the constants in a weights file: their SHA-256, then zeros
 
 
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One entry function: its signature, the program that it runs and the plan of its workspace.
+
+    ``digest`` is the SHA-256 of the model in hexadecimal; ``notes`` say something of parameters, by
+    their name in the model: a sentence, in which {} stands for the parameter whose name follows.
+    """
+
+    signature: Signature
+    program: Program
+    plan: MemoryPlan
+    digest: str = ""
+    notes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, program: Program, plan: MemoryPlan, weights_in_file: bool = False
+    ) -> Entry:
+        """The only entry of a program for one thread."""
+        return cls(describe_signature(program, weights_in_file), program, plan)
+
+
+def models_of(entries: Sequence[Entry]) -> Iterator[tuple[Entry, ...]]:
+    """The entries of each model: one, or one for each of its sizes."""
+    for name in dict.fromkeys(entry.signature.name for entry in entries):
+        yield tuple(entry for entry in entries if entry.signature.name == name)
+
+
 def weights_marker(name: str) -> bytes:
-    """The 64 bytes that stand for the constants of the model until its object is written."""
+    """The 64 bytes that stand for the constants of the module until its object is written."""
     return hashlib.sha512(f"aotc weights of {name}".encode()).digest()
 
 
@@ -41,44 +72,46 @@ def weights_section(name: str) -> str:
 
 
 def emit_module(
-    program: Program,
-    plan: MemoryPlan,
-    target: Target,
-    constants: ConstantLayout,
-    weights_in_file: bool = False,
-    threads: bool = False,
+    name: str, entries: Sequence[Entry], target: Target, constants: ConstantLayout
 ) -> str:
-    """LLVM IR of all kernels and the entry function ``NAME_run`` for ``target``.
+    """LLVM IR of all kernels, each once, and of the entry functions for ``target``.
 
-    With ``threads`` there is a second entry ``NAME_run_threads``, which shares the work among
-    the threads of the caller's pool. With ``weights_in_file`` the entry takes a pointer to the
-    weights file's contents; otherwise the module holds a marker of 64 bytes in place of the
-    constants (see aotc/artifact/weights.py).
+    Each entry ``NAME_run`` has a second one ``NAME_run_threads`` if its signature asks for it,
+    which shares the work among the threads of the caller's pool. A model with several sizes also
+    has an entry that chooses among them (codegen/dispatch.py). ``constants`` are those of all
+    entries. With weights in a file the entries take a pointer to its contents; otherwise the module
+    ``name`` holds a marker of 64 bytes in place of the constants (see aotc/artifact/weights.py).
     """
-    signature = describe_signature(program, weights_in_file, threads)
-    symbols = _kernel_symbols(program, signature.name)
-    bodies = [
+    in_file = entries[0].signature.weights_in_file
+    symbols = _kernel_symbols(entries, name)
+    parts = [f'source_filename = "{name}"', f'target triple = "{target.triple}"']
+    if constants.size_bytes and not in_file:
+        parts.append(_marker_global(name, target, constants))
+    parts += [
         emit_kernel(kernel, target, symbol, private=True) for kernel, symbol in symbols.items()
     ]
-    parts = [
-        f'source_filename = "{signature.name}"',
-        f'target triple = "{target.triple}"',
+    base = _constants_base(name, constants, in_file)
+    for entry in entries:
+        parts.append(_emit_entry(entry, constants, base, symbols))
+        if entry.signature.threads:
+            parts.append(_emit_threads_entry(entry, constants, base, symbols))
+    chosen = [model for model in models_of(entries) if model[0].signature.sizes]
+    parts += [
+        text for model in chosen for text in emit_dispatchers([e.signature for e in model])
     ]
-    if constants.size_bytes and not weights_in_file:
-        parts.append(_marker_global(signature.name, target, constants))
-    parts += bodies
-    parts.append(_emit_entry(program, plan, constants, signature, symbols))
-    if threads:
-        parts.append(_emit_threads_entry(program, plan, constants, signature, symbols))
-    parts.append(emit_notes(notes_text(program, plan, target, signature.run), target))
+    notes = [notes_text(e.program, e.plan, target, e.signature) for e in entries]
+    parts.append(emit_notes("\n".join(notes), target))
     return "\n\n".join(parts) + "\n"
 
 
-def _kernel_symbols(program: Program, prefix: str) -> dict[Kernel, str]:
-    """A symbol for each kernel: the model's name, then the kernel's, numbered if it repeats."""
+def _kernel_symbols(entries: Sequence[Entry], prefix: str) -> dict[Kernel, str]:
+    """A symbol for each kernel: the module's name, then the kernel's, numbered if it repeats."""
     symbols: dict[Kernel, str] = {}
-    taken = {f"{prefix}_{word}" for word in ("run", "run_threads", "task", "weights")}
-    for kernel in program.kernels():
+    taken = {f"{prefix}_weights"}
+    for signature in (entry.signature for entry in entries):
+        taken |= {f"{signature.name}_{word}" for word in ("run", "run_threads")}
+        taken |= {signature.run, signature.run_threads, signature.task}
+    for kernel in dict.fromkeys(k for entry in entries for k in entry.program.kernels()):
         base = symbol = f"{prefix}_{re.sub(r'[^A-Za-z0-9_]', '_', kernel.name)}"
         number = 2
         while symbol in taken:
@@ -106,38 +139,32 @@ def _marker_global(name: str, target: Target, constants: ConstantLayout) -> str:
 
 
 def _emit_entry(
-    program: Program,
-    plan: MemoryPlan,
-    constants: ConstantLayout,
-    signature: Signature,
-    symbols: dict[Kernel, str],
+    entry: Entry, constants: ConstantLayout, base: list[str], symbols: dict[Kernel, str]
 ) -> str:
-    """The entry for one thread: checks of the pointers, then all kernels whole."""
-    head = ", ".join(f"ptr {param}" for param in _parameters(signature))
+    """The entry for one thread: checks of the pointers, then all kernels whole. The lines ``base``
+    find the constants."""
+    signature, program = entry.signature, entry.program
+    head = ", ".join(f"ptr {param}" for param in parameters(signature))
     lines = [f'define i32 @{signature.run}({head}) nounwind "no-builtins" {{']
-    lines += _emit_checks(signature, plan, constants)
-    lines += _emit_constants_base(constants, signature)
-    writer = StepWriter(Addresses.of(program, plan, constants), symbols, return_failure)
+    lines += _emit_checks(signature, entry.plan, constants)
+    lines += base
+    writer = StepWriter(Addresses.of(program, entry.plan, constants), symbols, return_failure)
     writer.block(program.steps)
     return "\n".join([*lines, *writer.lines, f"  ret i32 {Status.OK.value}", "}"])
 
 
 def _emit_threads_entry(
-    program: Program,
-    plan: MemoryPlan,
-    constants: ConstantLayout,
-    signature: Signature,
-    symbols: dict[Kernel, str],
+    entry: Entry, constants: ConstantLayout, base: list[str], symbols: dict[Kernel, str]
 ) -> str:
     """The entry for a pool of threads, and the task that each of its threads runs: the same
     kernels, each part its share, and a barrier wherever a kernel may need what other parts
     wrote. The task finds its arguments, and a place for the status, in a record."""
-    params = _parameters(signature)
+    signature, program, task = entry.signature, entry.program, entry.signature.task
+    params = parameters(signature)
     head = ", ".join(f"ptr {param}" for param in (*params, "%pool"))
-    task = f"{signature.name}_task"
     lines = [f'define i32 @{signature.run_threads}({head}) nounwind "no-builtins" {{']
-    lines += _emit_checks(signature, plan, constants, threads=True)
-    if not any(has_parallel_loops(kernel.body) for kernel in symbols):
+    lines += _emit_checks(signature, entry.plan, constants, threads=True)
+    if not any(has_parallel_loops(kernel.body) for kernel in program.kernels()):
         # nothing is worth sharing, so nobody is woken
         arguments = ", ".join(f"ptr {param}" for param in params)
         lines.append(f"  %status = call i32 @{signature.run}({arguments})")
@@ -173,25 +200,20 @@ def _emit_threads_entry(
         "  %barrier = load ptr, ptr %barrier.at, align 8",
         "  %is_first = icmp eq i64 %part, 0",
     ]
-    lines += _emit_constants_base(constants, signature)
-    writer = PartWriter(Addresses.of(program, plan, constants), symbols)
+    lines += base
+    writer = PartWriter(Addresses.of(program, entry.plan, constants), symbols)
     writer.block(program.steps)
     return "\n".join([*lines, *writer.lines, "  ret void", "}"])
 
 
-def _parameters(signature: Signature) -> list[str]:
-    params = [f"%in{i}" for i in range(len(signature.inputs))]
-    params += [f"%out{i}" for i in range(len(signature.outputs))]
-    return params + ["%weights"] * signature.weights_in_file + ["%workspace"]
-
-
-def _emit_constants_base(constants: ConstantLayout, signature: Signature) -> list[str]:
-    if constants.size_bytes and signature.weights_in_file:
+def _constants_base(name: str, constants: ConstantLayout, in_file: bool) -> list[str]:
+    """The lines that define %constants."""
+    if constants.size_bytes and in_file:
         return [f"  %constants = getelementptr i8, ptr %weights, i64 {WEIGHTS_HEADER_BYTES}"]
     if constants.size_bytes:
         # The constants are larger than the marker that LLVM sees. Passing the address through an
         # empty assembly statement keeps it from drawing conclusions about size or contents.
-        return [f'  %constants = call ptr asm "", "=r,0"(ptr @{signature.name}_weights)']
+        return [f'  %constants = call ptr asm "", "=r,0"(ptr @{name}_weights)']
     return []
 
 

@@ -1,14 +1,15 @@
-"""What the machine code cannot tell, for `aotc audit`: a program and its memory plan in, a section
-of the object that no linker keeps out.
+"""What the machine code cannot tell, for `aotc audit`: programs and memory plans in, a section of
+the object that no linker keeps out.
 
 The notes hold the claims (arena, its lower bound) and what they can be checked with: every block of
-the arena with its place and the steps it is live in.
+the arena with its place and the steps it is live in. There is a line for each entry function.
 """
 
 from __future__ import annotations
 
 import json
 
+from aotc.codegen.signature import Signature
 from aotc.loop.program import Program
 from aotc.memory.arena import MemoryPlan
 from aotc.memory.liveness import find_blocks
@@ -18,8 +19,10 @@ SECTION = ".aotc.notes"
 FORMAT = 1
 
 
-def notes_text(program: Program, plan: MemoryPlan, target: Target, entry: str) -> str:
-    """The notes as JSON on one line."""
+def notes_text(
+    program: Program, plan: MemoryPlan, target: Target, signature: Signature
+) -> str:
+    """The notes on one entry as JSON on one line."""
     blocks = [
         [
             block.storages[0].name,
@@ -32,7 +35,7 @@ def notes_text(program: Program, plan: MemoryPlan, target: Target, entry: str) -
     ]
     notes = {
         "format": FORMAT,
-        "entry": entry,
+        "entry": signature.run,
         "target": target.triple,
         "cpu": target.cpu,
         "bare": int(target.is_bare_metal),
@@ -41,6 +44,8 @@ def notes_text(program: Program, plan: MemoryPlan, target: Target, entry: str) -
         "alignment": plan.alignment,
         "blocks": blocks,
     }
+    if signature.sizes:
+        notes["dispatcher"] = f"{signature.name}_run"
     return json.dumps(notes, separators=(",", ":"))
 
 

@@ -58,6 +58,7 @@ class Status(enum.IntEnum):
     WRONG_WEIGHTS = 9
     NULL_POOL = 10
     OUT_OF_BOUNDS = 11
+    UNKNOWN_SIZE = 12
 
     @property
     def sentence(self) -> str:
@@ -80,6 +81,7 @@ _SENTENCES = {
     Status.OUT_OF_BOUNDS: (
         "A run-time size or index is outside the bounds that the model was compiled with."
     ),
+    Status.UNKNOWN_SIZE: "The model was not compiled for this size.",
 }
 
 
@@ -102,7 +104,8 @@ class Signature:
     """``int NAME_run(inputs..., outputs..., [weights,] workspace)``; ``name`` is an identifier.
 
     With ``threads`` there is also ``NAME_run_threads`` with a pool as its last argument. ``checks``
-    tells whether the model itself can fail at run time.
+    tells whether the model itself can fail at run time. ``sizes`` are (dimension, size) of a model
+    that has an entry for each of several sizes: these follow the name, as in ``NAME_run_8``.
     """
 
     name: str
@@ -111,14 +114,30 @@ class Signature:
     weights_in_file: bool
     threads: bool = False
     checks: bool = False
+    sizes: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def suffix(self) -> str:
+        """What tells the sizes of one model apart: ``_8``; empty if there is but one."""
+        return "".join(f"_{size}" for _, size in self.sizes)
+
+    @property
+    def macro(self) -> str:
+        """What the macros about this entry start with."""
+        return f"{self.name}{self.suffix}".upper()
 
     @property
     def run(self) -> str:
-        return f"{self.name}_run"
+        return f"{self.name}_run{self.suffix}"
 
     @property
     def run_threads(self) -> str:
-        return f"{self.name}_run_threads"
+        return f"{self.run}_threads"
+
+    @property
+    def task(self) -> str:
+        """What each thread of a pool runs."""
+        return f"{self.name}_task{self.suffix}"
 
     @property
     def statuses(self) -> tuple[Status, ...]:
@@ -130,6 +149,7 @@ class Signature:
             if (self.weights_in_file or status not in about_weights)
             and (self.threads or status is not Status.NULL_POOL)
             and (self.checks or status is not Status.OUT_OF_BOUNDS)
+            and status is not Status.UNKNOWN_SIZE
         )
 
 
@@ -143,11 +163,14 @@ def make_c_identifier(name: str) -> str:
 
 
 def describe_signature(
-    program: Program, weights_in_file: bool = False, threads: bool = False
+    program: Program,
+    weights_in_file: bool = False,
+    threads: bool = False,
+    sizes: tuple[tuple[str, int], ...] = (),
 ) -> Signature:
     """The entry's signature; ValueError (from TensorType.dims) when a dimension is not bound."""
     tensors = [(name, kind) for name, kind, _ in (*program.inputs, *program.outputs)]
-    c_names = _make_unique((name for name, _ in tensors), taken={"weights", "workspace", "pool"})
+    c_names = make_unique((name for name, _ in tensors), taken={"weights", "workspace", "pool"})
     params = [
         Param(name, c_name, kind) for (name, kind), c_name in zip(tensors, c_names, strict=True)
     ]
@@ -155,10 +178,10 @@ def describe_signature(
     name = make_c_identifier(program.name)
     inputs, outputs = tuple(params[:count]), tuple(params[count:])
     checks = any(isinstance(step, Check) for step in all_steps(program.steps))
-    return Signature(name, inputs, outputs, weights_in_file, threads, checks)
+    return Signature(name, inputs, outputs, weights_in_file, threads, checks, sizes)
 
 
-def _make_unique(names: Iterable[str], taken: set[str]) -> list[str]:
+def make_unique(names: Iterable[str], taken: Iterable[str]) -> list[str]:
     """C identifiers that differ even in capitals, for the macros that carry them."""
     seen = set(taken)
     result = []

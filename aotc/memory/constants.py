@@ -1,4 +1,4 @@
-"""Program in, ConstantLayout out: one read-only blob of all constants, equal bytes stored once."""
+"""Programs in, ConstantLayout out: one read-only blob of all constants, equal bytes stored once."""
 
 from __future__ import annotations
 
@@ -46,12 +46,13 @@ class ConstantLayout:
         return state.hexdigest()
 
 
-def lay_out_constants(program: Program) -> ConstantLayout:
-    """Places the constants in order of first use, each at a multiple of 64 bytes.
+def lay_out_constants(*programs: Program) -> ConstantLayout:
+    """Places the constants of all programs in order of first use, each at a multiple of 64 bytes.
 
     A storage that is larger than its data ends in zeros. VerifyError when it is smaller.
     """
-    storages = program.storages(Role.CONST)
+    found = [storage for program in programs for storage in program.storages(Role.CONST)]
+    storages = tuple(dict.fromkeys(found))
     sizes = [storage.size_bytes for storage in storages]
     offsets: dict[Storage, int] = {}
     parts: list[tuple[int, np.ndarray]] = []

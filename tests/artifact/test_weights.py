@@ -8,7 +8,7 @@ import pytest
 from handmade import ELEMS, scale_program
 
 from aotc.artifact.weights import embed_constants, weights_file_chunks
-from aotc.codegen.entry import emit_module, weights_marker
+from aotc.codegen.entry import Entry, emit_module, weights_marker
 from aotc.codegen.machine import compile_module
 from aotc.errors import UsageError, VerifyError
 from aotc.memory.arena import plan_memory
@@ -22,7 +22,8 @@ def emit(target="x86_64", name="net", program=None):
     program = program or scale_program(name, WEIGHTS)
     constants = lay_out_constants(program)
     target = resolve_target(target)
-    text = emit_module(program, plan_memory(program), target, constants)
+    entry = Entry.of(program, plan_memory(program))
+    text = emit_module(program.name, [entry], target, constants)
     return compile_module(text, target), constants
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from handmade import ELEMS, affine_program, binary_kernel, constant, scale_program
 
-from aotc.codegen.entry import emit_module, weights_marker
+from aotc.codegen.entry import Entry, emit_module, weights_marker
 from aotc.graph.types import DType, TensorType
 from aotc.loop.program import Arg, Call, Program, Role, Storage
 from aotc.memory.arena import plan_memory
@@ -16,7 +16,8 @@ from aotc.target import resolve_target
 
 def emit(program, weights_in_file=False):
     plan, constants = plan_memory(program), lay_out_constants(program)
-    return emit_module(program, plan, resolve_target("x86_64"), constants, weights_in_file)
+    entry = Entry.of(program, plan, weights_in_file)
+    return emit_module(program.name, [entry], resolve_target("x86_64"), constants)
 
 
 def test_one_global_symbol_and_each_kernel_once():

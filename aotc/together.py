@@ -1,0 +1,93 @@
+"""Several models and one set of options in, the name and the options of each model out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from aotc.codegen.signature import make_c_identifier
+from aotc.config import Options
+from aotc.errors import UsageError
+from aotc.frontend.onnx_reader import parse_model
+from aotc.frontend.specialize import declared_symbols
+from aotc.graph.ir import Graph
+
+Source = Graph | str | Path
+
+
+def named_models(models: Sequence[Source] | Mapping[str, Source]) -> dict[str, Source]:
+    """The models by name: the key, or the name of the graph or of the file without its suffix.
+
+    UsageError when there is none, or when two have one name in C, where macros are in capitals.
+    """
+    if isinstance(models, Mapping):
+        named = list(models.items())
+    else:
+        named = [(m.name if isinstance(m, Graph) else Path(m).stem, m) for m in models]
+    if not named:
+        raise UsageError("there is no model to compile", remedy="give at least one")
+    seen: set[str] = set()
+    for name, _ in named:
+        in_c = make_c_identifier(name).lower()
+        if in_c in seen:
+            raise UsageError(
+                f"two models are called '{name}'",
+                remedy="rename one of the files: their names tell the models apart in C",
+            )
+        seen.add(in_c)
+    return dict(named)
+
+
+def options_of_each(models: Mapping[str, Source], options: Options) -> list[Options]:
+    """For each model: the options that are about something it has, with the name of the object and
+    of the model as its name. UsageError when an option is about something that no model has."""
+    known = {name: _names_of(model) for name, model in models.items()}
+    everything = list(known.values())
+    _expect("dimension", [*options.dims, *options.sizes], [n.dims for n in everything])
+    _expect("input", options.input_shapes, [n.inputs for n in everything])
+    _expect("output", options.outputs or (), [n.values for n in everything])
+    found = []
+    for name, names in known.items():
+        outputs = tuple(o for o in options.outputs or () if o in names.values)
+        found.append(
+            replace(
+                options,
+                name=f"{options.name}_{name}",
+                dims={k: v for k, v in options.dims.items() if k in names.dims},
+                sizes={k: v for k, v in options.sizes.items() if k in names.dims},
+                input_shapes={k: v for k, v in options.input_shapes.items() if k in names.inputs},
+                outputs=outputs or None,
+            )
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What options may be about."""
+
+    dims: frozenset[str] = frozenset()
+    inputs: frozenset[str] = frozenset()
+    values: frozenset[str] = frozenset()
+
+
+def _names_of(model: Source) -> _Names:
+    if isinstance(model, Graph):
+        return _Names()
+    graph = parse_model(Path(model)).graph
+    made = {name for node in graph.node for name in node.output}
+    inputs = frozenset(info.name for info in graph.input)
+    return _Names(
+        frozenset(symbol for info in graph.input for symbol in declared_symbols(info.type)),
+        inputs,
+        inputs | made | {tensor.name for tensor in graph.initializer},
+    )
+
+
+def _expect(what: str, names: Iterable[str], known: Sequence[frozenset[str]]) -> None:
+    every = frozenset().union(*known)
+    for name in names:
+        if name not in every:
+            listed = ", ".join(sorted(every)[:20]) or "none"
+            raise UsageError(f"no model has the {what} '{name}'", remedy=f"they have: {listed}")
