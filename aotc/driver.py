@@ -40,9 +40,10 @@ from aotc.lower.numerics import without_fma
 from aotc.lower.parallel import parallelize
 from aotc.lower.program import lower
 from aotc.lower.sharing import SamePanels, Shared
-from aotc.memory.arena import MemoryPlan, plan_memory
+from aotc.memory.arena import MemoryPlan
 from aotc.memory.check import check_plan
 from aotc.memory.constants import ConstantLayout, lay_out_constants
+from aotc.memory.order import plan_in_order
 from aotc.passes.runner import PIPELINE, run_passes
 from aotc.schedule.book import read_book
 from aotc.schedule.compact import choose_compact
@@ -186,9 +187,10 @@ def _verify(build: Build) -> None:
 
 
 def _memory(build: Build) -> None:
-    """Program -> MemoryPlan, checked by an independent proof."""
+    """Program -> Program in the order that needs least memory, and its MemoryPlan, checked by an
+    independent proof."""
     assert build.program is not None
-    build.plan = plan_memory(build.program)
+    build.program, build.plan = plan_in_order(build.program)
     check_plan(build.program, build.plan)
     build.texts["loops"] = partial(program_text, build.program, build.plan)
 
