@@ -122,7 +122,7 @@ def is_gated(node: Node, users: Sequence[Node]) -> bool:
     if node.inputs[1].data is None or not 0 < rows <= GATE_ROWS or 0 in node.inputs[0].shape:
         return False
     starts = set()
-    width = users[0].shape[-1] if users else 0
+    width = users[0].shape[-1] if users and users[0].shape else 0
     for user in users:
         if not isinstance(user.op, ops.Slice) or user.shape != (rows, width):
             return False

@@ -91,3 +91,11 @@ def test_slices_that_nothing_combines_stay_views():
     graph = net.graph(*gates(net, net.x(2, 6), net.c(6, 16), 8))
     assert GroupKind.GATES not in kinds(graph)
     check(graph)
+
+
+def test_a_product_whose_only_reader_is_a_scalar_has_no_gates():
+    net = Net()
+    product = net.b.apply(ops.Dot(), net.x(1, 6), net.c(6, 1))
+    graph = net.graph(net.b.reshape(product, ()))
+    assert GroupKind.GATES not in kinds(graph)
+    check(graph)
