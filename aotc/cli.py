@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from aotc.commands import audit, bench, check, compile, profile, run, targets, verify
+from aotc.commands import audit, bench, bind, check, compile, profile, run, targets, verify
 from aotc.config import VERSION
 from aotc.errors import AotcError, ModelError, UnsupportedError, UsageError, VerifyError
 
@@ -24,6 +24,7 @@ COMMANDS: tuple[ModuleType, ...] = (
     run,
     check,
     audit,
+    bind,
     targets,
 )
 

@@ -23,6 +23,7 @@ ORDER = [
     {"artifact"},
     {"audit"},
     {"pool", "compiled", "debug", "together"},
+    {"bindings"},
     {"driver"},
     {"onnx_backend"},
     {"reference"},

@@ -1,0 +1,173 @@
+"""A manifest in, what bindings in other languages need of it out: names, types, sizes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aotc.codegen.entry import WEIGHTS_HEADER_BYTES
+from aotc.codegen.signature import Param, Signature, Status
+from aotc.errors import UsageError
+from aotc.graph.types import DType, TensorType
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One entry of an object: what its functions take and the workspace that it needs. ``name``,
+    that of its model with its sizes, tells it from others of the object."""
+
+    name: str
+    signature: Signature
+    workspace_bytes: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Library:
+    """An object with its entries. ``stem`` is the name of its files without suffix; ``name`` and
+    the names of all models and tensors are C identifiers; ``weights_bytes`` is the size of the
+    weights file, 0 if the weights are in the object."""
+
+    name: str
+    stem: str
+    target: str
+    version: str
+    weights_bytes: int
+    models: tuple[Model, ...]
+    dispatchers: tuple[str, ...] = ()
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Enough for each of the models."""
+        return max(model.workspace_bytes for model in self.models)
+
+    @property
+    def weights_in_file(self) -> bool:
+        return self.weights_bytes > 0
+
+    @property
+    def threads(self) -> bool:
+        return any(model.signature.threads for model in self.models)
+
+    @property
+    def statuses(self) -> tuple[Status, ...]:
+        """The codes that any of the entries can return."""
+        codes = {status for model in self.models for status in model.signature.statuses}
+        return tuple(sorted(codes))
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The functions that the object defines, by their names in C."""
+        found = []
+        for model in self.models:
+            found.append(model.signature.run)
+            if model.signature.threads:
+                found.append(model.signature.run_threads)
+        return (*found, *self.dispatchers)
+
+
+def read_library(manifest: Any, stem: str) -> Library:
+    """The library that a manifest (as JSON values) describes; UsageError when it is none, or says
+    what no manifest says."""
+    try:
+        return _read(manifest, stem)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(
+            f"this is not a manifest that this version of aotc wrote ({error})",
+            remedy="give the .json file that `aotc compile` writes beside the object",
+        ) from None
+
+
+def plain(text: str) -> str:
+    """``text`` as printable ASCII that can end no comment and no string that it stands in."""
+    kept = "".join(c if " " <= c <= "~" and c not in '\\"' else "?" for c in text)
+    return kept.replace("*/", "* /").replace("/*", "/ *")
+
+
+def escape(name: str, reserved: str) -> str:
+    """``name``, with an underscore behind it where it is one of the words ``reserved``."""
+    return f"{name}_" if name in reserved.split() else name
+
+
+def describe(param: Param) -> str:
+    """One line about a tensor: its shape, what its elements are, its name in the model."""
+    kind = param.type
+    shape = " x ".join(map(str, kind.dims)) or "one element"
+    text = f"{shape}, {kind.dtype.value}"
+    if kind.dtype.machine is not kind.dtype or kind.dtype is DType.F16:
+        text += " as its bits" if kind.dtype.is_float else ", one to a byte"
+    return text if param.name == param.c_name else f"{text}, '{plain(param.name)}' in the model"
+
+
+def camel_case(name: str) -> str:
+    """``out_of_bounds`` and ``OUT_OF_BOUNDS`` give OutOfBounds, ``inputIds`` gives InputIds."""
+    parts = [part.lower() if part.isupper() else part for part in name.split("_") if part]
+    return "".join(part[0].upper() + part[1:] for part in parts)
+
+
+def _read(manifest: Any, stem: str) -> Library:
+    weights = manifest["weights"]
+    in_file = {"file": True, "object": False}[weights["in"]]
+    rows = manifest.get("models", [manifest])
+    name = _identifier(manifest["name"])
+    models = tuple(_read_model(row, in_file, name) for row in rows)
+    if not models:
+        raise ValueError("no models")
+    dispatchers: dict[str, None] = {}
+    for row, model in zip(rows, models, strict=True):
+        if "dispatcher" in row:
+            dispatchers[_identifier(row["dispatcher"])] = None
+            if model.signature.threads:
+                dispatchers[f"{row['dispatcher']}_threads"] = None
+    return Library(
+        name=name,
+        stem=stem,
+        target=plain(manifest["target"]),
+        version=plain(manifest["versions"]["aotc"]),
+        weights_bytes=WEIGHTS_HEADER_BYTES + _size(weights["bytes"]) if in_file else 0,
+        models=models,
+        dispatchers=tuple(dispatchers),
+    )
+
+
+def _read_model(row: Mapping[str, Any], in_file: bool, library: str) -> Model:
+    signature = Signature(
+        name=_identifier(row["name"]),
+        inputs=tuple(_read_param(entry) for entry in row["inputs"]),
+        outputs=tuple(_read_param(entry) for entry in row["outputs"]),
+        weights_in_file=in_file,
+        threads="entry_threads" in row,
+        checks=bool(row["checks"]),
+        sizes=tuple((str(dim), _size(size)) for dim, size in row.get("sizes", {}).items()),
+    )
+    if row["entry"] != signature.run:
+        raise ValueError(f"an entry called {row['entry']!r}")
+    name = f"{signature.name}{signature.suffix}"
+    short = name.removeprefix(f"{library}_")
+    return Model(
+        name=short if _IDENTIFIER.match(short) and signature.name != library else name,
+        signature=signature,
+        workspace_bytes=_size(row["memory"]["arena_bytes"]),
+        digest=plain(row["digest"]),
+    )
+
+
+def _read_param(entry: Mapping[str, Any]) -> Param:
+    kind = TensorType(DType(entry["dtype"]), tuple(_size(dim) for dim in entry["shape"]))
+    return Param(str(entry["name"]), _identifier(entry["c_name"]), kind)
+
+
+def _identifier(text: Any) -> str:
+    if not isinstance(text, str) or not _IDENTIFIER.match(text):
+        raise ValueError(f"{text!r} is no C identifier")
+    return text
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{value!r} is no size")
+    return value

@@ -1,0 +1,196 @@
+"""Bindings compiled by the toolchains of their languages: the outputs are those of Python."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+from everything import compile_everything, cpp_main, go_main, rust_main, save_everything
+
+import aotc
+from aotc.cli import main
+from aotc.pool import runtime_sources
+
+pytestmark = [pytest.mark.slow, pytest.mark.requires_cc]
+
+CXX = ["g++", "-std=c++20", "-Wall", "-Wextra", "-Werror", "-pedantic"]
+
+
+def need(*tools):
+    for tool in tools:
+        if shutil.which(tool) is None:
+            pytest.skip(f"no {tool} on this machine")
+
+
+def run(command, cwd, **environment):
+    done = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment}
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """For the weights inside, and in a file with an entry for threads: the folder with all
+    bindings, the signature, and the outputs' bytes."""
+    found = {}
+    for kind, options in {"plain": {}, "filed": {"weights": "file", "threads": True}}.items():
+        folder = tmp_path_factory.mktemp(kind)
+        expected = compile_everything(folder, **options)
+        assert main(["bind", str(folder / "everything.json")]) == 0
+        graph = aotc.compile(folder / "model.onnx", name="everything", **options)
+        found[kind] = (folder, graph.signature, expected)
+    return found
+
+
+@pytest.fixture(params=["plain", "filed"])
+def case(request, made):
+    return request.param == "filed", *made[request.param]
+
+
+def outputs(folder):
+    found = (folder / "out").read_bytes()
+    (folder / "out").unlink()
+    return found
+
+
+def test_cpp(case):
+    filed, folder, signature, expected = case
+    (folder / "main.cpp").write_text(cpp_main(signature, filed, threads=filed))
+    extra = []
+    if filed:
+        pool = runtime_sources()
+        run(["gcc", "-c", str(pool / "aotc_pool.c"), "-o", "pool.o"], folder)
+        extra = [f"-I{pool}", "pool.o", "-pthread"]
+    run([*CXX, "main.cpp", "everything.o", *extra, "-o", "main"], folder)
+    run(["./main"], folder)
+    assert outputs(folder) == expected
+
+
+def test_cpp_needs_neither_exceptions_nor_types_at_run_time(made):
+    folder, signature, _ = made["plain"]
+    (folder / "main.cpp").write_text(cpp_main(signature))
+    flags = ["-fno-exceptions", "-fno-rtti", "-Os", "-c", "main.cpp", "-o", "bare.o"]
+    run([*CXX, *flags], folder)
+    assert "_Zn" not in run(["nm", "-u", "bare.o"], folder)
+
+
+def test_cpp_knows_sizes(made):
+    folder, _, _ = made["plain"]
+    program = (
+        '#include "everything.hpp"\nint main() { float six[6], five[5]; (void)six; (void)five;\n'
+        "std::span<const float, everything::tensors::type::elems> s{%s}; (void)s; }\n"
+    )
+    (folder / "right.cpp").write_text(program % "six")
+    run([*CXX, "-fsyntax-only", "right.cpp"], folder)
+    (folder / "wrong.cpp").write_text(program % "five")
+    wrong = subprocess.run([*CXX, "-fsyntax-only", "wrong.cpp"], cwd=folder, capture_output=True)
+    assert wrong.returncode != 0
+
+
+def cargo(folder, *arguments):
+    return run(["cargo", *arguments, "--offline", "--quiet"], folder, RUSTFLAGS="-D warnings")
+
+
+def test_rust(case):
+    need("cargo")
+    filed, folder, signature, expected = case
+    crate = folder / "program"
+    (crate / "src").mkdir(parents=True)
+    (crate / "src" / "main.rs").write_text(rust_main(signature, filed, threads=filed))
+    (crate / "Cargo.toml").write_text(
+        '[package]\nname = "program"\nversion = "0.1.0"\nedition = "2021"\n\n'
+        '[dependencies]\neverything = { path = "../rust/everything" }\n\n[workspace]\n'
+    )
+    cargo(crate, "test")
+    cargo(crate, "build")
+    run(["program/target/debug/program"], folder)
+    assert outputs(folder) == expected
+    cargo(folder / "rust" / "everything", "test")
+
+
+def test_the_rust_crate_does_without_std(made):
+    need("cargo")
+    folder, _, _ = made["plain"]
+    crate = folder / "bare"
+    (crate / "src").mkdir(parents=True)
+    # A second panic handler, that of std, would be an error.
+    (crate / "src" / "lib.rs").write_text(
+        "#![no_std]\nuse core::panic::PanicInfo;\n"
+        "#[panic_handler]\nfn panic(_: &PanicInfo) -> ! { loop {} }\n"
+        "#[no_mangle]\npub extern \"C\" fn bytes() -> usize { everything::WORKSPACE_BYTES }\n"
+    )
+    (crate / "Cargo.toml").write_text(
+        '[package]\nname = "bare"\nversion = "0.1.0"\nedition = "2021"\n\n'
+        '[lib]\ncrate-type = ["staticlib"]\n\n[profile.dev]\npanic = "abort"\n\n'
+        '[dependencies]\neverything = { path = "../rust/everything" }\n\n[workspace]\n'
+    )
+    cargo(crate, "build")
+
+
+def test_go(case, tmp_path):
+    need("go", "gcc")
+    filed, folder, signature, expected = case
+    module = folder / "goprogram"
+    module.mkdir()
+    (module / "main.go").write_text(go_main(signature, filed, threads=filed))
+    (module / "go.mod").write_text(
+        "module program\n\ngo 1.18\n\nrequire aotc/everything v0.0.0\n\n"
+        "replace aotc/everything => ../go/everything\n"
+    )
+    settings = {
+        "GOCACHE": str(tmp_path / "cache"), "GOPATH": str(tmp_path), "GOFLAGS": "-mod=mod",
+        "GOPROXY": "off", "CGO_ENABLED": "1", "GOTOOLCHAIN": "local",
+    }
+    run(["go", "build", "-o", "program", "."], module, **settings)
+    run(["go", "vet", "."], folder / "go" / "everything", **settings)
+    run(["goprogram/program"], folder)
+    assert outputs(folder) == expected
+    if shutil.which("gofmt"):
+        assert run(["gofmt", "-l", "."], folder / "go" / "everything") == ""
+
+
+def test_cmake(case, tmp_path):
+    need("cmake", "make")
+    filed, folder, signature, expected = case
+    source = folder / "cmake_program"
+    source.mkdir()
+    (source / "main.cpp").write_text(cpp_main(signature, filed))
+    (source / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.16)\nproject(program CXX)\n"
+        "find_package(everything REQUIRED CONFIG)\nset(CMAKE_CXX_STANDARD 20)\n"
+        "add_executable(program main.cpp)\n"
+        "target_link_libraries(program PRIVATE everything::everything)\n"
+        + ('file(SIZE "${everything_WEIGHTS}" found)\n' if filed else "")
+    )
+    run(["cmake", "-S", str(source), "-B", str(tmp_path), f"-DCMAKE_PREFIX_PATH={folder}"], folder)
+    run(["cmake", "--build", str(tmp_path)], folder)
+    run([str(tmp_path / "program")], folder)
+    assert outputs(folder) == expected
+
+
+def test_pkg_config(case):
+    need("pkg-config")
+    filed, folder, signature, expected = case
+    (folder / "main.cpp").write_text(cpp_main(signature, filed))
+    asked = ["pkg-config", "--cflags", "--libs", "everything"]
+    flags = run(asked, folder, PKG_CONFIG_PATH=str(folder)).split()
+    run([*CXX, "main.cpp", *flags, "-o", "packaged"], folder)
+    run(["./packaged"], folder)
+    assert outputs(folder) == expected
+    if filed:
+        place = run(["pkg-config", "--variable=weights", "everything"], folder,
+                    PKG_CONFIG_PATH=str(folder))
+        assert place.strip() == str(folder / "everything.weights")
+
+
+def test_names_of_models_may_be_keywords(tmp_path):
+    need("cargo")
+    for name in ("std", "match"):
+        model = aotc.compile(save_everything(tmp_path / "m.onnx"), name=name)
+        model.save(tmp_path)
+        assert main(["bind", str(tmp_path / f"{name}.json"), "--lang", "cpp,rust"]) == 0
+        (tmp_path / "m.cpp").write_text(f'#include "{name}.hpp"\n')
+        run([*CXX, "-fsyntax-only", "m.cpp"], tmp_path)
+        cargo(tmp_path / "rust" / name, "build")
