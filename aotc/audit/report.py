@@ -19,6 +19,8 @@ much a kernel keeps in its frame."""
 
 MOST_GAP = 1.02
 
+_FOR_THREADS = re.compile(r"_run(_\d+)*_threads$|_task(_\d+)*$")
+
 #: Helpers of compilers for arithmetic that a processor lacks; linked from libgcc or compiler-rt.
 COMPILER_RUNTIME = re.compile(
     r"__aeabi_\w+|__(add|sub|mul|div|gt|lt|ge|le|eq|ne|unord)[sdt]f[23]|__float\w+|__fix\w+|"
@@ -60,30 +62,36 @@ def audit_object(data: bytes) -> Audit:
     promises = [
         _undefined(elf),
         _writable(elf),
-        _one_name(exported, str(notes["entry"])),
+        _names(exported, notes),
         *_calls(functions, entries),
-        *_memory(notes),
+        *(promise for note in notes for promise in _memory(note, alone=len(notes) == 1)),
     ]
     stacks = {name: worst_stack(functions, name, COMPILER_RUNTIME) for name in entries}
-    most = MOST_STACK_BYTES if notes["bare"] else MOST_STACK_BYTES_HOSTED
+    most = MOST_STACK_BYTES if notes[0]["bare"] else MOST_STACK_BYTES_HOSTED
     promises += [_stack(name, most, *found) for name, found in stacks.items()]
     return Audit(tuple(promises), _figures(elf, notes, functions))
 
 
-def _notes(elf: ElfObject) -> dict[str, Any]:
+def _notes(elf: ElfObject) -> list[dict[str, Any]]:
+    """What the object says of each of its entries."""
     found = [section for section in elf.sections if section.name == SECTION]
     remedy = "give an object that `aotc compile` of this version wrote"
     if len(found) != 1:
         raise ModelError("the object holds no notes of aotc", remedy=remedy)
     try:
-        notes = json.loads(found[0].content)
-        blocks = [(str(n), *map(int, numbers)) for n, *numbers in notes["blocks"]]
-        figures = {key: int(notes[key]) for key in ("arena", "bound", "alignment", "bare")}
-        if notes["format"] != FORMAT or any(len(block) != 5 for block in blocks):
-            raise ValueError("another format")
-        return {**notes, **figures, "blocks": blocks, "entry": str(notes["entry"])}
+        return [_read_note(line) for line in found[0].content.split(b"\n")]
     except (ValueError, KeyError, TypeError):
         raise ModelError("the notes of aotc in the object are damaged", remedy=remedy) from None
+
+
+def _read_note(line: bytes) -> dict[str, Any]:
+    notes = json.loads(line)
+    blocks = [(str(n), *map(int, numbers)) for n, *numbers in notes["blocks"]]
+    figures = {key: int(notes[key]) for key in ("arena", "bound", "alignment", "bare")}
+    if notes["format"] != FORMAT or any(len(block) != 5 for block in blocks):
+        raise ValueError("another format")
+    names = {key: str(notes[key]) for key in ("entry", "dispatcher") if key in notes}
+    return {**notes, **figures, **names, "blocks": blocks, "entry": names["entry"]}
 
 
 def _undefined(elf: ElfObject) -> Promise:
@@ -105,17 +113,20 @@ def _writable(elf: ElfObject) -> Promise:
     return Promise("writable data: none", not sections, ", ".join(sections) or "none")
 
 
-def _one_name(exported: list[str], entry: str) -> Promise:
-    known = {entry, f"{entry}_threads"}
-    others = sorted(set(exported) - known)
-    holds = entry in exported and not others
-    return Promise(f"global symbols: {entry} only", holds, ", ".join(sorted(exported)) or "none")
+def _names(exported: list[str], notes: list[dict[str, Any]]) -> Promise:
+    entries = [note["entry"] for note in notes]
+    entries += [note["dispatcher"] for note in notes if "dispatcher" in note]
+    entries = list(dict.fromkeys(entries))
+    others = set(exported) - {name for entry in entries for name in (entry, f"{entry}_threads")}
+    holds = set(entries) <= set(exported) and not others
+    claim = f"global symbols: {', '.join(entries)} only"
+    return Promise(claim, holds, ", ".join(sorted(exported)) or "none")
 
 
 def _calls(functions: dict[str, Function], entries: list[str]) -> list[Promise]:
     cycles = [name for name in functions if _reaches(functions, name, name)]
     # the entry for threads calls the pool that it is given
-    allowed = {name for name in functions if name.endswith(("_run_threads", "_task"))}
+    allowed = {name for name in functions if _FOR_THREADS.search(name)}
     indirect = sorted(
         name for name, function in functions.items() if function.indirect and name not in allowed
     )
@@ -146,7 +157,7 @@ def _stack(entry: str, most: int, total: int | None, chain: list[str]) -> Promis
     return Promise(claim, total <= most, f"{total} bytes: {path}")
 
 
-def _memory(notes: dict[str, Any]) -> list[Promise]:
+def _memory(notes: dict[str, Any], alone: bool) -> list[Promise]:
     """The arena holds every block, no two that are live together share a byte, and its size is
     near the most that is live at once."""
     alignment = max(1, notes["alignment"])
@@ -160,14 +171,15 @@ def _memory(notes: dict[str, Any]) -> list[Promise]:
     beyond = [name for name, size, place, *_ in blocks if place + size > notes["arena"]]
     live, _ = peak(blocks, alignment)
     gap = notes["arena"] / live if live else 1.0
+    arena = "arena" if alone else f"arena of {notes['entry']}"
     return [
         Promise(
-            "arena: blocks that are live together share nothing",
+            f"{arena}: blocks that are live together share nothing",
             not overlaps and not beyond,
             "; ".join(overlaps + [f"{name} lies outside" for name in beyond]) or "none does",
         ),
         Promise(
-            f"arena: at most {MOST_GAP} times its lower bound",
+            f"{arena}: at most {MOST_GAP} times its lower bound",
             gap <= MOST_GAP and live == notes["bound"],
             f"{notes['arena']} bytes, {gap:.3f} times {live}",
         ),
@@ -192,7 +204,7 @@ def peak(
 
 
 def _figures(
-    elf: ElfObject, notes: dict[str, Any], functions: dict[str, Function]
+    elf: ElfObject, notes: list[dict[str, Any]], functions: dict[str, Function]
 ) -> dict[str, Any]:
     def size_of(flags: int) -> int:
         return sum(
@@ -202,13 +214,14 @@ def _figures(
         )
 
     extensions = sorted({name for function in functions.values() for name in function.extensions})
-    _, live = peak(notes["blocks"], max(1, notes["alignment"]))
+    largest = max(notes, key=lambda note: int(note["arena"]))
+    _, live = peak(largest["blocks"], max(1, largest["alignment"]))
     return {
-        "target": notes["target"],
-        "cpu": notes["cpu"],
+        "target": largest["target"],
+        "cpu": largest["cpu"],
         "code_bytes": size_of(SHF_EXECINSTR),
         "constant_bytes": size_of(0),
-        "arena_bytes": notes["arena"],
+        "arena_bytes": largest["arena"],
         "live_at_peak": [list(block) for block in live],
         "functions": len(functions),
         "instruction_sets": extensions or ["the base"],

@@ -1,4 +1,4 @@
-"""Entries (programs with memory plans) and ConstantLayout in, the text of the whole LLVM module out.
+"""Entries (programs with memory plans) and ConstantLayout in, the text of the LLVM module out.
 
 The global symbols of the module are its entry functions, for most models one. An entry checks its
 pointers and then runs the steps (codegen/steps.py): kernels with base addresses plus offsets, no

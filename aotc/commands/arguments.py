@@ -12,9 +12,16 @@ from aotc.config import GOALS, NUMERICS, WEIGHTS_PLACES, DimSize, InputShape, Op
 from aotc.errors import UsageError
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, default_cpu: str | None = None) -> None:
-    """The model file and what specialises it; ``default_cpu`` is what --cpu is when left out."""
-    parser.add_argument("model", type=Path, help="the ONNX file")
+def add_model_arguments(
+    parser: argparse.ArgumentParser, default_cpu: str | None = None, several: bool = False
+) -> None:
+    """The model file (``models`` if there may be several) and what specialises it; ``default_cpu``
+    is what --cpu is when left out."""
+    if several:
+        text = "the ONNX file; several make one object with an entry for each (give a --name)"
+        parser.add_argument("models", type=Path, nargs="+", metavar="model", help=text)
+    else:
+        parser.add_argument("model", type=Path, help="the ONNX file")
     parser.add_argument(
         "--target",
         default="x86_64",
@@ -43,7 +50,9 @@ def add_model_arguments(parser: argparse.ArgumentParser, default_cpu: str | None
         default=[],
         metavar="NAME=N",
         help="bind a symbolic dimension, e.g. batch=1, or leave its size to each run within a "
-        "range, e.g. seq=1..512; may be repeated",
+        "range, e.g. seq=1..512"
+        + (", or make an entry for each of several sizes, e.g. batch=1,8,32" if several else "")
+        + "; may be repeated",
     )
     parser.add_argument(
         "--input-shape",
@@ -101,12 +110,21 @@ def add_weights_argument(parser: argparse.ArgumentParser) -> None:
 
 def read_options(args: argparse.Namespace) -> Options:
     """The Options that the flags ask for; UsageError names the flag that does not parse."""
+    dims = _pairs(args.dim, "--dim")
+    lists = {name: _read_sizes(value, f"--dim {name}") for name, value in dims if "," in value}
+    if lists and args.command != "compile":
+        name, sizes = next(iter(lists.items()))
+        raise UsageError(
+            f"`aotc {args.command}` takes one size of '{name}' at a time",
+            remedy=f"give one of them: --dim {name}={sizes[0] if sizes else 1}",
+        )
     return Options(
         target=args.target,
         cpu=args.cpu,
         dims={
-            name: _read_dim(value, f"--dim {name}") for name, value in _pairs(args.dim, "--dim")
+            name: _read_dim(value, f"--dim {name}") for name, value in dims if name not in lists
         },
+        sizes=lists,
         input_shapes={
             name: _read_shape(value, f"--input-shape {name}")
             for name, value in _pairs(args.input_shape, "--input-shape")

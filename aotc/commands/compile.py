@@ -1,4 +1,10 @@
-"""Compiles a model: writes NAME.o, NAME.h and NAME.json, or any stage on the way there."""
+"""Compiles models: writes NAME.o, NAME.h and NAME.json, or any stage on the way there.
+
+Several models make one object. Its functions are NAME_MODEL_run; what the models have in common
+is in it once, and one workspace of NAME_WORKSPACE_BYTES serves all of them. A list of sizes (--dim
+batch=1,8,32) makes a function for each, NAME_run_8, and NAME_run, which takes the size as an
+argument.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from aotc.artifact.bundle import Bundle, save_module
 from aotc.codegen.signature import make_c_identifier
 from aotc.commands.arguments import (
     add_model_arguments,
@@ -19,16 +26,17 @@ from aotc.commands.arguments import (
 )
 from aotc.commands.console import StageProgress, format_bytes, print_table, progress_line
 from aotc.commands.files import write_file
-from aotc.compiled import CompiledModel
+from aotc.compiled import CompiledModel, CompiledModels
 from aotc.config import Options
 from aotc.debug.dump import graph_text, program_text
-from aotc.driver import STOPS, Build, Stopped, run_stages
+from aotc.driver import STOPS, Build, Stopped, run_stages, run_together
 from aotc.errors import UsageError
 from aotc.schedule.book import RecipeBook, read_book
 from aotc.schedule.cpu import ChooseContract, ContractSizes
 from aotc.schedule.explain import explain_contract
 from aotc.schedule.recipe import ContractRecipe
 from aotc.target import resolve_target
+from aotc.together import named_models
 from aotc.tune import CANDIDATES, contract_key, tune
 
 NAME = "compile"
@@ -43,7 +51,7 @@ MODULE = "module"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``aotc compile``."""
-    add_model_arguments(parser)
+    add_model_arguments(parser, several=True)
     add_weights_argument(parser)
     add_threads_argument(parser)
     add_recipes_argument(parser)
@@ -80,6 +88,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compiles and reports; the exit status is 0, whatever goes wrong is raised."""
+    if len(args.models) > 1:
+        return _run_several(args)
+    args.model = args.models[0]  # which messages name
     options = read_options(args)
     if args.tune is not None:
         if not 0 < args.tune < math.inf:
@@ -91,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"there is no pass called '{args.stop_after}'", remedy=f"use one of: {', '.join(STOPS)}"
         )
+    if options.sizes:
+        _expect_plain(args, "several sizes")
     dumps: list[tuple[str, str]] = []
     builds: list[Build] = []
 
@@ -114,20 +127,61 @@ def run(args: argparse.Namespace) -> int:
     except Stopped:
         _show(dumps, args.output)
         return 0
+    _write(args, model, emitted, list(model.variants), builds[0].stopwatch.total_seconds)
+    return 0
+
+
+def _run_several(args: argparse.Namespace) -> int:
+    """One object of several models."""
+    options, emitted = read_options(args), _read_emit(args.emit)
+    _expect_plain(args, "several models")
+    if not args.name:
+        raise UsageError(
+            "an object of several models needs a name", remedy="give one, e.g. --name app"
+        )
+    builds: list[Build] = []
+    with progress_line(args.name) as progress:
+        models = run_together(
+            named_models(args.models),
+            options,
+            on_progress=StageProgress(progress, args.name),
+            on_stage=lambda stage, build: builds.append(build),
+        )
+    variants = [variant for model in models.values() for variant in model.variants]
+    _write(args, models, emitted, variants, builds[-1].stopwatch.total_seconds)
+    return 0
+
+
+def _expect_plain(args: argparse.Namespace, what: str) -> None:
+    """UsageError for flags that are about one model for one size."""
+    for flag, value in (("--tune", args.tune), ("--stop-after", args.stop_after)):
+        if value is not None:
+            raise UsageError(
+                f"{flag} does not go with {what}", remedy="use it on one model for one size"
+            )
+
+
+def _write(
+    args: argparse.Namespace,
+    model: CompiledModel | CompiledModels,
+    emitted: Sequence[str],
+    variants: Sequence[CompiledModel],
+    seconds: float,
+) -> None:
+    """Writes all files of the object, and says what they hold."""
     folder = args.output or Path(".")
     texts = [
-        (f"{model.signature.name}{EMITTED[stage]}", model.as_text(stage))
+        (f"{model.bundle.name}{EMITTED[stage]}", model.as_text(stage))
         for stage in emitted
         if stage in EMITTED
     ]
     paths = model.save(folder)
     if MODULE in emitted:
-        paths += model.save_module(folder)
+        paths += save_module(model.bundle, folder)
     paths += _write_texts(texts, folder)
-    _report(model, paths, builds[0].stopwatch.total_seconds)
+    _report(model.bundle, variants, paths, seconds)
     if args.explain:
-        _explain(model)
-    return 0
+        _explain(variants)
 
 
 def _tune(args: argparse.Namespace, options: Options) -> ChooseContract:
@@ -150,16 +204,18 @@ def _tune(args: argparse.Namespace, options: Options) -> ChooseContract:
     return book.choose
 
 
-def _explain(model: CompiledModel) -> None:
+def _explain(models: Sequence[CompiledModel]) -> None:
     """A table of all contractions: what was chosen, where its predicted cycles go, and the next
     best."""
     rows = []
-    for recipe in dict.fromkeys(kernel.recipe for kernel in model.program.kernels()):
+    target = models[0].target
+    kernels = [kernel for model in models for kernel in model.program.kernels()]
+    for recipe in dict.fromkeys(kernel.recipe for kernel in kernels):
         key = contract_key(recipe)
         if key is None:
             continue
         chosen = ContractRecipe.parse(recipe.rpartition(": ")[2])
-        found = explain_contract(ContractSizes.parse(key), model.target, chosen)
+        found = explain_contract(ContractSizes.parse(key), target, chosen)
         other = next((rival for rival in found.rivals if rival.recipe != chosen), None)
         shares = (
             found.arithmetic,
@@ -218,20 +274,26 @@ def _write_texts(texts: Sequence[tuple[str, str]], folder: Path) -> list[Path]:
     return [folder / name for name, _ in texts]
 
 
-def _report(model: CompiledModel, paths: Sequence[Path], seconds: float) -> None:
-    manifest = model.manifest
-    memory = manifest["memory"]
-    arena, bound, gap = memory["arena_bytes"], memory["lower_bound_bytes"], memory["gap"]
-    calls = len(manifest["kernels"])
-    target = str(model.target)
-    if (model.target.name, model.target.cpu) == ("x86_64", "x86-64-v3"):
+def _report(
+    bundle: Bundle, models: Sequence[CompiledModel], paths: Sequence[Path], seconds: float
+) -> None:
+    manifest, chosen = bundle.manifest, models[0].target
+    plans = [model.plan for model in models]
+    largest = max(plans, key=lambda plan: plan.arena_bytes)
+    arena, bound = format_bytes(largest.arena_bytes), largest.lower_bound_bytes
+    calls = ", ".join(str(len(model.program.calls)) for model in models)
+    target = str(chosen)
+    if (chosen.name, chosen.cpu) == ("x86_64", "x86-64-v3"):
         target += "; x86_64 means x86-64-v3 (AVX2 and FMA)"
     rows = [
         ("files", " ".join(map(str, paths))),
         ("code", f"{format_bytes(manifest['code_bytes'])} bytes, {calls} kernel calls"),
         ("weights", f"{format_bytes(manifest['weights']['bytes'])} bytes"),
-        ("workspace", f"{format_bytes(arena)} bytes, {gap:.3f} times the lower bound of {bound}"),
+        ("workspace", f"{arena} bytes, {largest.gap:.3f} times the lower bound of {bound}"),
         ("target", target),
         ("time", f"{seconds:.1f} s"),
     ]
+    if len(models) > 1:
+        entries = ", ".join(model.signature.run for model in models)
+        rows.insert(1, ("entries", entries))
     print_table(("", ""), rows)
