@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from aotc.codegen.entry import WEIGHTS_HEADER_BYTES
@@ -13,6 +14,7 @@ from aotc.errors import UsageError
 from aotc.graph.types import DType, TensorType
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_STEM = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 
 
 @dataclass(frozen=True)
@@ -70,14 +72,21 @@ class Library:
         return (*found, *self.dispatchers)
 
 
-def read_library(manifest: Any, stem: str) -> Library:
-    """The library that a manifest (as JSON values) describes; UsageError when it is none, or says
-    what no manifest says."""
+def read_library(manifest: Any, path: Path) -> Library:
+    """The library that a manifest (as JSON values) at ``path`` describes; UsageError when it is
+    none, or says what no manifest says, and for names of files that linkers would not bear."""
+    if not _STEM.match(path.stem):
+        raise UsageError(
+            f"'{path.stem}' cannot be the name of a library",
+            where=str(path),
+            remedy="use letters, digits, '_', '-' and '.' in the names of the files",
+        )
     try:
-        return _read(manifest, stem)
+        return _read(manifest, path.stem)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(
             f"this is not a manifest that this version of aotc wrote ({error})",
+            where=str(path),
             remedy="give the .json file that `aotc compile` writes beside the object",
         ) from None
 

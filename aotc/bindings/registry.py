@@ -48,13 +48,13 @@ def make_bindings(manifest: Path, languages: Iterable[str]) -> dict[Path, bytes]
 def _load(manifest: Path) -> Library:
     try:
         values = json.loads(_read(manifest))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(
             f"this is not JSON ({error})",
             where=str(manifest),
             remedy="give the .json file that `aotc compile` writes beside the object",
         ) from None
-    return read_library(values, manifest.stem)
+    return read_library(values, manifest)
 
 
 def _read(path: Path) -> bytes:

@@ -65,6 +65,18 @@ def compile_everything(folder, **options):
     return b"".join(output.tobytes() for output in model(*values))
 
 
+def save_scale(path, factor):
+    """y = factor * x, for any number of rows of 3."""
+    kind = TensorProto.FLOAT
+    ports = [helper.make_tensor_value_info(name, kind, ["rows", 3]) for name in "xy"]
+    w = helper.make_tensor("w", kind, [3], [factor] * 3)
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "w"], ["y"])], path.stem, ports[:1], ports[1:], [w]
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]), path)
+    return path
+
+
 def cpp_main(signature, weights=False, threads=False):
     """A C++ program for the model."""
     lines, names = [], []

@@ -5,7 +5,14 @@ import shutil
 import subprocess
 
 import pytest
-from everything import compile_everything, cpp_main, go_main, rust_main, save_everything
+from everything import (
+    compile_everything,
+    cpp_main,
+    go_main,
+    rust_main,
+    save_everything,
+    save_scale,
+)
 
 import aotc
 from aotc.cli import main
@@ -129,20 +136,30 @@ def test_the_rust_crate_does_without_std(made):
     cargo(crate, "build")
 
 
+def go_module(folder, package):
+    """go.mod of a program that uses ``package`` from where it was written."""
+    (folder / "go.mod").write_text(
+        f"module program\n\ngo 1.18\n\nrequire aotc/{package} v0.0.0\n\n"
+        f"replace aotc/{package} => ../go/{package}\n"
+    )
+
+
+def go_settings(folder):
+    """An environment in which nothing is fetched, and what is built stays in ``folder``."""
+    return {
+        "GOCACHE": str(folder / "cache"), "GOPATH": str(folder), "GOFLAGS": "-mod=mod",
+        "GOPROXY": "off", "CGO_ENABLED": "1", "GOTOOLCHAIN": "local",
+    }
+
+
 def test_go(case, tmp_path):
     need("go", "gcc")
     filed, folder, signature, expected = case
     module = folder / "goprogram"
     module.mkdir()
     (module / "main.go").write_text(go_main(signature, filed, threads=filed))
-    (module / "go.mod").write_text(
-        "module program\n\ngo 1.18\n\nrequire aotc/everything v0.0.0\n\n"
-        "replace aotc/everything => ../go/everything\n"
-    )
-    settings = {
-        "GOCACHE": str(tmp_path / "cache"), "GOPATH": str(tmp_path), "GOFLAGS": "-mod=mod",
-        "GOPROXY": "off", "CGO_ENABLED": "1", "GOTOOLCHAIN": "local",
-    }
+    go_module(module, "everything")
+    settings = go_settings(tmp_path)
     run(["go", "build", "-o", "program", "."], module, **settings)
     run(["go", "vet", "."], folder / "go" / "everything", **settings)
     run(["goprogram/program"], folder)
@@ -194,3 +211,63 @@ def test_names_of_models_may_be_keywords(tmp_path):
         (tmp_path / "m.cpp").write_text(f'#include "{name}.hpp"\n')
         run([*CXX, "-fsyntax-only", "m.cpp"], tmp_path)
         cargo(tmp_path / "rust" / name, "build")
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """Two models in one object, each for two sizes, with all bindings."""
+    folder = tmp_path_factory.mktemp("several")
+    models = {
+        name: save_scale(folder / f"{name}.onnx", factor)
+        for name, factor in {"double": 2, "triple": 3}.items()
+    }
+    aotc.compile_together(models, name="app", dims={"rows": [1, 2]}).save(folder)
+    assert main(["bind", str(folder / "app.json")]) == 0
+    return folder
+
+
+def test_cpp_has_a_namespace_for_each_of_several_models(several):
+    (several / "main.cpp").write_text(
+        '#include "app.hpp"\n#include <cstdio>\nstatic app::Workspace workspace;\n'
+        "int main() {\n float x[6] = {1, 2, 3, 4, 5, 6}, y[6], z[3];\n"
+        " bool ok = app::double_2::run(x, y, workspace) == app::Status::ok;\n"
+        " ok = ok && app::triple_1::run(std::span(x).first<3>(), z, workspace) "
+        "== app::Status::ok;\n"
+        ' std::printf("%g %g\\n", y[5], z[2]);\n return !ok; }\n'
+    )
+    run([*CXX, "main.cpp", "app.o", "-o", "main"], several)
+    assert run(["./main"], several) == "12 9\n"
+
+
+def test_rust_has_a_module_for_each_of_several_models(several):
+    need("cargo")
+    crate = several / "program"
+    (crate / "src").mkdir(parents=True)
+    (crate / "src" / "main.rs").write_text(
+        "fn main() {\n let (mut y, mut z) = ([0.0; 6], [0.0; 3]);\n"
+        " let mut workspace = app::Workspace::new();\n"
+        " app::double_2::run(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &mut y, &mut workspace).unwrap();\n"
+        " app::triple_1::run(&[1.0, 2.0, 3.0], &mut z, &mut workspace).unwrap();\n"
+        ' println!("{} {}", y[5], z[2]);\n}\n'
+    )
+    (crate / "Cargo.toml").write_text(
+        '[package]\nname = "program"\nversion = "0.1.0"\nedition = "2021"\n\n'
+        '[dependencies]\napp = { path = "../rust/app" }\n\n[workspace]\n'
+    )
+    cargo(crate, "build")
+    assert run(["program/target/debug/program"], several) == "12 9\n"
+
+
+def test_go_has_a_function_for_each_of_several_models(several, tmp_path):
+    need("go", "gcc")
+    module = several / "goprogram"
+    module.mkdir()
+    (module / "main.go").write_text(
+        'package main\n\nimport (\n\t"aotc/app"\n\t"fmt"\n)\n\nfunc main() {\n'
+        "\tvar y [6]float32\n\tvar z [3]float32\n\tworkspace := app.NewWorkspace()\n"
+        "\tfmt.Println(app.RunDouble2(&[6]float32{1, 2, 3, 4, 5, 6}, &y, workspace),\n"
+        "\t\tapp.RunTriple1(&[3]float32{1, 2, 3}, &z, workspace), y[5], z[2])\n}\n"
+    )
+    go_module(module, "app")
+    run(["go", "build", "-o", "program", "."], module, **go_settings(tmp_path))
+    assert run(["goprogram/program"], several) == "<nil> <nil> 12 9\n"
