@@ -155,7 +155,7 @@ def files(library: Library) -> Mapping[str, str]:
     cargo = (
         f'[package]\nname = "{crate}"\nversion = "0.1.0"\nedition = "2021"\n'
         f'description = "a model compiled for {library.target}"\nlinks = "{library.stem}"\n'
-        "publish = false\n\n[lib]\ndoctest = false\n\n[workspace]\n"
+        "publish = false\n\n[lib]\ndoctest = false\n"
     )
     return {
         f"{folder}/Cargo.toml": cargo,

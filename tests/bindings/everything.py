@@ -131,10 +131,10 @@ def cpp_main(signature, weights=False, threads=False):
 #: A pool of one thread, the caller's.
 RUST_POOL = """
 use std::ffi::c_void;
-unsafe extern "C" fn tasks(_: *mut c_void, task: everything::Task, arg: *mut c_void) {
+extern "C" fn tasks(_: *mut c_void, task: everything::Task, arg: *mut c_void) {
     unsafe { task(arg, 0, 1) }
 }
-unsafe extern "C" fn barrier(_: *mut c_void) {}
+extern "C" fn barrier(_: *mut c_void) {}
 fn pool() -> everything::Pool {
     unsafe { everything::Pool::new(std::ptr::null_mut(), tasks, barrier) }
 }"""

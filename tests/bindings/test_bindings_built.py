@@ -108,7 +108,7 @@ def test_rust(case):
     (crate / "src" / "main.rs").write_text(rust_main(signature, filed, threads=filed))
     (crate / "Cargo.toml").write_text(
         '[package]\nname = "program"\nversion = "0.1.0"\nedition = "2021"\n\n'
-        '[dependencies]\neverything = { path = "../rust/everything" }\n\n[workspace]\n'
+        '[dependencies]\neverything = { path = "../rust/everything" }\n'
     )
     cargo(crate, "test")
     cargo(crate, "build")
@@ -131,7 +131,7 @@ def test_the_rust_crate_does_without_std(made):
     (crate / "Cargo.toml").write_text(
         '[package]\nname = "bare"\nversion = "0.1.0"\nedition = "2021"\n\n'
         '[lib]\ncrate-type = ["staticlib"]\n\n[profile.dev]\npanic = "abort"\n\n'
-        '[dependencies]\neverything = { path = "../rust/everything" }\n\n[workspace]\n'
+        '[dependencies]\neverything = { path = "../rust/everything" }\n'
     )
     cargo(crate, "build")
 
@@ -252,7 +252,7 @@ def test_rust_has_a_module_for_each_of_several_models(several):
     )
     (crate / "Cargo.toml").write_text(
         '[package]\nname = "program"\nversion = "0.1.0"\nedition = "2021"\n\n'
-        '[dependencies]\napp = { path = "../rust/app" }\n\n[workspace]\n'
+        '[dependencies]\napp = { path = "../rust/app" }\n'
     )
     cargo(crate, "build")
     assert run(["program/target/debug/program"], several) == "12 9\n"

@@ -88,6 +88,28 @@ def test_the_firmware_recognises_digits_on_an_emulated_board(cpu, tmp_path):
     assert "BROKEN" not in printed
 
 
+def with_digits(folder, *tools):
+    """The digits example beside the one that is run, on a machine that has ``tools``."""
+    for tool in tools:
+        if shutil.which(tool) is None:
+            pytest.skip(f"no {tool} on this machine")
+    shutil.copytree(ROOT / "examples" / "digits", folder / "examples" / "digits")
+
+
+@pytest.mark.slow
+def test_the_crate_recognises_digits(tmp_path):
+    with_digits(tmp_path, "cargo")
+    printed = run_example("rust", tmp_path).partition("--release\n")[2]
+    assert "10 of 10 are right" in printed
+    assert printed == run_example("digits", tmp_path).partition("./build/main\n")[2]
+
+
+def test_the_arm_program_recognises_digits(tmp_path):
+    with_digits(tmp_path, "aarch64-linux-gnu-gcc", "qemu-aarch64")
+    printed = run_example("aarch64", tmp_path)
+    assert "10 of 10 are right" in printed and "@@" in printed
+
+
 @pytest.mark.slow
 def test_the_page_recognises_digits_in_a_browser(tmp_path):
     if shutil.which("chromium") is None:
@@ -100,9 +122,11 @@ def test_the_page_recognises_digits_in_a_browser(tmp_path):
     assert "10 of 10 are right" in printed
 
 
-def test_the_page_shows_the_digits_of_the_c_example():
+def test_page_and_crate_show_the_digits_of_the_c_example():
     header = (ROOT / "examples" / "digits" / "test_digits.h").read_text()
     script = (ROOT / "examples" / "web" / "samples.mjs").read_text()
     in_c = re.findall(r"\d+", header[header.index("test_images") :].partition("{")[2])
     in_page = re.findall(r"\d+", script[script.index("images = ") :])
     assert in_c == in_page and len(in_c) == 640
+    source = (ROOT / "examples" / "rust" / "src" / "samples.rs").read_text()
+    assert re.findall(r"\d+", source.partition("IMAGES")[2].partition("=")[2]) == in_c
