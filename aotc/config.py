@@ -42,7 +42,8 @@ class Options:
     the file). ``threads`` adds the entry that shares the work among a pool of threads.
     ``recipes`` is a file of recipes found by tuning. ``numerics`` is ``fma`` (multiply-adds round
     once where the target can) or ``no-fma`` (twice, everywhere); ``abi`` is LLVM's name of a
-    calling convention. ``opt`` is ``speed`` or ``size`` (of the code).
+    calling convention. ``opt`` is ``speed`` or ``size`` (of the code). ``ram`` is the most
+    bytes that the workspace may have (None: as many as it takes).
     """
 
     target: str = "x86_64"
@@ -59,6 +60,7 @@ class Options:
     numerics: str = "fma"
     abi: str | None = None
     opt: str = "speed"
+    ram: int | None = None
 
     def __post_init__(self) -> None:
         for name, size in self.dims.items():
@@ -93,6 +95,11 @@ class Options:
                     f"the bound of '{name}' cannot be {value}",
                     remedy="give 1 or more, as in --max detections=100",
                 )
+        if self.ram is not None and self.ram < 1:
+            raise UsageError(
+                f"the workspace cannot be limited to {self.ram} bytes",
+                remedy="give 1 or more, as in --ram 64K",
+            )
         if self.weights not in WEIGHTS_PLACES:
             raise UsageError(
                 f"weights cannot go to '{self.weights}'",

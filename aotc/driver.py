@@ -43,6 +43,7 @@ from aotc.lower.sharing import SamePanels, Shared
 from aotc.memory.arena import MemoryPlan
 from aotc.memory.check import check_plan
 from aotc.memory.constants import ConstantLayout, lay_out_constants
+from aotc.memory.fit import fit
 from aotc.memory.order import plan_in_order
 from aotc.passes.runner import PIPELINE, run_passes
 from aotc.schedule.book import read_book
@@ -159,6 +160,15 @@ def _passes(build: Build) -> None:
     build.texts["graph"] = lambda: text
 
 
+def _stripes(build: Build) -> None:
+    """Graph -> Graph that needs no more memory than the options allow."""
+    if build.options.ram is None:
+        return
+    build.graph, fitted = fit(build.take_graph(), build.target, build.options.ram)
+    text = graph_text(build.graph)
+    build.texts |= {"graph": lambda: text, "stripes": lambda: f"{fitted}\n"}
+
+
 def _fuse(build: Build) -> None:
     """Graph -> Groups: one group, one kernel."""
     assert build.graph is not None
@@ -218,6 +228,7 @@ def _artifact(whole: ObjectBuild) -> None:
 STAGES: tuple[tuple[str, Callable[[Build], None]], ...] = (
     ("frontend", _frontend),
     ("passes", _passes),
+    ("stripes", _stripes),
     ("fuse", _fuse),
     ("lower", _lower),
     ("verify", _verify),
@@ -229,9 +240,9 @@ OBJECT_STAGES: tuple[tuple[str, Callable[[ObjectBuild], None]], ...] = (
     ("artifact", _artifact),
 )
 
-STOPS: tuple[str, ...] = ("frontend", *(step.name for step in PIPELINE), "fuse", "lower")
-"""Where a compilation can stop and show what it has: after the import, any pass, fusion, lowering.
-"""
+STOPS: tuple[str, ...] = ("frontend", *(step.name for step in PIPELINE), "stripes", "fuse", "lower")
+"""Where a compilation can stop and show what it has: after the import, any pass, stripes, fusion,
+lowering."""
 
 
 def compile(
@@ -250,6 +261,7 @@ def compile(
     numerics: str = "fma",
     abi: str | None = None,
     opt: str = "speed",
+    ram: int | None = None,
     on_progress: Progress | None = None,
 ) -> CompiledModel:
     """Compiles an ONNX file, or a Graph that ``load_onnx`` made, to native code.
@@ -262,8 +274,9 @@ def compile(
     what the C symbols start with; a Graph already has its shapes and outputs. ``weights`` is
     ``object`` or ``file``. ``threads`` adds the entry that shares the work among a pool of threads.
     ``recipes`` is a file that tuning wrote. ``numerics`` is ``fma`` or ``no-fma``, ``abi`` a
-    calling convention, ``opt`` is ``speed`` or ``size``. Raises a subclass of AotcError, with a
-    remedy, for whatever is wrong with the model or the arguments.
+    calling convention, ``opt`` is ``speed`` or ``size``. ``ram`` is how many bytes the workspace
+    may have. Raises a subclass of AotcError, with a remedy, for whatever is wrong with the model or
+    the arguments.
     """
     options = _read_choices(
         target=target,
@@ -279,6 +292,7 @@ def compile(
         numerics=numerics,
         abi=abi,
         opt=opt,
+        ram=ram,
     )
     return run_stages(model, options, on_progress=on_progress)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from aotc.config import GOALS, NUMERICS, WEIGHTS_PLACES, DimSize, InputShape, Options
 from aotc.errors import UsageError
+
+#: What the letter behind a number of bytes multiplies it by.
+UNITS: Mapping[str, int] = MappingProxyType({"K": 1 << 10, "M": 1 << 20})
 
 
 def add_model_arguments(
@@ -43,6 +47,12 @@ def add_model_arguments(
     )
     parser.add_argument(
         "--opt", choices=GOALS, default="speed", help="fast code (the default), or small code"
+    )
+    parser.add_argument(
+        "--ram",
+        metavar="BYTES",
+        help="the most bytes that the workspace may have, e.g. 96K or 2M: if need be, the first "
+        "layers are computed by stripes, which takes more work",
     )
     parser.add_argument(
         "--dim",
@@ -140,7 +150,18 @@ def read_options(args: argparse.Namespace) -> Options:
         numerics=args.numerics,
         abi=args.abi,
         opt=args.opt,
+        ram=None if args.ram is None else read_bytes(args.ram, "--ram"),
     )
+
+
+def read_bytes(text: str, flag: str) -> int:
+    """A number of bytes, or of units of 1024 or 1024 * 1024 as in 64K or 2M."""
+    digits, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in UNITS else (text, "")
+    if not (digits.isascii() and digits.isdigit()):
+        raise UsageError(
+            f"'{text}' is not a number of bytes", where=flag, remedy=f"write {flag} 65536 or 64K"
+        )
+    return int(digits) * UNITS.get(unit, 1)
 
 
 def read_files(texts: Iterable[str], flag: str) -> dict[str, Path]:

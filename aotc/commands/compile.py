@@ -179,7 +179,7 @@ def _write(
     if MODULE in emitted:
         paths += save_module(model.bundle, folder)
     paths += _write_texts(texts, folder)
-    _report(model.bundle, variants, paths, seconds)
+    _report(model.bundle, variants, paths, seconds, args.ram is not None)
     if args.explain:
         _explain(variants)
 
@@ -275,8 +275,13 @@ def _write_texts(texts: Sequence[tuple[str, str]], folder: Path) -> list[Path]:
 
 
 def _report(
-    bundle: Bundle, models: Sequence[CompiledModel], paths: Sequence[Path], seconds: float
+    bundle: Bundle,
+    models: Sequence[CompiledModel],
+    paths: Sequence[Path],
+    seconds: float,
+    limited: bool,
 ) -> None:
+    """The table of what was made; ``limited`` if the memory was, which may have cost work."""
     manifest, chosen = bundle.manifest, models[0].target
     plans = [model.plan for model in models]
     largest = max(plans, key=lambda plan: plan.arena_bytes)
@@ -293,6 +298,9 @@ def _report(
         ("target", target),
         ("time", f"{seconds:.1f} s"),
     ]
+    if limited:
+        fits = dict.fromkeys(model.as_text("stripes") for model in models)
+        rows.insert(4, ("stripes", "; ".join("".join(fits).splitlines())))
     if len(models) > 1:
         entries = ", ".join(model.signature.run for model in models)
         rows.insert(1, ("entries", entries))

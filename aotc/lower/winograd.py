@@ -42,6 +42,7 @@ from aotc.lower.views import View
 from aotc.schedule.cpu import ContractSizes
 from aotc.schedule.recipe import split_evenly
 from aotc.schedule.winograd import LARGE, SMALL, positions, strip_rows, winograd_tile
+from aotc.target import Target
 
 #: The finite points besides 0, each with both signs.
 POINTS: Mapping[int, tuple[float, ...]] = MappingProxyType({SMALL: (1.0,), LARGE: (0.75, 1.5)})
@@ -63,20 +64,26 @@ def lower_contraction(context: Context, group: Group) -> None:
 
 def _tile_for(context: Context, group: Group) -> int:
     """The tile size for the group's convolution; 0 for everything else."""
-    anchor = group.anchor
-    op = anchor.op
+    if group.result.type.dtype is not DType.F32:
+        return 0
+    tile = convolution_tile(group.anchor, context.target)
+    return tile if tile and context.view(group.anchor.inputs[1]).is_constant else 0
+
+
+def convolution_tile(node: Node, target: Target) -> int:
+    """The tile size by which ``node`` may be convolved; 0 if directly, or if it is something
+    else."""
+    op = node.op
     if not isinstance(op, ops.Conv) or not op.channels_last or op.groups != 1:
         return 0
-    data, weights = anchor.inputs
-    if context.target.compact:
+    data, weights = node.inputs
+    if target.compact:
         return 0  # three kernels instead of one, and scratch memory
     if op.strides != (1, 1) or op.dilation != (1, 1) or weights.shape[2:] != (3, 3):
         return 0
-    if anchor.type.dtype is not DType.F32 or group.result.type.dtype is not DType.F32:
+    if node.type.dtype is not DType.F32:
         return 0
-    if not context.view(weights).is_constant:
-        return 0
-    _, rows, columns, outputs = anchor.shape
+    _, rows, columns, outputs = node.shape
     return winograd_tile(rows, columns, data.shape[3], outputs)
 
 
