@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aotc.bindings.library import Library, Model, camel_case, describe, escape, plain
+from aotc.bindings.library import Library, Model, camel_case, describe, escape, escape_all, plain
 from aotc.codegen.signature import (
     WEIGHTS_ALIGNMENT,
     WORKSPACE_ALIGNMENT,
@@ -120,8 +120,9 @@ def _package(library: Library, package: str) -> str:
     prefixes = [camel_case(model.name) if several else "" for model in library.models]
     if several:
         prefixes = make_unique(prefixes, taken=())
-    flags = ["#cgo CFLAGS: -I${SRCDIR}/../.."]
-    flags.append(f"#cgo LDFLAGS: -L${{SRCDIR}}/../.. -l{library.stem}")
+    # Header and library are two folders up, where they were written, or moved in with the package.
+    flags = ["#cgo CFLAGS: -I${SRCDIR} -I${SRCDIR}/../.."]
+    flags.append(f"#cgo LDFLAGS: -L${{SRCDIR}} -L${{SRCDIR}}/../.. -l{library.stem}")
     if library.threads:
         # Several packages with a pool each must link.
         for action in ("create", "destroy"):
@@ -215,8 +216,11 @@ def _model(model: Model, prefix: str) -> str:
 def _function(model: Model, prefix: str, threads: bool) -> str:
     signature = model.signature
     params = (*signature.inputs, *signature.outputs)
-    heads = [f"{_variable(param)} *[{param.type.elems}]{_element(param)}" for param in params]
-    calls = [f"(*C.{param.c_type})(unsafe.Pointer({_variable(param)}))" for param in params]
+    names = escape_all((param.c_name for param in params), _USED)
+    heads, calls = [], []
+    for name, param in zip(names, params, strict=True):
+        heads.append(f"{name} *[{param.type.elems}]{_element(param)}")
+        calls.append(f"(*C.{param.c_type})(unsafe.Pointer({name}))")
     if signature.weights_in_file:
         heads.append("weights *Weights")
         calls.append("weights.address()")
@@ -241,10 +245,6 @@ def _function(model: Model, prefix: str, threads: bool) -> str:
             "}\n",
         ]
     )
-
-
-def _variable(param: Param) -> str:
-    return escape(param.c_name, _USED)
 
 
 def _element(param: Param) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,19 @@ def plain(text: str) -> str:
 def escape(name: str, reserved: str) -> str:
     """``name``, with an underscore behind it where it is one of the words ``reserved``."""
     return f"{name}_" if name in reserved.split() else name
+
+
+def escape_all(names: Iterable[str], reserved: str) -> list[str]:
+    """``names``, with as many underscores behind each as it takes for it to be none of the words
+    ``reserved`` and none of those before it."""
+    taken = set(reserved.split())
+    found: list[str] = []
+    for name in names:
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        found.append(name)
+    return found
 
 
 def describe(param: Param) -> str:

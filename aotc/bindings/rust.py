@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from aotc.bindings.library import Library, Model, camel_case, describe, escape, plain
+from aotc.bindings.library import Library, Model, camel_case, describe, escape, escape_all, plain
 from aotc.codegen.signature import WEIGHTS_ALIGNMENT, WORKSPACE_ALIGNMENT, Param, Status
 from aotc.graph.types import DType
 
@@ -284,13 +284,15 @@ def _model(model: Model, root: str) -> str:
 
 def _function(model: Model, root: str, threads: bool) -> str:
     signature = model.signature
+    params = (*signature.inputs, *signature.outputs)
+    # In lower case, as constants in scope cannot be parameters.
+    names = escape_all((param.c_name.lower() for param in params), _KEYWORDS)
     heads, calls = [], []
-    for param in signature.inputs:
-        heads.append(f"{_variable(param)}: &[{_element(param)}; {param.type.elems}]")
-        calls.append(f"{_variable(param)}.as_ptr()")
-    for param in signature.outputs:
-        heads.append(f"{_variable(param)}: &mut [{_element(param)}; {param.type.elems}]")
-        calls.append(f"{_variable(param)}.as_mut_ptr()")
+    for number, (name, param) in enumerate(zip(names, params, strict=True)):
+        written = number >= len(signature.inputs)
+        mut = "mut " if written else ""
+        heads.append(f"{name}: &{mut}[{_element(param)}; {param.type.elems}]")
+        calls.append(f"{name}.as_mut_ptr()" if written else f"{name}.as_ptr()")
     if signature.weights_in_file:
         heads.append(f"weights: &{root}Weights")
         calls.append("weights")
@@ -314,11 +316,6 @@ def _function(model: Model, root: str, threads: bool) -> str:
         "}\n",
     ]
     return "\n".join(lines)
-
-
-def _variable(param: Param) -> str:
-    """Lower case, as names of constants in scope must not be taken; C names differ even so."""
-    return escape(param.c_name.lower(), _KEYWORDS)
 
 
 def _element(param: Param) -> str:

@@ -1,5 +1,6 @@
 """Bindings compiled by the toolchains of their languages: the outputs are those of Python."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -13,9 +14,12 @@ from everything import (
     save_everything,
     save_scale,
 )
+from handmade import compile_program, scale_program
 
 import aotc
+from aotc.bindings import cpp, go, rust
 from aotc.cli import main
+from aotc.codegen.signature import make_unique
 from aotc.pool import runtime_sources
 
 pytestmark = [pytest.mark.slow, pytest.mark.requires_cc]
@@ -200,6 +204,60 @@ def test_pkg_config(case):
         place = run(["pkg-config", "--variable=weights", "everything"], folder,
                     PKG_CONFIG_PATH=str(folder))
         assert place.strip() == str(folder / "everything.weights")
+
+
+def test_crate_and_package_can_move(made, tmp_path):
+    need("cargo", "go", "gcc")
+    folder, _, _ = made["plain"]
+    crate, module = tmp_path / "crate", tmp_path / "module"
+    shutil.copytree(folder / "rust" / "everything", crate)
+    shutil.copytree(folder / "go" / "everything", module)
+    for place in (crate, module):
+        shutil.copy(folder / "libeverything.a", place)
+    shutil.copy(folder / "everything.h", module)
+    cargo(crate, "test")
+    run(["go", "test", "."], module, **go_settings(tmp_path))
+
+
+def test_the_library_of_another_target_links(tmp_path):
+    need("aarch64-linux-gnu-gcc", "qemu-aarch64")
+    model = aotc.compile(
+        save_scale(tmp_path / "m.onnx", 3), dims={"rows": 1}, name="m", target="aarch64"
+    )
+    model.save(tmp_path)
+    assert main(["bind", str(tmp_path / "m.json"), "--lang", "pkgconfig"]) == 0
+    (tmp_path / "main.c").write_text(
+        '#include "m.h"\nint main(void)\n{\n    float x[3] = {1, 2, 3}, y[3];\n'
+        "    return m_run(x, y, 0) == M_OK && y[2] == 9 ? 0 : 1;\n}\n"
+    )
+    command = ["aarch64-linux-gnu-gcc", "-static", "main.c", "-I.", "-L.", "-lm", "-o", "main"]
+    run(command, tmp_path)
+    run(["qemu-aarch64", "main"], tmp_path)
+
+
+def test_every_word_may_be_the_name_of_a_tensor(tmp_path):
+    """All words that mean something to one of the languages, or to what is generated for it."""
+    need("rustc", "go")
+    words = sorted({*f"{go._USED} {rust._TAKEN} {cpp._TAKEN} error len new string bool".split()})
+    names = make_unique([*words, *(word.upper() for word in words)], {"weights", "workspace"})
+    tensors = [
+        {"name": name, "c_name": name, "dtype": "float32", "shape": [2]} for name in names
+    ]
+    manifest = compile_program(scale_program("m")).manifest | {"inputs": tensors[1:]}
+    (tmp_path / "m.json").write_text(json.dumps(manifest | {"outputs": tensors[:1]}))
+    (tmp_path / "m.o").write_bytes(b"")
+    arguments = ", ".join(["const float *"] * (len(names) - 1) + ["float *", "void *"])
+    (tmp_path / "m.h").write_text(
+        "#pragma once\n#ifdef __cplusplus\nextern \"C\"\n#endif\n"
+        f"int m_run({arguments});\n"
+    )
+    assert main(["bind", str(tmp_path / "m.json")]) == 0
+    (tmp_path / "m.cpp").write_text('#include "m.hpp"\n')
+    run([*CXX, "-fsyntax-only", "m.cpp"], tmp_path)
+    library = tmp_path / "rust" / "m" / "src" / "lib.rs"
+    kind = ["--crate-type", "lib", "--emit", "metadata", "--edition", "2021", "-D", "warnings"]
+    run(["rustc", *kind, str(library)], tmp_path)
+    run(["go", "vet", "."], tmp_path / "go" / "m", **go_settings(tmp_path))
 
 
 def test_names_of_models_may_be_keywords(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from handmade import affine_program, compile_program, scale_program
 
-from aotc.bindings.library import camel_case, escape, plain, read_library
+from aotc.bindings.library import camel_case, escape, escape_all, plain, read_library
 from aotc.bindings.registry import BINDINGS, make_bindings
 from aotc.cli import main
 from aotc.errors import UsageError
@@ -138,4 +138,5 @@ def test_errors_are_one_message(folder, tmp_path, capsys):
 def test_small_texts():
     assert plain('a*/b "c" \\ \n\u00e9') == "a* /b ?c? ? ??"
     assert escape("type", "fn type") == "type_" and escape("kind", "fn type") == "kind"
+    assert escape_all(["fn", "FN", "fn_"], "fn type") == ["fn_", "FN", "fn__"]
     assert camel_case("OUT_OF_BOUNDS") == "OutOfBounds" and camel_case("inputIds") == "InputIds"
