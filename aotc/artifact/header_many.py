@@ -7,6 +7,7 @@ sizes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from aotc.artifact.header import (
@@ -24,10 +25,11 @@ from aotc.artifact.header import (
 from aotc.codegen.dispatch import Dispatcher, describe_dispatcher
 from aotc.codegen.entry import Entry, models_of
 from aotc.codegen.signature import Status
+from aotc.errors import UsageError
 
 
 def write_many_header(name: str, entries: Sequence[Entry], facts: HeaderFacts) -> str:
-    """The whole header of the object ``name``, C99 and C++."""
+    """The whole header of the object ``name``, C99 and C++; UsageError when names collide."""
     first = entries[0].signature
     codes = {status for entry in entries for status in entry.signature.statuses}
     if any(entry.signature.sizes for entry in entries):
@@ -41,7 +43,20 @@ def write_many_header(name: str, entries: Sequence[Entry], facts: HeaderFacts) -
         parts += _model(model, name)
     several = len({entry.signature.name for entry in entries}) > 1
     what = "compiled models" if several else "a compiled model"
-    return enclose(name, what, facts.version, parts)
+    text = enclose(name, what, facts.version, parts)
+    _expect_distinct_macros(text)
+    return text
+
+
+def _expect_distinct_macros(text: str) -> None:
+    """UsageError when the names of models, sizes and tensors run together to one macro."""
+    found: dict[str, str] = {}
+    for macro, value in re.findall(r"^#define (\w+) (.*)", text, re.MULTILINE):
+        if found.setdefault(macro, value) != value:
+            raise UsageError(
+                f"two macros of the header would be called {macro}",
+                remedy="rename one of the models",
+            )
 
 
 def _model(entries: Sequence[Entry], shared: str) -> list[str]:
