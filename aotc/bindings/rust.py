@@ -48,7 +48,8 @@ fn main() {{
         .expect("lib{stem}.a is neither in the crate nor two folders up");
     println!("cargo:rustc-link-search=native={{}}", found.display());
     println!("cargo:rustc-link-lib=static={stem}");
-    println!("cargo:rerun-if-changed={{}}", found.join("lib{stem}.a").display());
+    let library = found.join("lib{stem}.a");
+    println!("cargo:rerun-if-changed={{}}", library.display());
 }}
 """
 
@@ -256,8 +257,9 @@ def _externs(library: Library) -> str:
         if signature.threads:
             functions.append((signature.run_threads, [*types, "*const super::Pool"]))
         for name, kinds in functions:
-            arguments = ", ".join(f"p{number}: {kind}" for number, kind in enumerate(kinds))
-            lines.append(f"        pub fn {name}({arguments}) -> i32;")
+            lines.append(f"        pub fn {name}(")
+            lines += [f"            p{number}: {kind}," for number, kind in enumerate(kinds)]
+            lines.append("        ) -> i32;")
     lines.append("    }\n}\n")
     return "\n".join(lines)
 
@@ -311,7 +313,11 @@ def _function(model: Model, root: str, threads: bool) -> str:
         f") -> Result<(), {root}Status> {{",
         "    // SAFETY: the references have the sizes and alignments that the object asks for, and",
         "    // it writes nothing else.",
-        f"    let code = unsafe {{ {root}c::{function}({', '.join(calls)}) }};",
+        "    let code = unsafe {",
+        f"        {root}c::{function}(",
+        *[f"            {call}," for call in calls],
+        "        )",
+        "    };",
         f"    {root}Status::check(code)",
         "}\n",
     ]

@@ -57,5 +57,9 @@ fn main() {
         }
         println!("\n");
     }
-    println!("{right} of {} are right; compiled for {}", IMAGES.len(), digits::TARGET);
+    println!(
+        "{right} of {} are right; compiled for {}",
+        IMAGES.len(),
+        digits::TARGET
+    );
 }
