@@ -85,7 +85,7 @@ def fit(graph: Graph, target: Target, limit_bytes: int) -> tuple[Graph, Fit]:
             plain_bytes,
             arena_of(striped),
             len(candidate.stripes),
-            f"'{last.origin}' {list(last.shape)}",
+            f"'{last.origin}' {list(last.shape)}" if last.origin else f"{list(last.shape)}",
             candidate.extra_work,
         )
         if made.arena_bytes <= limit_bytes:

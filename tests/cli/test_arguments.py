@@ -35,5 +35,16 @@ def test_what_is_no_shape(text):
         options("--input-shape", f"x={text}")
 
 
+@pytest.mark.parametrize(("text", "size"), [("65536", 65536), ("64K", 65536), ("2m", 2 << 20)])
+def test_numbers_of_bytes(text, size):
+    assert options("--ram", text).ram == size
+
+
+@pytest.mark.parametrize("text", ["", "K", "64KB", "-1", "1.5M", "0"])
+def test_what_is_no_number_of_bytes(text):
+    with pytest.raises(UsageError, match="bytes"):
+        options(f"--ram={text}")
+
+
 def test_a_bound_for_everything():
     assert options("--max", "*=64", "--max", "y=3").bounds == {"*": 64, "y": 3}

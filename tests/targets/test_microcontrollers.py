@@ -42,6 +42,20 @@ def test_tiny_models_give_the_same_bytes(name, board, tmp_path):
     compare(name, board, tmp_path)
 
 
+def test_half_of_the_memory_gives_the_same_bytes(tmp_path):
+    path = get_model("tiny_vww_mbv1")
+    here = aotc.compile(path)
+    half = here.plan.arena_bytes // 2
+    striped = aotc.compile(path, target="cortex-m4", opt="size", ram=half)
+    assert striped.plan.arena_bytes <= half
+    (extra,) = re.findall(r"([\d.]+)% more multiply-adds", striped.as_text("stripes"))
+    assert float(extra) <= 30
+    inputs = make_inputs(here.signature.inputs, 0, {})
+    found = run_on_board(striped, inputs, tmp_path)
+    for output, array in here.run_dict(inputs).items():
+        assert array.tobytes() == found[output].tobytes(), output
+
+
 def test_the_image_holds_no_heap_and_no_libc(tmp_path):
     model = aotc.compile(get_model("mnist_mlp"), target="cortex-m4")
     run_on_board(model, make_inputs(model.signature.inputs, 0, {}), tmp_path)
