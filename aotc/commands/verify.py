@@ -25,7 +25,7 @@ from aotc.frontend.onnx_reader import Imported, import_onnx
 from aotc.frontend.ports import TensorPort, pack, unpack
 from aotc.reference.against import Reference, run_reference
 from aotc.reference.arbiter import evaluate_double
-from aotc.reference.compare import Difference, compare_outputs
+from aotc.reference.compare import Difference, compare_outputs, tensors_of
 from aotc.reference.engines import Arrays
 from aotc.reference.stages import StageResult, verify_stages
 
@@ -103,8 +103,9 @@ def _arbitrate(args: argparse.Namespace, reference: Reference, found: Arrays) ->
         outputs=options.outputs,
         bounds=options.bounds,
     )
-    exact = _evaluate(imported, reference.inputs)
-    exact = {name: exact[name].astype(array.dtype) for name, array in found.items()}
+    exact = tensors_of(_evaluate(imported, reference.inputs))
+    known = tensors_of(found)
+    exact = {name: x.astype(known[name].dtype) for name, x in exact.items() if name in known}
     ours = compare_outputs(found, exact, args.tolerance)
     theirs = compare_outputs(reference.outputs, exact, args.tolerance)
     print("against the same model in double precision:")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,14 +27,31 @@ class Difference:
         return self.error <= self.tolerance  # false for NaN
 
 
+def tensors_of(outputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The tensors in ``outputs``: the elements of a sequence by place, nothing for an absent
+    value."""
+    found: dict[str, np.ndarray] = {}
+    for name, value in outputs.items():
+        if isinstance(value, list):
+            parts = {f"{name}[{place}]": item for place, item in enumerate(value)}
+            found.update(tensors_of(parts))
+        elif value is not None:
+            found[name] = value
+    return found
+
+
 def compare_outputs(
-    found: Mapping[str, np.ndarray],
-    expected: Mapping[str, np.ndarray],
+    found: Mapping[str, Any],
+    expected: Mapping[str, Any],
     tolerance: float,
 ) -> list[Difference]:
-    """One Difference per output of ``expected``. A missing output or another shape is an infinite
-    error; integers must be equal whatever the tolerance."""
-    result = []
+    """One Difference per tensor of the outputs in ``expected``. One that is missing, of another
+    shape or too many is an infinite error; integers must be equal whatever the tolerance."""
+    found = tensors_of({name: found[name] for name in expected if name in found})
+    expected = tensors_of(expected)
+    result = [
+        Difference(name, "absent", float("inf"), 0.0) for name in found if name not in expected
+    ]
     for name, reference in expected.items():
         array = found.get(name)
         type_ = f"{reference.dtype}{list(reference.shape)}"

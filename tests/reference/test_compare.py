@@ -48,3 +48,18 @@ def test_zero_and_empty_outputs():
     assert error(zero, zero).passed
     assert not error(zero + 1e-30, zero).passed
     assert error(np.zeros((0, 2)), np.zeros((0, 2))).passed
+
+
+def test_elements_of_sequences_are_compared_one_by_one():
+    x = np.float32([1, 2])
+    first, second = compare_outputs({"y": [x, x]}, {"y": [x, x + 1]}, 0.1)
+    assert (first.name, first.passed) == ("y[0]", True)
+    assert (second.name, second.passed) == ("y[1]", False)
+
+
+def test_sequences_of_other_lengths_and_absent_values_differ():
+    x = np.float32([1, 2])
+    assert not all(d.passed for d in compare_outputs({"y": [x, x]}, {"y": [x]}, 0.1))
+    assert not all(d.passed for d in compare_outputs({"y": [x]}, {"y": [x, x]}, 0.1))
+    assert not all(d.passed for d in compare_outputs({"y": x}, {"y": None}, 0.1))
+    assert compare_outputs({"y": None, "other": x}, {"y": None}, 0.1) == []
