@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -431,7 +432,8 @@ def _run(
             on_progress(stage, next(done), total)
         return stopwatch.time(stage)
 
-    for build in builds:
+    # the largest size of a model decides how its weights are packed (lower/sharing.py)
+    for build in sorted(builds, key=lambda build: -math.prod(size for _, size in build.sizes)):
         build.stopwatch, build.on_stage = stopwatch, on_stage
         for title, stage in STAGES:
             with begin(title):

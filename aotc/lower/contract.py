@@ -245,10 +245,10 @@ def pack(operands: Operands, recipe: ContractRecipe) -> np.ndarray:
     channels = rhs.shape[-1]
     depth = math.prod(rhs.shape[operands.batch : -1])
     batch = math.prod(kept[: operands.batch])
-    width = recipe.panels[-1].stop * recipe.lanes
+    width = recipe.stored[-1].stop * recipe.lanes
     packed = np.zeros((batch, depth * width), values.dtype)
     matrix = values.reshape(batch, depth, channels)
-    for panel in recipe.panels:
+    for panel in recipe.stored:
         lanes = panel.size * recipe.lanes
         for i in range(panel.count):
             first = panel.start * recipe.lanes + i * lanes

@@ -364,7 +364,10 @@ class ContractWriter:
     ) -> Expr:
         if not self.rhs_packed:
             return self.rhs.load((*at, *k, self._channel(tile, w, v)))
-        start = index.add(self._packed_start(at, tile, k), index.lit(w * self.recipe.lanes))
+        size = self.recipe.stored_size(tile.panel.start)
+        panel, vector_ = divmod(w, size)
+        offset = (panel * size * math.prod(self.depth) + vector_) * self.recipe.lanes
+        start = index.add(self._packed_start(at, tile, k), index.lit(offset))
         return Load(self.rhs.buffer, index.add(start, v))
 
     def _packed_start(self, at: tuple[Expr, ...], tile: _Tile, k: tuple[Expr, ...]) -> Expr:
@@ -374,7 +377,7 @@ class ContractWriter:
         total: Expr = index.lit(tile.panel.start * lanes * depth)
         total = index.add(total, self._batch_offset(at, depth))
         total = index.add(total, index.mul(tile.p, depth * width))
-        step = width
+        step = self.recipe.stored_size(tile.panel.start) * lanes
         for position, extent in zip(reversed(k), reversed(self.depth), strict=True):
             total = index.add(total, index.mul(position, step))
             step *= extent

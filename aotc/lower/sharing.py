@@ -15,7 +15,7 @@ from aotc.loop.program import Call, Program, Role, Storage, map_calls
 from aotc.loop.text import print_kernel
 from aotc.schedule.book import fits
 from aotc.schedule.cpu import ChooseContract, ContractSizes, rank_contracts
-from aotc.schedule.recipe import ContractRecipe, Segment
+from aotc.schedule.recipe import ContractRecipe, join_panels
 from aotc.target import Target
 
 EVERY = 10_000
@@ -60,8 +60,9 @@ def _content(storage: Storage) -> tuple[int, bytes]:
 
 
 class SamePanels:
-    """Recipes for a model in several sizes: the weights are packed in panels of channels, so the
-    first size decides the panels and the others tile their pixels as these allow.
+    """Recipes for a model in several sizes, over one set of weights: the first size that is lowered
+    decides the panels in which these lie, and the others read several of them side by side where
+    that suits them.
 
     The contractions of a model come in the same order for every size; those of equal channels and
     depth are told apart by their place in it.
@@ -79,8 +80,8 @@ class SamePanels:
         self._seen.clear()
 
     def choose(self, sizes: ContractSizes, target: Target) -> ContractRecipe:
-        """The recipe of the cost model (or of whatever chooses) among those with the panels of
-        the first size."""
+        """The recipe of the cost model (or of whatever chooses) among those that can read the
+        weights as the first size has packed them."""
         key = (sizes.channels, sizes.depth, sizes.lanes, sizes.elem_bytes)
         recipe = self._choose(sizes, target)
         known, place = self._first[key], self._seen[key]
@@ -88,21 +89,25 @@ class SamePanels:
         if self._is_first:
             known.append(recipe)
         elif place < len(known):
-            return _with_panels(recipe, known[place], sizes, target)
+            return _with_weights_of(known[place], recipe, sizes, target)
         return recipe
 
 
-def _with_panels(
-    recipe: ContractRecipe, model: ContractRecipe, sizes: ContractSizes, target: Target
+def _with_weights_of(
+    first: ContractRecipe, chosen: ContractRecipe, sizes: ContractSizes, target: Target
 ) -> ContractRecipe:
-    """``recipe``, or the best one with the panels of ``model``; unchanged when there is none."""
-
-    def layout(one: ContractRecipe) -> tuple[int, tuple[Segment, ...]]:
-        return one.lanes, one.panels
-
-    if layout(recipe) == layout(model):
-        return recipe
-    every = (candidate.recipe for candidate in rank_contracts(sizes, target, EVERY))
-    best = next((other for other in every if layout(other) == layout(model)), None)
-    plain = replace(recipe, lanes=model.lanes, panels=model.panels)
-    return best or (plain if fits(plain, sizes, target) else recipe)
+    """``chosen``, or else the best recipe that reads weights packed for ``first``."""
+    if (chosen.lanes, chosen.panels) == (first.lanes, first.panels):
+        return chosen
+    every = [chosen, *(candidate.recipe for candidate in rank_contracts(sizes, target, EVERY))]
+    fitting = []
+    for recipe in every:
+        widest = max(panel.size for panel in recipe.panels)
+        panels = join_panels(first.panels, widest, sizes.channels % first.lanes != 0)
+        packed = () if panels == first.panels else first.panels
+        joined = replace(recipe, panels=panels, packed=packed)
+        if recipe.lanes == first.lanes and fits(joined, sizes, target):
+            if max(panel.size for panel in panels) == widest:
+                return joined
+            fitting.append(joined)
+    return next(iter(fitting), chosen)

@@ -106,9 +106,25 @@ def fits(recipe: ContractRecipe, sizes: ContractSizes, target: Target) -> bool:
         return False
     if recipe.fetch_ahead and not sizes.streamed:
         return False
+    if recipe.packed and not (_covers(recipe.packed, vectors) and _is_joined(recipe)):
+        return False
     most = max(row.size for row in recipe.rows) * max(column.size for column in recipe.columns)
     widest = max(panel.size for panel in recipe.panels)
     return recipe.depth_unroll >= 1 and most * widest + widest + 1 <= target.vector_registers
+
+
+def _is_joined(recipe: ContractRecipe) -> bool:
+    """Whether every panel is a number of stored panels of one size."""
+    for panel in recipe.panels:
+        size = recipe.stored_size(panel.start)
+        parts = [
+            part for part in recipe.packed if part.start < panel.stop and panel.start < part.stop
+        ]
+        if panel.size % size or any(part.size != size for part in parts):
+            return False
+        if (panel.start - parts[0].start) % size:
+            return False
+    return True
 
 
 def _covers(segments: tuple[Segment, ...], extent: int) -> bool:

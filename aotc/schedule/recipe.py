@@ -31,7 +31,8 @@ class ContractRecipe:
     vectors of ``lanes``. ``panel_outer`` keeps one panel of weights in cache while all pixels
     pass; otherwise the pixels of a tile stay while all panels pass. ``depth_unroll`` steps of
     the innermost depth loop are laid out in line. ``fetch_ahead`` asks for the left-hand side of
-    the next tile while this one is computed.
+    the next tile while this one is computed. ``packed`` are the panels that the weights lie in if
+    those are others: each of ``panels`` is then several of them, side by side.
     """
 
     lanes: int
@@ -41,6 +42,16 @@ class ContractRecipe:
     depth_unroll: int
     panel_outer: bool
     fetch_ahead: bool = False
+    packed: tuple[Segment, ...] = ()
+
+    @property
+    def stored(self) -> tuple[Segment, ...]:
+        """The panels that constant weights lie in."""
+        return self.packed or self.panels
+
+    def stored_size(self, vector: int) -> int:
+        """The size of the stored panel that ``vector`` of the channels lies in."""
+        return next(panel.size for panel in self.stored if vector < panel.stop)
 
     def __str__(self) -> str:
         def show(segments: tuple[Segment, ...]) -> str:
@@ -51,6 +62,7 @@ class ContractRecipe:
             f"rows {show(self.rows)} columns {show(self.columns)} panels {show(self.panels)} "
             f"lanes {self.lanes} depth/{self.depth_unroll} {order}"
             f"{' ahead' if self.fetch_ahead else ''}"
+            f"{f' packed {show(self.packed)}' if self.packed else ''}"
         )
 
     @classmethod
@@ -67,6 +79,7 @@ class ContractRecipe:
             int(found["unroll"]),
             found["order"] == "panels>pixels",
             found["ahead"] is not None,
+            _segments(found["packed"]) if found["packed"] else (),
         )
 
 
@@ -75,6 +88,7 @@ _RECIPE = re.compile(
     rf"rows (?P<rows>{_TILES}) columns (?P<columns>{_TILES}) panels (?P<panels>{_TILES}) "
     r"lanes (?P<lanes>\d{1,3}) depth/(?P<unroll>\d{1,3}) "
     r"(?P<order>panels>pixels|pixels>panels)(?P<ahead> ahead)?"
+    rf"(?: packed (?P<packed>{_TILES}))?"
 )
 
 
@@ -84,6 +98,29 @@ def _segments(text: str) -> tuple[Segment, ...]:
         count, size = map(int, part.split("x"))
         segments.append(Segment(segments[-1].stop if segments else 0, count, size))
     return tuple(segments)
+
+
+def join_panels(
+    stored: tuple[Segment, ...], largest: int, stands_alone: bool
+) -> tuple[Segment, ...]:
+    """Panels of at most ``largest`` vectors, or of one stored panel, each of which is a number of
+    ``stored`` ones side by side; the last of them by itself if it has to be (a partial vector)."""
+    runs: list[Segment] = []
+    for panel in stored:
+        if runs and runs[-1].size == panel.size:
+            runs[-1] = Segment(runs[-1].start, runs[-1].count + panel.count, panel.size)
+        else:
+            runs.append(panel)
+    found: list[Segment] = []
+    for run in runs:
+        for part in split_evenly(run.count, max(1, largest // run.size)):
+            start = run.start + part.start * run.size
+            found.append(Segment(start, part.count, part.size * run.size))
+    last = found[-1]
+    if stands_alone and last.count > 1:
+        found[-1] = Segment(last.start, last.count - 1, last.size)
+        found.append(Segment(last.stop - last.size, 1, last.size))
+    return tuple(found)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from aotc.graph import ops
 from aotc.graph.types import MACHINE_TYPES, DType
 from aotc.loop.eval import run_program
 from aotc.schedule.cpu import choose_contract
-from aotc.schedule.recipe import ContractRecipe, Segment, split_evenly
+from aotc.schedule.recipe import ContractRecipe, Segment, join_panels, split_evenly
 
 NUMBERS = [dtype for dtype in MACHINE_TYPES if dtype is not DType.BOOL]
 
@@ -155,18 +155,24 @@ def panels_of(channels, lanes, width):
     return (*segments, Segment(last.stop - last.size, 1, last.size))
 
 
-def tiling(rows, columns, width, lanes, unroll, outer):
-    """A chooser of one fixed tiling for every contraction."""
+def tiling(rows, columns, width, lanes, unroll, outer, stored=0):
+    """A chooser of one fixed tiling for every contraction; the weights lie in panels of ``stored``
+    vectors if that is not 0."""
 
     def choose(sizes, target):
         length = min(lanes, target.vector_bits // 32)
+        panels, packed = panels_of(sizes.channels, length, width), ()
+        if stored:
+            packed = panels_of(sizes.channels, length, stored)
+            panels = join_panels(packed, width, True)
         return ContractRecipe(
             lanes=length,
             rows=split_evenly(sizes.rows, rows),
             columns=split_evenly(sizes.columns, columns),
-            panels=panels_of(sizes.channels, length, width),
+            panels=panels,
             depth_unroll=unroll,
             panel_outer=outer,
+            packed=packed,
         )
 
     return choose
@@ -179,6 +185,8 @@ TILINGS = [
     (3, 2, 2, 4, 3, True),
     (1, 5, 3, 1, 2, False),
     (1, 2, 2, 2, 16, True),
+    (1, 3, 3, 4, 2, False, 1),
+    (2, 1, 4, 2, 1, True, 2),
 ]
 
 
