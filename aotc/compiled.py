@@ -24,7 +24,7 @@ from aotc.codegen.signature import (
     Status,
 )
 from aotc.errors import AotcError, UsageError
-from aotc.frontend.ports import Ports, pack, unpack
+from aotc.frontend.ports import Port, Ports, RaggedPort, pack, unpack
 from aotc.loop.program import Check, Program, all_steps
 from aotc.memory.arena import MemoryPlan
 from aotc.memory.constants import ConstantLayout
@@ -140,8 +140,14 @@ class CompiledModel:
         if missing or len(inputs) > len(known):
             reason = f"input '{missing[0]}' is missing" if missing else "there are too many inputs"
             raise UsageError(reason, remedy=f"the inputs are: {', '.join(known) or 'none'}")
+        ports = self.ports.inputs
+        for variant in self.variants:
+            own = ports if variant.ports is None else variant.ports.inputs
+            if all(_suits(port, inputs[port.name]) for port in own):
+                ports = own
+                break
         arrays: dict[str, Any] = {}
-        for port in self.ports.inputs:
+        for port in ports:
             arrays.update(pack(port, inputs[port.name]))
         return arrays
 
@@ -318,6 +324,14 @@ class Code:
             found = aligned_bytes(size_bytes, WORKSPACE_ALIGNMENT)
             self._scratch.workspace = found
         return found
+
+
+def _suits(port: Port, value: Any) -> bool:
+    """Whether the axes of ``value`` that have one size in ``port`` have that size."""
+    if not isinstance(port, RaggedPort):
+        return True
+    sizes = zip(np.shape(value), port.type.dims, port.ranges, strict=False)
+    return all(span is not None or size == fixed for size, fixed, span in sizes)
 
 
 def _file_contents(constants: ConstantLayout) -> np.ndarray:

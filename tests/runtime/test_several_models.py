@@ -314,6 +314,20 @@ def test_two_listed_dimensions(tmp_path):
     assert "int net_run(int64_t a,\n            int64_t x_2,\n" in model.header
 
 
+def test_a_list_and_a_range(tmp_path):
+    kind = onnx.TensorProto.FLOAT
+    ends = [helper.make_tensor_value_info(n, kind, ["batch", "seq"]) for n in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Tanh", ["x"], ["y"])], "g", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph), tmp_path / "net.onnx")
+    model = aotc.compile(tmp_path / "net.onnx", dims={"batch": [1, 4], "seq": (1, 8)})
+    for shape in ((1, 3), (4, 8), (4, 1)):
+        x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+        np.testing.assert_allclose(model.run_values({"x": x})["y"], np.tanh(x), rtol=1e-6)
+    for shape in ((2, 3), (4, 9)):
+        with pytest.raises(aotc.UsageError):
+            model.run_values({"x": np.zeros(shape, np.float32)})
+
+
 @pytest.mark.parametrize("sizes", [[], [1, 1], [0], [-1, 2], list(range(1, 100))])
 def test_lists_that_make_no_sense_are_refused(paths, sizes):
     with pytest.raises(aotc.UsageError):
