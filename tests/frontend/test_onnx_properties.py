@@ -130,6 +130,8 @@ def movements(draw):
         wanted = (*shape[: axis % rank], 2 if size else 0, *shape[axis % rank + 1 :])
     rng = np.random.default_rng(draw(st.integers(0, 1 << 16)))
     index = rng.integers(-size, size, wanted) if size else np.zeros(wanted, np.int64)
+    if op == "GatherElements":
+        axis %= rank  # the reference takes a negative one for a place from the front
     return op, {"x": x, "i": index.astype(np.int64)}, {"axis": axis}
 
 

@@ -31,7 +31,7 @@ FLAG, COUNT = TensorType(DType.BOOL, ()), TensorType(DType.I64, ())
 ROW = TensorType(DType.F32, (8,))
 
 
-@for_all(st.tuples(st.integers(0, 2**20), st.booleans()), 8, 500)
+@for_all(st.tuples(st.integers(0, 2**20), st.booleans()), 8, 150)
 def test_random_nests(drawn):
     seed, passes = drawn
     graph = nested_net(seed, 8, 3)
@@ -47,7 +47,7 @@ def _share_everything(monkeypatch):
 
 @pytest.mark.requires_cc
 @pytest.mark.skipif(not runs_here(BASE), reason="this machine cannot run the code")
-@pytest.mark.parametrize("cases", [4, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [4, pytest.param(60, marks=pytest.mark.slow)])
 def test_random_nests_on_threads(cases, _share_everything):
     for seed in range(cases):
         graph = nested_net(seed, 8, 3)

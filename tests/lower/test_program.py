@@ -10,12 +10,12 @@ from aotc.graph.types import DType
 from aotc.loop.program import Role
 
 
-@for_all(nets(), quick=15, slow=400)
+@for_all(nets(), quick=15, slow=200)
 def test_random_graphs(graph):
     check(graph)
 
 
-@for_all(nets(), quick=10, slow=400)
+@for_all(nets(), quick=10, slow=200)
 def test_random_graphs_as_they_are(graph):
     check(graph, passes=False)
 

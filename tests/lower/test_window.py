@@ -12,7 +12,7 @@ from aotc.graph.types import MACHINE_TYPES, DType
 NUMBERS = [dtype for dtype in MACHINE_TYPES if dtype is not DType.BOOL]
 
 
-@for_all(st.data(), quick=10, slow=300)
+@for_all(st.data(), quick=10, slow=150)
 def test_windows(data):
     draw, net = data.draw, Net(data.draw(st.integers(0, 99)))
     rank = draw(st.integers(1, 5))
