@@ -40,20 +40,14 @@ def lower_gates(context: Context, group: Group) -> None:
 
 
 def pack_gates(weights: np.ndarray, gates: int, recipe: GateRecipe) -> np.ndarray:
-    """Constant weights [depth, gates * units] as [panel][depth][vector of the panel][gate][lane],
-    zero beyond the last unit."""
+    """Constant weights [depth, gates * units] as [vector][depth][gate][lane], zero beyond the last
+    unit: the same for all tiles, so that the sizes of a model share them."""
     depth, columns = weights.shape
     lanes, units = recipe.lanes, columns // gates
     vectors = recipe.panels[-1].stop
     padded = np.zeros((depth, gates, vectors * lanes), weights.dtype)
     padded[:, :, :units] = weights.reshape(depth, gates, units)
-    split = padded.reshape(depth, gates, vectors, lanes)
-    blocks = []
-    for panel in recipe.panels:
-        part = split[:, :, panel.start : panel.stop]
-        part = part.reshape(depth, gates, panel.count, panel.size, lanes)
-        blocks.append(part.transpose(2, 0, 3, 1, 4).reshape(-1))
-    return np.concatenate(blocks)
+    return padded.reshape(depth, gates, vectors, lanes).transpose(2, 0, 1, 3).reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -181,12 +175,11 @@ class _Writer:
 
     def _weight(self, tile: _Tile, k: Expr, w: int, g: int) -> Expr:
         """Where the packed weights of depth k, vector w and gate g of the tile begin."""
-        lanes = self.recipe.lanes
-        width = tile.panel.size * lanes * self.gates
-        panel: Expr = index.lit(tile.panel.start * lanes * self.gates * self.depth)
-        start = index.add(panel, index.mul(tile.p, self.depth * width))
+        width = self.recipe.lanes * self.gates
+        first: Expr = index.lit((tile.panel.start + w) * self.depth * width)
+        start = index.add(first, index.mul(tile.p, tile.panel.size * self.depth * width))
         start = index.add(start, index.mul(k, width))
-        return index.add(start, index.lit((w * self.gates + g) * lanes))
+        return index.add(start, index.lit(g * self.recipe.lanes))
 
     def _combine(self, tile: _Tile, sums: Buffer, kind: Kind) -> list[Stmt]:
         """Stores every result of the tile's cells; rows in a loop of ``kind``."""

@@ -261,6 +261,24 @@ def test_the_sizes_of_a_model_share_their_weights(paths):
     assert "batch=1; batch=4; batch=9" in str(caught.value)
 
 
+def test_the_gates_of_a_recurrent_layer_share_their_weights(tmp_path):
+    weights = [weight("W", 1, 96, 8), weight("R", 1, 96, 24)]
+    node = helper.make_node("LSTM", ["x", "W", "R"], ["y"], hidden_size=24)
+    kind = onnx.TensorProto.FLOAT
+    x = helper.make_tensor_value_info("x", kind, [5, "batch", 8])
+    y = helper.make_tensor_value_info("y", kind, [5, 1, "batch", 24])
+    graph = helper.make_graph([node], "g", [x], [y], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    onnx.save(model, tmp_path / "lstm.onnx")
+    sized = aotc.compile(tmp_path / "lstm.onnx", dims={"batch": [1, 2, 4]})
+    single = alone(tmp_path / "lstm.onnx", 4)
+    assert sized.manifest["weights"]["bytes"] == single.manifest["weights"]["bytes"]
+    values = np.random.default_rng(3).standard_normal((5, 4, 8)).astype(np.float32)
+    expected = single(values)
+    for size in (1, 2, 4):
+        assert np.array_equal(sized(values[:, :size]), expected[:, :, :size])
+
+
 def test_several_models_in_several_sizes(paths):
     models = aotc.compile_together(paths, name="app", dims={"batch": [8, 3]}, weights="file")
     x = rows_of(8)
