@@ -1,8 +1,8 @@
 """A graph and a limit of memory in; the graph whose arena keeps within it out, and what that costs.
 
-The plain graph if it fits. Otherwise part of it is computed by stripes (passes/stripes.py): of all
-ends of that part and numbers of stripes, the one that takes the least additional work. Which may
-fit is estimated from the groups; whether one does, its plan must say.
+The plain graph if it fits. Otherwise a part of it is computed by stripes (passes/stripes.py): of
+all ends of that part and numbers of stripes, the one that takes the least additional work. Which
+may fit is estimated from the groups; whether one does, its plan must say.
 """
 
 from __future__ import annotations
@@ -33,69 +33,109 @@ _SLACK = 1.02
 @dataclass(frozen=True)
 class Fit:
     """How a graph was made to fit: ``plain_bytes`` of arena without stripes and ``arena_bytes``
-    with them. ``stripes`` is 0 if it fits anyway; ``last`` names the end of what is computed by
-    stripes, ``extra_work`` is the share of multiply-adds that are computed again."""
+    with them. ``parts`` are the numbers of stripes and the ends of what is computed by them, in
+    order; ``extra_work`` is the share of multiply-adds that are computed again."""
 
     plain_bytes: int
     arena_bytes: int
-    stripes: int = 0
-    last: str = ""
+    parts: tuple[tuple[int, str], ...] = ()
     extra_work: float = 0.0
 
+    @property
+    def rank(self) -> tuple[int, float]:
+        """Less is better."""
+        return self.arena_bytes, self.extra_work
+
     def __str__(self) -> str:
-        if not self.stripes:
+        if not self.parts:
             return "fits without stripes"
+        stripes = ", then ".join(f"{count} stripes up to {end}" for count, end in self.parts)
         return (
-            f"{self.stripes} stripes up to {self.last}: {self.arena_bytes} bytes instead of "
-            f"{self.plain_bytes}, {self.extra_work:.1%} more multiply-adds"
+            f"{stripes}: {self.arena_bytes} bytes instead of {self.plain_bytes}, "
+            f"{self.extra_work:.1%} more multiply-adds"
         )
 
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
+    """``inside`` and ``outside`` estimate the bytes alive at once while the stripes are computed,
+    and before and after that."""
+
     region: Region
     stripes: list[range]
     extra_work: float
-    estimate: float
+    inside: float
+    outside: float
+
+    @property
+    def estimate(self) -> float:
+        return max(self.inside, self.outside)
+
+    def misses(self, limit_bytes: int) -> tuple[float, float, float]:
+        """Less for a part that itself keeps within the limit and leaves less to do for another."""
+        return max(self.inside, limit_bytes), max(self.outside, limit_bytes), self.extra_work
+
+    @property
+    def title(self) -> tuple[int, str]:
+        """The number of stripes, and the name and shape of the end."""
+        last = self.region.result
+        name = f"'{last.origin}' " if last.origin else ""
+        return len(self.stripes), f"{name}{list(last.shape)}"
 
 
 def fit(graph: Graph, target: Target, limit_bytes: int) -> tuple[Graph, Fit]:
-    """``graph``, part of it computed by stripes if its arena is above ``limit_bytes`` otherwise.
+    """``graph``, parts of it computed by stripes if its arena is above ``limit_bytes`` otherwise.
 
-    The outputs are the same bytes. UsageError says by how much the best that was found misses.
+    A second part follows where the best of the first is not enough. The outputs are the same bytes.
+    UsageError says by how much the best that was found misses.
     """
+    plain_bytes = _arena_bytes(graph, target)
+    fitted = Fit(plain_bytes, plain_bytes)
+    work = sum(map(multiply_adds, graph.nodes()))
+    joined = None
+    for parts in range(2):
+        if fitted.arena_bytes > limit_bytes and len(fitted.parts) == parts:
+            graph, joined, fitted = _one_part(graph, joined, target, limit_bytes, fitted, work)
+    if fitted.arena_bytes > limit_bytes:
+        raise _too_small(limit_bytes, fitted, target)
+    return graph, fitted
 
-    def arena_of(striped: Graph) -> int:
-        program = lower(fuse(striped), target, striped.name)  # recipes take no memory
-        return plan_in_order(program)[1].arena_bytes
 
-    plain_bytes = arena_of(graph)
-    if plain_bytes <= limit_bytes:
-        return graph, Fit(plain_bytes, plain_bytes)
-    found = _candidates(graph, target)
-    likely = [one for one in found if one.estimate <= limit_bytes * _SLACK][:_TRIALS]
-    best = Fit(plain_bytes, plain_bytes)
-    smallest = sorted(found, key=lambda one: one.estimate)[:_LAST_TRIALS]
-    for candidate in [*likely, *(one for one in smallest if one not in likely)]:
-        striped = compute_by_stripes(graph, candidate.region, candidate.stripes)
+def _arena_bytes(graph: Graph, target: Target) -> int:
+    program = lower(fuse(graph), target, graph.name)  # recipes take no memory
+    return plan_in_order(program)[1].arena_bytes
+
+
+def _one_part(
+    graph: Graph, joined: Node | None, target: Target, limit_bytes: int, before: Fit, work: int
+) -> tuple[Graph, Node | None, Fit]:
+    """``graph`` with one more part computed by stripes: the cheapest that fits, or the smallest;
+    the node that joins them, and the fit so far. ``joined`` is that of a part before, ``work`` are
+    the multiply-adds of the plain graph."""
+    found = _candidates(graph, joined, target, work)
+    trials = [one for one in found if one.estimate <= limit_bytes * _SLACK][:_TRIALS]
+    trials += sorted(found, key=lambda one: one.misses(limit_bytes))[:_LAST_TRIALS]
+    trials += sorted(found, key=lambda one: one.estimate)[:_LAST_TRIALS]
+    best = graph, joined, before
+    for candidate in dict.fromkeys(trials):
+        striped, join = compute_by_stripes(graph, candidate.region, candidate.stripes)
         if _transformed(striped, target) > _transformed(graph, target):
             continue  # by another algorithm the bytes would change
-        last = candidate.region.result
         made = Fit(
-            plain_bytes,
-            arena_of(striped),
-            len(candidate.stripes),
-            f"'{last.origin}' {list(last.shape)}" if last.origin else f"{list(last.shape)}",
-            candidate.extra_work,
+            before.plain_bytes,
+            _arena_bytes(striped, target),
+            (*before.parts, candidate.title),
+            before.extra_work + candidate.extra_work,
         )
         if made.arena_bytes <= limit_bytes:
-            return striped, made
-        best = min(best, made, key=lambda one: one.arena_bytes)
-    raise _too_small(limit_bytes, best, target)
+            return striped, join, made
+        if made.rank < best[2].rank:
+            best = striped, join, made
+    return best
 
 
 def _too_small(limit_bytes: int, best: Fit, target: Target) -> UsageError:
-    how = str(best) if best.stripes else "nothing of the model can be computed by stripes"
+    how = str(best) if best.parts else "no part of the model needs less by stripes"
     remedy = f"allow --ram {best.arena_bytes}, or make the input smaller"
     if not target.compact:
         remedy += ", or try --opt size, which needs no scratch memory for convolutions"
@@ -111,26 +151,45 @@ def _transformed(graph: Graph, target: Target) -> int:
     return sum(convolution_tile(node, target) > 0 for node in graph.nodes())
 
 
-def _candidates(graph: Graph, target: Target) -> list[_Candidate]:
-    """What can be computed by stripes, and by how many: least additional work first."""
+def _candidates(
+    graph: Graph, joined: Node | None, target: Target, work: int
+) -> list[_Candidate]:
+    """What can be computed by stripes behind ``joined``, and by how many: least additional work
+    first, as a share of ``work``."""
     groups = fuse(graph)
     footprint = _Footprint(groups)
-    total = sum(map(multiply_adds, graph.nodes()))
+    done = _leading_to(joined)
+
+    def is_fixed(node: Node) -> bool:
+        return node in done or convolution_tile(node, target) > 0
+
     found = []
-    for region in _regions(groups, lambda node: convolution_tile(node, target) > 0):
+    for region in _regions(groups, is_fixed):
         plain = region.work([region.ranges(range(region.rows))])
         for count in _counts(region.rows):
             stripes = split_rows(region.rows, count)
             ranges = [region.ranges(rows) for rows in stripes]
-            extra_work = (region.work(ranges) - plain) / max(total, 1)
+            extra_work = (region.work(ranges) - plain) / max(work, 1)
             if extra_work > _MOST_WORK:
                 break
             if not all(len(rows) for each in ranges for rows in each.values()):
                 continue  # a stripe of nothing but padding
             highest = {node: max(len(each[node]) for each in ranges) for node in region.cuts}
-            estimate = footprint.peak(region, highest)
-            found.append(_Candidate(region, stripes, extra_work, estimate))
+            inside, outside = footprint.peaks(region, highest)
+            found.append(_Candidate(region, stripes, extra_work, inside, outside))
     return sorted(found, key=lambda one: (one.extra_work, len(one.stripes)))
+
+
+def _leading_to(joined: Node | None) -> set[Node]:
+    """A node and all that it is computed from."""
+    found: set[Node] = set()
+    work = [] if joined is None else [joined]
+    while work:
+        node = work.pop()
+        if node not in found:
+            found.add(node)
+            work.extend(node.inputs)
+    return found
 
 
 def _counts(rows: int) -> list[int]:
@@ -150,7 +209,7 @@ def _regions(groups: Groups, is_fixed: Callable[[Node], bool]) -> Iterator[Regio
         if group.kind in (GroupKind.MOVE, GroupKind.CONTROL):
             continue
         for axis in range(result.type.rank - 1):
-            if result.shape[axis] > 1:
+            if result.shape[axis] > 1 and not is_fixed(result):
                 region = find_region(graph, result, axis, is_fixed)
                 if region is not None and any(map(multiply_adds, region.cuts)):
                     yield region
@@ -210,8 +269,9 @@ class _Footprint:
                 return root
         return None
 
-    def peak(self, region: Region, rows: dict[Node, int]) -> float:
-        """Bytes alive at once at most, with ``rows`` at a time of each node of ``region``."""
+    def peaks(self, region: Region, rows: dict[Node, int]) -> tuple[float, float]:
+        """Bytes alive at once at most, with ``rows`` at a time of each node of ``region``: while it
+        is computed, and before and after that."""
         inside = [
             position for position, group in enumerate(self._groups) if group.result in region.cuts
         ]
@@ -229,7 +289,7 @@ class _Footprint:
             if root in self._in_place:
                 position = self._in_place.index(root)
                 loads[position] -= size if position == dies else 0
-        return max(loads)
+        return max(loads[first : last + 1]), max((*loads[:first], *loads[last + 1 :]))
 
 
 def _computed(node: Node) -> Node:

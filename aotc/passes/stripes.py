@@ -182,17 +182,22 @@ def split_rows(rows: int, count: int) -> list[range]:
     return stripes
 
 
-def compute_by_stripes(graph: Graph, region: Region, stripes: Sequence[range]) -> Graph:
-    """``graph`` with the result of ``region`` joined from its ``stripes``."""
+def compute_by_stripes(
+    graph: Graph, region: Region, stripes: Sequence[range]
+) -> tuple[Graph, Node]:
+    """``graph`` with the result of ``region`` joined from its ``stripes``, and the node that joins
+    them."""
     axis = region.cuts[region.result][0]
+    joined: list[Node] = []
 
     def emit(builder: Builder, node: Node, new: Mapping[Node, Node]) -> Node | None:
         if node is not region.result:
             return None
         parts = [_Stripe(builder, region, new, rows).part(node, rows) for rows in stripes]
-        return builder.concat(parts, axis, origin=node.origin)
+        joined.append(builder.concat(parts, axis, origin=node.origin))
+        return joined[0]
 
-    return reemit(graph, emit)
+    return reemit(graph, emit), joined[0]
 
 
 class _Stripe:

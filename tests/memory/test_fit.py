@@ -71,10 +71,26 @@ def test_the_best_that_was_found_is_in_the_message():
     assert aotc.compile(wide_first(), ram=least).plan.arena_bytes == least
 
 
+def test_a_second_part_follows_where_the_first_is_not_enough():
+    """Two wide places with a narrow one between them, where all rows meet."""
+    net = Net()
+    x = layer(net, layer(net, net.x(1, 32, 32, 3), 8), 8, strides=(2, 2))
+    pixels = net.b.reshape(x, (1, 256, 8))
+    mixed = net.b.apply(ops.Dot(), net.c(1, 256, 256), pixels)
+    x = net.b.reshape(mixed, (1, 16, 16, 8))
+    x = layer(net, layer(net, x, 24), 8, strides=(2, 2))
+    graph = net.graph(net.b.reduce("sum", x, (1, 2), False))
+    plain = aotc.compile(graph, opt="size")
+    model = aotc.compile(graph, opt="size", ram=36_000)
+    assert model.plan.arena_bytes <= 36_000 < plain.plan.arena_bytes
+    assert ", then " in model.as_text("stripes")
+    assert_same_bytes(outputs_of(model), outputs_of(plain))
+
+
 def test_nothing_to_cut_is_said():
     net = Net()
     y = net.b.reduce("sum", net.b.apply(ops.Dot(), net.x(4, 64), net.c(64, 64)), (1,), False)
-    with pytest.raises(UsageError, match="nothing of the model can be computed by stripes"):
+    with pytest.raises(UsageError, match="no part of the model needs less by stripes"):
         aotc.compile(net.graph(net.b.unary("exp", y)), ram=8)
 
 

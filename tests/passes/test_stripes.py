@@ -53,7 +53,8 @@ def test_stripes_give_the_same_bytes(case):
     stripes = split_rows(region.rows, min(count, region.rows))
     if not all(len(rows) for one in stripes for rows in region.ranges(one).values()):
         return
-    striped = compute_by_stripes(graph, region, stripes)
+    striped, joined = compute_by_stripes(graph, region, stripes)
+    assert joined.type == region.result.type
     assert_same_values(graph, striped)
     values = inputs_of(graph)
     assert_same_bytes(
@@ -68,7 +69,8 @@ def test_a_stripe_reads_the_rows_of_its_windows_and_pads_its_own_border():
     y = net.b.unary("neg", plain_conv(net, pad, 3, (3, 3)))
     graph = net.graph(net.b.unary("exp", y))
     region = find_region(graph, y, 1, none_is_fixed)
-    after = compute_by_stripes(graph, region, split_rows(8, 3))
+    after, joined = compute_by_stripes(graph, region, split_rows(8, 3))
+    assert after.outputs[0][1].inputs == (joined,)
     rows = [(0, 4, 1, 0), (2, 4, 0, 0), (4, 4, 0, 1)]
     stripes = [
         f"neg(conv(pad[0, {low}, 1, 0][0, {high}, 1, 0](slice[0, {start}, 0, 0][1, {count}, 4, 2]"
@@ -129,7 +131,7 @@ def test_operands_of_one_row_are_read_as_a_whole():
     y = net.b.binary("mul", plain_conv(net, x, 2, (1, 1)), scale)
     graph = net.graph(net.b.cast(y, DType.F64))
     region = find_region(graph, graph.outputs[0][1], 1, none_is_fixed)
-    after = compute_by_stripes(graph, region, split_rows(6, 2))
+    after, _ = compute_by_stripes(graph, region, split_rows(6, 2))
     assert_same_values(graph, after)
     assert shown(after)[0].count("broadcast[1, 3, 4, 2](x2)") == 2
 
