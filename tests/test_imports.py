@@ -12,6 +12,7 @@ MODULES = sorted((ROOT / "aotc").rglob("*.py"))
 ORDER = [
     {"errors", "config", "processors", "target"},
     {"graph"},
+    {"autodiff"},
     {"frontend"},
     {"passes"},
     {"loop"},
