@@ -1,6 +1,7 @@
 """Names from models in, C identifiers that every compiler takes out."""
 
 import re
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,8 +43,15 @@ def test_any_names_give_distinct_plain_identifiers(names):
 
 
 def test_status_codes_are_fixed_and_each_has_a_sentence():
-    assert [status.value for status in Status] == list(range(12))
+    assert [status.value for status in Status] == list(range(13))
     assert all(status.sentence.endswith(".") for status in Status)
     assert Status.WRONG_WEIGHTS not in signature(["x"]).statuses
     assert Status.WRONG_WEIGHTS in signature(["x"], weights_in_file=True).statuses
     assert signature([], model="my-net.v2").run == "my_net_v2_run"
+
+
+def test_sizes_follow_the_name():
+    entry = replace(signature(["x"], model="net"), sizes=(("batch", 8), ("seq", 128)))
+    assert (entry.run, entry.run_threads) == ("net_run_8_128", "net_run_8_128_threads")
+    assert (entry.task, entry.macro) == ("net_task_8_128", "NET_8_128")
+    assert Status.UNKNOWN_SIZE not in entry.statuses
