@@ -187,3 +187,13 @@ def cut(outputs: Sequence[Node], inputs: Sequence[Node]) -> tuple[Graph, list[No
             captured.append(node)
     graph = builder.finish("cut", [(f"y{i}", places[node]) for i, node in enumerate(outputs)])
     return graph, captured
+
+
+def inline(e: Emit, graph: Graph, operands: Sequence[Node]) -> list[Node]:
+    """The outputs of ``graph`` on ``operands``, emitted by ``e``, and its checks."""
+    places = dict(zip(graph.inputs, operands, strict=True))
+    for node in graph.nodes():
+        if node not in places:
+            places[node] = e.leaf_or_apply(node, [places[x] for x in node.inputs])
+    _emit_checks(e, graph, places)
+    return [places[node] for _, node in graph.outputs]
