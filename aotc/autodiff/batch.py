@@ -1,0 +1,152 @@
+"""Graphs over batches: a graph of one sample in, the graph of many samples at once out.
+
+What does not depend on a batched input is computed once. A batch stands in the first axis of every
+tensor that has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from aotc.autodiff.batch_rules import BATCHED, Batch
+from aotc.autodiff.control import Nested
+from aotc.autodiff.emit import Emit, name_of, not_supported, require_static
+from aotc.errors import UsageError
+from aotc.graph import ops
+from aotc.graph.build import Builder
+from aotc.graph.ir import Graph, Node
+from aotc.graph.types import DType, TensorType, TupleType
+
+Many = tuple[list[Node], list[bool]]
+"""Nodes, and for each whether it has the axis of the batch in front."""
+
+
+def vmap(graph: Graph, size: int, axes: int | None | Sequence[int | None] = 0) -> Graph:
+    """``graph`` on each of ``size`` samples.
+
+    ``axes`` says for each input (or for all) which axis of the new input counts the samples, None
+    for an input that is the same for all of them. The new inputs have their names and types with
+    that axis added, the outputs theirs with the axis in front. UsageError when an axis does not fit
+    or a size is not known; UnsupportedError for a loop whose trips would differ between samples.
+    """
+    require_static(graph)
+    chosen = list(axes) if isinstance(axes, Sequence) else [axes] * len(graph.inputs)
+    if len(chosen) != len(graph.inputs) or size < 1:
+        raise UsageError(
+            f"{len(chosen)} axes for {len(graph.inputs)} inputs, {size} samples",
+            where=f"graph '{graph.name}'",
+            remedy="give one axis for each input, and at least one sample",
+        )
+    batch = Batch(Emit(Builder()), size)
+    operands = [_input(batch, x, axis) for x, axis in zip(graph.inputs, chosen, strict=True)]
+    outputs, flags = run(batch, graph, operands, [axis is not None for axis in chosen])
+    results = batch.spread_all(outputs, flags)
+    names = [name for name, _ in graph.outputs]
+    return batch.e.builder.finish(graph.name, zip(names, results, strict=True))
+
+
+def _input(batch: Batch, node: Node, axis: int | None) -> Node:
+    """The new input, with its batch moved to the front."""
+    name, shape = name_of(node), node.shape
+    if axis is None:
+        return batch.e.builder.parameter(name, node.type)
+    if not 0 <= axis <= len(shape):
+        raise UsageError(
+            f"input '{name}' of type {node.type} has no room for axis {axis}",
+            remedy=f"give an axis from 0 to {len(shape)}, or None",
+        )
+    type_ = TensorType(node.type.dtype, (*shape[:axis], batch.size, *shape[axis:]))
+    return batch.e.move_axis(batch.e.builder.parameter(name, type_), axis, 0)
+
+
+def run(batch: Batch, graph: Graph, operands: Sequence[Node], flags: Sequence[bool]) -> Many:
+    """The outputs of ``graph`` on operands of which the flagged ones have a batch."""
+    places: dict[Node, tuple[Node, bool]] = {
+        x: pair for x, pair in zip(graph.inputs, zip(operands, flags, strict=True), strict=True)
+    }
+    tuples: dict[Node, Many] = {}
+    for node in graph.nodes():
+        if node in places:
+            continue
+        if isinstance(node.op, ops.Item) and node.inputs[0] in tuples:
+            items, of_items = tuples[node.inputs[0]]
+            places[node] = items[node.op.index], of_items[node.op.index]
+            continue
+        here = [places[x][0] for x in node.inputs]
+        mask = [places[x][1] for x in node.inputs]
+        if any(mask) and isinstance(node.type, TupleType):
+            control = _branch if isinstance(node.op, ops.Branch) else _repeat
+            tuples[node] = control(batch, node, here, mask)
+        elif any(mask):
+            places[node] = BATCHED[type(node.op)](batch, node.op, here, mask), True
+        else:
+            places[node] = batch.e.leaf_or_apply(node, here), False
+    for sentence, node in graph.checks:
+        condition, batched = places[node]
+        every = batch.e.apply(ops.Reduce("and", (0,)), condition) if batched else condition
+        batch.e.builder.check(every, sentence)
+    found = [places[node] for _, node in graph.outputs]
+    return [node for node, _ in found], [flag for _, flag in found]
+
+
+def _branch(batch: Batch, node: Node, operands: Sequence[Node], flags: Sequence[bool]) -> Many:
+    """One branch for all samples where they share the condition; else both and a choice."""
+    op, (condition, *values) = node.op, operands
+    assert isinstance(op, ops.Branch)
+    e = batch.e
+    count = len(op.then.outputs)
+    if flags[0]:
+        if op.then.checks or op.other.checks:
+            raise not_supported(
+                "the samples of a batch would take different branches, one of which may fail",
+                node,
+                "give it a condition that is the same for all samples",
+            )
+        pairs = [
+            batch.spread_all(*run(batch, graph, values, flags[1:])) for graph in (op.then, op.other)
+        ]
+        chosen = []
+        for a, b in zip(*pairs, strict=True):
+            shaped = e.builder.reshape(condition, (batch.size, *[1] * (a.type.rank - 1)))
+            chosen.append(e.select(shaped, a, b))
+        return chosen, [True] * count
+
+    def nested(graph: Graph) -> Graph:
+        inner = Nested()
+        taken = inner.take([x.type for x in values])
+        own = Batch(inner.e, batch.size)
+        return inner.finish(graph.name, own.spread_all(*run(own, graph, taken, flags[1:])))
+
+    made = e.apply(ops.Branch(nested(op.then), nested(op.other)), condition, *values)
+    return e.items(made), [True] * count
+
+
+def _repeat(batch: Batch, node: Node, operands: Sequence[Node], flags: Sequence[bool]) -> Many:
+    """All samples go through one loop together; every carried value and stack has the batch."""
+    op, e = node.op, batch.e
+    assert isinstance(op, ops.Repeat)
+    first, second = 2 + op.carried, 2 + op.carried + op.scanned
+    carried = batch.spread_all(operands[2:first], flags[2:first])
+    scanned = [
+        e.move_axis(x, 0, 1) if flag else x
+        for x, flag in zip(operands[first:second], flags[first:second], strict=True)
+    ]
+    inner = Nested()
+    rows = [TensorType(x.type.dtype, x.shape[1:]) for x in scanned]
+    index = TensorType(DType.I64, ())
+    rest = operands[second:]
+    taken = inner.take([index, *(x.type for x in carried), *rows, *(x.type for x in rest)])
+    own = Batch(inner.e, batch.size)
+    outputs, found = run(own, op.body, taken, [False, *[True] * op.carried, *flags[first:]])
+    if any(flags[:2]) or found[0]:
+        raise not_supported(
+            "the samples of a batch would leave this loop at different iterations",
+            node,
+            "give it a trip count and a condition that are the same for all samples",
+        )
+    body = inner.finish(op.body.name, [outputs[0], *own.spread_all(outputs[1:], found[1:])])
+    made = ops.Repeat(body, op.carried, op.scanned, op.limit)
+    items = e.items(e.apply(made, *operands[:2], *carried, *scanned, *rest))
+    last = 1 + op.carried
+    stacks = [e.move_axis(x, 1, 0) for x in items[last:]]
+    return [*items[:last], *stacks], [False] + [True] * (len(items) - 1)
