@@ -2,7 +2,8 @@
 
 ``load_onnx(path)`` gives a Graph, ``compile(path_or_graph)`` a CompiledModel, which runs on numpy
 arrays when called, writes its files with ``save`` and prints its stages with ``as_text``.
-``compile_together(models, name="app")`` puts several into one object.
+``compile_together(models, name="app")`` puts several into one object. ``function``, ``trace`` and
+``spec`` do the same with a Python function on numpy arrays: docs/python.md.
 """
 
 from __future__ import annotations
@@ -18,34 +19,77 @@ if TYPE_CHECKING:
     from aotc.driver import compile, compile_together
     from aotc.frontend.onnx_reader import load_onnx
     from aotc.target import list_targets
+    from aotc.traced import Function, compose, function, stateful
+    from aotc.tracing.control import cond, fori_loop, scan, while_loop
+    from aotc.tracing.control import map_rows as map
+    from aotc.tracing.indexing import updated
+    from aotc.tracing.reductions import softmax, top_k
+    from aotc.tracing.spec import spec
+    from aotc.tracing.tensor import Tensor
+    from aotc.tracing.tracer import inline, trace
 
 __all__ = [
     "AotcError",
     "CompiledModel",
     "CompiledModels",
+    "Function",
     "ModelError",
+    "Tensor",
     "UnsupportedError",
     "UsageError",
     "VerifyError",
     "__version__",
     "compile",
     "compile_together",
+    "compose",
+    "cond",
+    "fori_loop",
+    "function",
+    "inline",
     "list_targets",
     "load_onnx",
+    "map",
+    "scan",
+    "softmax",
+    "spec",
+    "stateful",
+    "top_k",
+    "trace",
+    "updated",
+    "while_loop",
 ]
 
 _HOMES = {
     "CompiledModel": "aotc.compiled",
     "CompiledModels": "aotc.compiled",
+    "Function": "aotc.traced",
+    "Tensor": "aotc.tracing.tensor",
     "compile": "aotc.driver",
     "compile_together": "aotc.driver",
+    "compose": "aotc.traced",
+    "cond": "aotc.tracing.control",
+    "fori_loop": "aotc.tracing.control",
+    "function": "aotc.traced",
+    "inline": "aotc.tracing.tracer",
     "list_targets": "aotc.target",
     "load_onnx": "aotc.frontend.onnx_reader",
+    "map": "aotc.tracing.control",
+    "scan": "aotc.tracing.control",
+    "softmax": "aotc.tracing.reductions",
+    "spec": "aotc.tracing.spec",
+    "stateful": "aotc.traced",
+    "top_k": "aotc.tracing.reductions",
+    "trace": "aotc.tracing.tracer",
+    "updated": "aotc.tracing.indexing",
+    "while_loop": "aotc.tracing.control",
 }
+
+_OTHER_NAMES = {"map": "map_rows"}
 
 
 def __getattr__(name: str) -> Any:
     """Loads the compiler on first use: importing onnx and LLVM takes most of a second."""
     if name not in _HOMES:
         raise AttributeError(f"module 'aotc' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    home = importlib.import_module(_HOMES[name])
+    return getattr(home, _OTHER_NAMES.get(name, name))

@@ -52,6 +52,7 @@ from aotc.schedule.compact import choose_compact
 from aotc.schedule.cpu import ChooseContract, choose_contract
 from aotc.target import Target, resolve_target
 from aotc.together import named_models, options_of_each
+from aotc.tracing.tracer import Traceable
 
 Progress = Callable[[str, int, int], None]
 """Called as (what is being done, steps finished, steps in all) when something begins."""
@@ -247,7 +248,7 @@ lowering."""
 
 
 def compile(
-    model: Graph | str | Path,
+    model: Graph | Traceable | str | Path,
     *,
     target: str = "x86_64",
     cpu: str | None = None,
@@ -265,7 +266,8 @@ def compile(
     ram: int | None = None,
     on_progress: Progress | None = None,
 ) -> CompiledModel:
-    """Compiles an ONNX file, or a Graph that ``load_onnx`` made, to native code.
+    """Compiles an ONNX file, a Graph that ``load_onnx`` or ``trace`` made, or a traced function,
+    to native code.
 
     ``target`` and ``cpu`` are as on the command line (x86_64 without a cpu means x86-64-v3: AVX2
     and FMA). ``dims`` binds symbolic dimensions (a pair of sizes is a range from which each run
@@ -295,6 +297,7 @@ def compile(
         opt=opt,
         ram=ram,
     )
+    model = model.graph if isinstance(model, Traceable) else model
     return run_stages(model, options, on_progress=on_progress)
 
 
