@@ -38,7 +38,11 @@ def plan_in_order(program: Program, alignment: int = 64) -> tuple[Program, Memor
     Never larger than the plan of the order given; depends on the program only.
     """
     plan = plan_memory(program, alignment)
-    order = _search(_pose(program, alignment))
+    steps = [_Touches.of(step) for step in program.steps]
+    problem = _pose(program, steps, alignment)
+    if plan.arena_bytes <= problem.floor:
+        return program, plan
+    order = _search(problem, _followers(steps))
     if order is None:
         return program, plan
     ordered = replace(program, steps=tuple(program.steps[index] for index in order))
@@ -107,14 +111,12 @@ def _writes(call: Call, storage: Storage) -> list[tuple[int, Arg]]:
 
 @dataclass(frozen=True, eq=False)
 class _Problem:
-    """Steps as numbers: who must run before whom, and what memory each begins, ends and needs.
+    """Steps as numbers: what memory each begins, ends and needs.
 
     ``touched`` are the storages by number that a step shares with others, ``inside`` the bytes that
     it needs for itself, ``in_place`` pairs of storages (written, read) that may be one.
     """
 
-    followers: list[list[int]]
-    waits_for: list[int]
     touched: list[list[int]]
     inside: list[int]
     in_place: list[list[tuple[int, int]]]
@@ -152,10 +154,7 @@ def _followers(steps: Sequence[_Touches]) -> list[list[int]]:
     return found
 
 
-def _pose(program: Program, alignment: int) -> _Problem:
-    steps = [_Touches.of(step) for step in program.steps]
-    behind = _followers(steps)
-    waits = Counter(follower for some in behind for follower in some)
+def _pose(program: Program, steps: Sequence[_Touches], alignment: int) -> _Problem:
     touches: Counter[Storage] = Counter()
     for step in steps:
         touches.update(sorted(step.reads | step.writes, key=lambda storage: storage.name))
@@ -165,8 +164,6 @@ def _pose(program: Program, alignment: int) -> _Problem:
         sorted(numbers[s] for s in step.reads | step.writes if s in numbers) for step in steps
     ]
     return _Problem(
-        behind,
-        [waits[number] for number in range(len(steps))],
         touched,
         [_inside(program, step, frozenset(numbers), alignment) for step in steps],
         [_in_place(step.step, numbers) for step in steps],
@@ -241,26 +238,31 @@ def _weigh(problem: _Problem, state: _State, step: int, floor: int) -> tuple[int
     return max(floor, state.peak, need), state.live + born - sum(sizes[s] for s in ended)
 
 
-def _extended(problem: _Problem, state: _State, step: int, peak: int, live: int) -> _State:
+def _extended(
+    problem: _Problem, behind: Sequence[int], state: _State, step: int, peak: int, live: int
+) -> _State:
+    """``state`` and one more ``step``, ``behind`` which some wait."""
     left, waits = state.left.copy(), state.waits.copy()
     for storage in problem.touched[step]:
         left[storage] -= 1
-    for follower in problem.followers[step]:
+    for follower in behind:
         waits[follower] -= 1
-    freed = [follower for follower in problem.followers[step] if not waits[follower]]
+    freed = [follower for follower in behind if not waits[follower]]
     ready = tuple(sorted([*(other for other in state.ready if other != step), *freed]))
     return _State(peak, live, state.done | 1 << step, ready, left, waits, state, step)
 
 
-def _search(problem: _Problem) -> list[int] | None:
+def _search(problem: _Problem, behind: Sequence[Sequence[int]]) -> list[int] | None:
     """The steps in an order with a lower peak than the one given; None when none is found."""
     count = len(problem.touched)
     floor = problem.floor
-    first = tuple(step for step in range(count) if not problem.waits_for[step])
-    start = _State(0, 0, 0, first, problem.touches, problem.waits_for)
+    waits = Counter(follower for some in behind for follower in some)
+    first = tuple(step for step in range(count) if not waits[step])
+    start = _State(0, 0, 0, first, problem.touches, [waits[step] for step in range(count)])
     given = start
     for step in range(count):
-        given = _extended(problem, given, step, *_weigh(problem, given, step, floor))
+        weight = _weigh(problem, given, step, floor)
+        given = _extended(problem, behind[step], given, step, *weight)
     if given.peak <= floor:
         return None
     beam = [start]
@@ -277,5 +279,8 @@ def _search(problem: _Problem) -> list[int] | None:
         if not found or weighed > _EFFORT:
             return None
         best = sorted(found.values(), key=lambda way: way[:2])[:_WIDTH]
-        beam = [_extended(problem, state, step, peak, live) for peak, live, state, step in best]
+        beam = [
+            _extended(problem, behind[step], state, step, peak, live)
+            for peak, live, state, step in best
+        ]
     return beam[0].order()
