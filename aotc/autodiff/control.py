@@ -9,6 +9,7 @@ trips must be fixed. A branch computes its values again in its backward branch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from aotc.autodiff.emit import Emit, Maybe, is_float, not_supported
 from aotc.graph import ops
@@ -235,35 +236,9 @@ def _repeat_vjp(
     stack_outers = [None if x is None else backwards(x) for x in outers[1 + op.carried :]]
     turning = _filled(e, carried, outers[1 : 1 + op.carried])
     sums = [e.zeros(x) for x, want in zip(captured, caught, strict=True) if want]
-
-    nested = Nested()
-    (index,) = nested.take([TensorType(DType.I64, ())])
-    turned, added = nested.take(_types(turning)), nested.take(_types(sums))
-    state, row = (nested.take([_row(x) for x in group]) for group in (states, rows))
-    stack_rows = [nested.take([_row(x)])[0] if x is not None else None for x in stack_outers]
-    held = nested.take(_types(captured))
-    last = nested.e.builder.constant(trips - 1, DType.I64)
-    parts = pull(
-        nested.e,
-        op.body,
-        [nested.e.binary("sub", last, index), *state, *row, *held],
-        [None, *_spread(floats, turned), *stack_rows],
-        [False, *floats, *slid, *caught],
-    )[1]
-    row_parts = parts[1 + op.carried : 1 + op.carried + op.scanned]
-    held_parts = [
-        part
-        for part, want in zip(parts[1 + op.carried + op.scanned :], caught, strict=True)
-        if want
-    ]
-    results = [
-        nested.e.builder.constant(True, DType.BOOL),
-        *_filled(nested.e, state, parts[1 : 1 + op.carried]),
-        *(nested.e.add(a, b) or a for a, b in zip(added, held_parts, strict=True)),
-        *(part or nested.e.zeros(x) for x, part, w in zip(row, row_parts, slid, strict=True) if w),
-    ]
+    turned = _Backward(trips, floats, slid, caught, turning, sums, states, rows, stack_outers)
+    body = turned.body(op, captured, pull)
     scans = [*states, *rows, *_present(stack_outers)]
-    body = nested.finish(op.body.name, results)
     made = ops.Repeat(body, len(turning) + len(sums), len(scans), trips)
     count, going = e.builder.constant(trips, DType.I64), e.builder.constant(True, DType.BOOL)
     found = e.items(e.apply(made, count, going, *turning, *sums, *scans, *captured))[1:]
@@ -275,3 +250,51 @@ def _repeat_vjp(
         *(None, None, *_spread(floats, found[: len(turning)])),
         *(*_spread(slid, by_scanned), *_spread(caught, by_captured)),
     ]
+
+
+@dataclass(frozen=True)
+class _Backward:
+    """The loop that runs backward over another one of ``trips`` iterations.
+
+    It carries ``turning``, the cotangents of the carried values that are ``floats``, and ``sums``,
+    those of the ``caught`` captured values. It scans, last row first, the stored ``states``, the
+    ``rows`` that the loop scanned, and the cotangents of its stacks. It stacks the cotangents of
+    the ``slid`` rows.
+    """
+
+    trips: int
+    floats: Sequence[bool]
+    slid: Sequence[bool]
+    caught: Sequence[bool]
+    turning: Sequence[Node]
+    sums: Sequence[Node]
+    states: Sequence[Node]
+    rows: Sequence[Node]
+    stack_outers: Sequence[Maybe]
+
+    def body(self, op: ops.Repeat, captured: Sequence[Node], pull: Pullback) -> Graph:
+        """One iteration."""
+        nested = Nested()
+        (index,) = nested.take([TensorType(DType.I64, ())])
+        turned, added = nested.take(_types(self.turning)), nested.take(_types(self.sums))
+        state, row = (nested.take([_row(x) for x in part]) for part in (self.states, self.rows))
+        outers = [None if x is None else nested.take([_row(x)])[0] for x in self.stack_outers]
+        held = nested.take(_types(captured))
+        last = nested.e.builder.constant(self.trips - 1, DType.I64)
+        parts = pull(
+            nested.e,
+            op.body,
+            [nested.e.binary("sub", last, index), *state, *row, *held],
+            [None, *_spread(self.floats, turned), *outers],
+            [False, *self.floats, *self.slid, *self.caught],
+        )[1]
+        first, second = 1 + op.carried, 1 + op.carried + op.scanned
+        by_held = [x for x, want in zip(parts[second:], self.caught, strict=True) if want]
+        slid = zip(row, parts[first:second], self.slid, strict=True)
+        results = [
+            nested.e.builder.constant(True, DType.BOOL),
+            *_filled(nested.e, state, parts[1:first]),
+            *(nested.e.add(a, b) or a for a, b in zip(added, by_held, strict=True)),
+            *(part or nested.e.zeros(x) for x, part, want in slid if want),
+        ]
+        return nested.finish(op.body.name, results)
