@@ -259,6 +259,18 @@ def trace_of(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     return sum_of(tnp.diagonal(a, offset, axis1, axis2), -1)
 
 
+def isclose(
+    a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
+) -> Any:
+    near = tnp.abs(a - b) <= atol + rtol * tnp.abs(b)
+    same = (near & tnp.isfinite(b)) | (a == b)
+    return same | (tnp.isnan(a) & tnp.isnan(b)) if equal_nan else same
+
+
+def allclose(a: Any, b: Any, *options: Any, **named: Any) -> Any:
+    return tnp.all(isclose(a, b, *options, **named))
+
+
 def _without_nan(function: Callable[..., Any], fill: float) -> Callable[..., Any]:
     def counted(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
         x = lift(a)
@@ -275,7 +287,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
             each.__name__: each
             for each in (
                 *(mean, var, std, ptp, average, count_nonzero, cumsum, cumprod, diff, argsort),
-                *(sort, median),
+                *(sort, median, isclose, allclose),
             )
         },
         "sum": sum_of,

@@ -132,6 +132,14 @@ class Tensor(NDArrayOperatorsMixin):
             " numpy's functions on them",
         )
 
+    def __format__(self, form: str) -> str:
+        return self._number() if form else repr(self)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_") or not hasattr(np.ndarray, name):
+            raise AttributeError(f"a traced value has no attribute '{name}'")
+        raise unsupported(f"the method {name} of numpy's arrays does not trace ({self.type})")
+
     def item(self, *place: Any) -> NoReturn:
         """A traced value has no number yet: UsageError."""
         self._number()

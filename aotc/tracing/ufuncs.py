@@ -220,7 +220,7 @@ def _trunc(x: Tensor) -> Tensor:
 
 
 def _floor_divide(a: Tensor, b: Tensor) -> Tensor:
-    """Toward minus infinity, in floats by way of the remainder (as Python's float_floor_div)."""
+    """Toward minus infinity; in floats by way of the remainder, as numpy does it."""
     if not _is_float(a):
         quotient = binary("div", a, b)
         if not a.type.dtype.is_signed:
@@ -230,9 +230,11 @@ def _floor_divide(a: Tensor, b: Tensor) -> Tensor:
         down = elementwise(ops.Binary("and"), compare("ne", left, 0), negative)
         down = elementwise(ops.Binary("and"), down, compare("ne", b, 0))
         return binary("sub", quotient, cast(down, a.type.dtype))
-    rest = binary("mod", a, b)
-    plain = binary("div", a, b)
+    rest, plain = binary("fmod", a, b), binary("div", a, b)
     whole = binary("div", binary("sub", a, rest), b)
+    other_side = binary("xor", compare("lt", b, 0), compare("lt", rest, 0))
+    down = binary("and", compare("ne", rest, 0), other_side)
+    whole = select(down, binary("sub", whole, 1), whole)
     below = unary("floor", whole)
     near = select(compare("gt", binary("sub", whole, below), 0.5), binary("add", below, 1), below)
     result = select(compare("eq", whole, 0), _copysign(whole, plain), near)
@@ -269,7 +271,7 @@ def _expm1(x: Tensor) -> Tensor:
     """W. Kahan's: (e^x - 1) x / log(e^x), where rounding of e^x cancels."""
     power = unary("exp", x)
     less = binary("sub", power, 1)
-    result = binary("div", binary("mul", less, x), unary("log", power))
+    result = binary("mul", less, binary("div", x, unary("log", power)))
     result = select(compare("eq", power, 1), x, result)
     return select(binary("or", unary("isinf", power), compare("lt", x, -1)), less, result)
 

@@ -114,6 +114,8 @@ def outside(x):
         (lambda x: np.add(x, x, out=np.zeros(4)), ["out="]),
         (lambda x: x.astype(np.int8) + 300, ["300", "numpy 2"]),
         (lambda x: x + 1j, ["not defined", "1j"]),
+        (lambda x: x.view(np.int32), ["view", "float32[4]"]),
+        (lambda x: f"{x:.2f}", ["has no number yet"]),
         (lambda x: None, ["returns nothing"]),
         (lambda x: np.where(x > 0), ["unknown size"]),
         (lambda x: np.concatenate([x, x[:, None]]), ["rank"]),
