@@ -99,6 +99,34 @@ def test_forward_mode_takes_any_loop_and_reverse_mode_says_why_not():
         assert "jvp" in caught.value.remedy
 
 
+def _nested(s):
+    """A loop of four rounds, each of which takes a loop of two or leaves the vector as it is."""
+    long, short, t = Sketch(), Sketch(), Sketch()
+    again, _ = looping(long, 2)
+    kept, *_ = [short.x(*shape) for shape in ((3,), (4, 3), (3, 3))]
+    branch = ops.Branch(long.graph(again), short.graph(kept))
+    index, h, rows, w = t.x(dtype=DType.I64), t.x(3), t.x(4, 3), t.x(3, 3)
+    odd = t.b.compare("eq", t.b.binary("and", index, t.b.constant(1, DType.I64)),
+                      t.b.constant(1, DType.I64))  # fmt: skip
+    after = t.b.apply(ops.Item(0), t.b.apply(branch, odd, h, rows, w))
+    body = t.graph(t.b.constant(True, DType.BOOL), t.b.unary("sin", after))
+    count, start = s.b.constant(4, DType.I64), s.b.constant(True, DType.BOOL)
+    loop = ops.Repeat(body, 1, 0, ops.UNLIMITED)
+    made = s.b.apply(loop, count, start, s.x(3), s.x(4, 3), s.x(3, 3))
+    return s.graph(s.b.apply(ops.Item(1), made))
+
+
+def test_loops_in_branches_in_loops():
+    graph = _nested(Sketch())
+    check(graph)
+    check(vjp(graph))
+    derived = vmap(vjp(graph), 2)
+    feeds = drawn(derived, 1)
+    found = _compiled(derived, feeds)
+    for name, value in evaluate(derived, feeds).items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5)
+
+
 def test_second_derivatives_of_loops_and_branches():
     s = Sketch()
     check(vjp(s.graph(*looping(s, 3))), seed=2)
