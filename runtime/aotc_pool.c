@@ -11,9 +11,10 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-/* Looks at a counter: so many while others run on cores of their own (about a millisecond), then
- * so many more that offer the core to whoever waits for one, before the thread goes to sleep. */
-enum { PATIENT_LOOKS = 30000, YIELDING_LOOKS = 200 };
+/* Looks at a counter: so many while others run on cores of their own (about ten milliseconds: longer
+ * than a host takes a core away for), then so many more that offer the core to whoever waits for
+ * one, before the thread goes to sleep. */
+enum { PATIENT_LOOKS = 300000, YIELDING_LOOKS = 200 };
 
 typedef struct counter {
     _Alignas(64) atomic_uint value;
