@@ -34,50 +34,19 @@ from aotc.target import Target
 if TYPE_CHECKING:
     import llvmlite.binding as llvm  # see codegen/machine.py
 
-class CompiledModel:
-    """A model as native code, callable on numpy arrays without a C compiler.
+class _Artifact:
+    """What one model and several in one object have in common: the object and its files.
 
-    The code that runs is the object that ``save`` writes, byte for byte, loaded on the first call
-    by LLVM's linker. Several threads may call at once: each has its own workspace.
-    ``texts`` gives the stages that ``as_text`` can show, made when they are asked for; ``ports``
-    what the inputs and outputs of an ONNX model are among those of the C function. ``variants`` are
-    the same model for the other sizes that it was compiled for, itself among them: a call runs the
-    one that its inputs fit.
+    ``texts`` gives the stages that ``as_text`` can show, made when they are asked for.
     """
 
-    def __init__(
-        self,
-        code: Code,
-        entry: Entry,
-        texts: Mapping[str, Callable[[], str]],
-        ports: Ports | None = None,
-    ) -> None:
+    def __init__(self, code: Code, texts: Mapping[str, Callable[[], str]]) -> None:
         self.code = code
-        self.entry = entry
-        self.ports = ports
-        self.variants: tuple[CompiledModel, ...] = (self,)
         self._texts = dict(texts)
-        self._pool: Pool | None = None
 
     @property
     def bundle(self) -> Bundle:
         return self.code.bundle
-
-    @property
-    def target(self) -> Target:
-        return self.code.target
-
-    @property
-    def program(self) -> Program:
-        return self.entry.program
-
-    @property
-    def plan(self) -> MemoryPlan:
-        return self.entry.plan
-
-    @property
-    def signature(self) -> Signature:
-        return self.entry.signature
 
     @property
     def header(self) -> str:
@@ -95,17 +64,63 @@ class CompiledModel:
 
     def save(self, directory: str | Path, name: str | None = None) -> list[Path]:
         """Writes NAME.o, NAME.h, NAME.json (and NAME.weights) and returns their paths; the default
-        NAME is the model's. UsageError when the folder cannot be written to."""
+        NAME is the object's. UsageError when the folder cannot be written to."""
         return save_bundle(self.bundle, directory, name)
+
+    def as_text(self, stage: str) -> str:
+        """One stage of the compilation as text: graph, loops, llvm or asm; else UsageError."""
+        if stage not in self._texts:
+            raise UsageError(
+                f"there is no text of stage '{stage}'",
+                remedy=f"use one of: {', '.join(self._texts)}",
+            )
+        return self._texts[stage]()
+
+
+class CompiledModel(_Artifact):
+    """A model as native code, callable on numpy arrays without a C compiler.
+
+    The code that runs is the object that ``save`` writes, byte for byte, loaded on the first call
+    by LLVM's linker. Several threads may call at once: each has its own workspace.
+    ``texts`` gives the stages that ``as_text`` can show, made when they are asked for; ``ports``
+    what the inputs and outputs of an ONNX model are among those of the C function. ``variants`` are
+    the same model for the other sizes that it was compiled for, itself among them: a call runs the
+    one that its inputs fit.
+    """
+
+    def __init__(
+        self,
+        code: Code,
+        entry: Entry,
+        texts: Mapping[str, Callable[[], str]],
+        ports: Ports | None = None,
+    ) -> None:
+        super().__init__(code, texts)
+        self.entry = entry
+        self.ports = ports
+        self.variants: tuple[CompiledModel, ...] = (self,)
+        self._pool: Pool | None = None
+
+    @property
+    def target(self) -> Target:
+        return self.code.target
+
+    @property
+    def program(self) -> Program:
+        return self.entry.program
+
+    @property
+    def plan(self) -> MemoryPlan:
+        return self.entry.plan
+
+    @property
+    def signature(self) -> Signature:
+        return self.entry.signature
 
     def save_module(self, directory: str | Path) -> list[Path]:
         """Writes NAME.wasm, NAME.mjs and NAME.d.ts, for browsers and Node; UsageError unless the
         target is wasm32."""
         return save_module(self.bundle, directory)
-
-    def as_text(self, stage: str) -> str:
-        """One stage of the compilation as text: graph, loops, llvm or asm; else UsageError."""
-        return _text(self._texts, stage)
 
     def __call__(self, *arrays: Any, **named: Any) -> np.ndarray | tuple[np.ndarray, ...]:
         """Runs the model on inputs given in order or by name; one array, or a tuple if it has
@@ -226,7 +241,7 @@ class CompiledModel:
         )
 
 
-class CompiledModels(Mapping[str, CompiledModel]):
+class CompiledModels(_Artifact, Mapping[str, CompiledModel]):
     """Several models in one object, by name: ``models["kws"](x)`` calls one of them."""
 
     def __init__(
@@ -235,9 +250,8 @@ class CompiledModels(Mapping[str, CompiledModel]):
         models: Mapping[str, CompiledModel],
         texts: Mapping[str, Callable[[], str]],
     ) -> None:
-        self.code = code
+        super().__init__(code, texts)
         self._models = dict(models)
-        self._texts = dict(texts)
 
     def __getitem__(self, name: str) -> CompiledModel:
         return self._models[name]
@@ -247,42 +261,6 @@ class CompiledModels(Mapping[str, CompiledModel]):
 
     def __len__(self) -> int:
         return len(self._models)
-
-    @property
-    def bundle(self) -> Bundle:
-        return self.code.bundle
-
-    @property
-    def header(self) -> str:
-        """The text of the C header."""
-        return self.bundle.header
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """What the JSON manifest holds."""
-        return self.bundle.manifest
-
-    def object_bytes(self) -> bytes:
-        """The object file as one piece (with the weights: a copy of them)."""
-        return self.bundle.image.to_bytes()
-
-    def save(self, directory: str | Path, name: str | None = None) -> list[Path]:
-        """Writes NAME.o, NAME.h, NAME.json (and NAME.weights) and returns their paths; the default
-        NAME is the object's. UsageError when the folder cannot be written to."""
-        return save_bundle(self.bundle, directory, name)
-
-    def as_text(self, stage: str) -> str:
-        """One stage of the compilation of all models as text: graph, loops, llvm or asm; else
-        UsageError."""
-        return _text(self._texts, stage)
-
-
-def _text(texts: Mapping[str, Callable[[], str]], stage: str) -> str:
-    if stage not in texts:
-        raise UsageError(
-            f"there is no text of stage '{stage}'", remedy=f"use one of: {', '.join(texts)}"
-        )
-    return texts[stage]()
 
 
 class Code:

@@ -9,6 +9,7 @@ of a model are most of the memory a compilation takes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import itertools
@@ -363,6 +364,26 @@ def run_stages(
     whole = _run(builds, None, on_progress, on_stage)
     assert whole.bundle is not None
     return _callable(builds, whole, Code(whole.bundle, whole.target))
+
+
+def plan_stages(
+    model: Graph | str | Path,
+    options: Options,
+    *,
+    on_progress: Progress | None = None,
+    choose: ChooseContract | None = None,
+) -> Build:
+    """The compilation up to where kernels and memory are settled; arguments as for `run_stages`."""
+    builds: list[Build] = []
+
+    def observe(stage: str, build: Build) -> None:
+        if stage == "memory":
+            builds.append(build)
+            raise Stopped
+
+    with contextlib.suppress(Stopped):
+        run_stages(model, options, on_progress=on_progress, on_stage=observe, choose=choose)
+    return builds[0]
 
 
 def run_together(

@@ -7,7 +7,6 @@ kernels at once, in the caches that they will find.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from pathlib import Path
 from aotc.codegen.signature import describe_signature
 from aotc.config import Options
 from aotc.debug.profile import profile_program
-from aotc.driver import Build, Stopped, run_stages
+from aotc.driver import Build, plan_stages
 from aotc.graph.ir import Graph
 from aotc.reference.inputs import make_inputs
 from aotc.schedule.cpu import ContractSizes, rank_contracts
@@ -87,12 +86,6 @@ def _plan(
 ) -> Build:
     """The compilation up to the memory plan, each contraction by choice ``number`` of its ranking.
     """
-    builds: list[Build] = []
-
-    def observe(stage: str, build: Build) -> None:
-        if stage == "memory":
-            builds.append(build)
-            raise Stopped
 
     def choose(sizes: ContractSizes, target: Target) -> ContractRecipe:
         trial = trials.get(sizes.key)
@@ -101,9 +94,7 @@ def _plan(
             trial = trials[sizes.key] = _Trial([candidate.recipe for candidate in ranked], {})
         return trial.ranking[number] if number < len(trial.ranking) else trial.ranking[0]
 
-    with contextlib.suppress(Stopped):
-        run_stages(model, options, on_stage=observe, choose=choose)
-    return builds[0]
+    return plan_stages(model, options, choose=choose)
 
 
 def _measure(build: Build, trials: dict[str, _Trial], number: int) -> None:

@@ -18,7 +18,7 @@ PAGE_BYTES = 1 << 16
 STACK_BYTES = 1 << 16
 """Of the module's own stack, where a kernel needs one."""
 
-_CUSTOM, _TYPE, _IMPORT, _FUNCTION, _MEMORY, _GLOBAL, _EXPORT = 0, 1, 2, 3, 5, 6, 7
+_TYPE, _FUNCTION, _MEMORY, _GLOBAL, _EXPORT = 1, 3, 5, 6, 7
 _CODE, _DATA = 10, 11
 _I32, _MUTABLE, _I32_CONST, _END = 0x7F, 1, 0x41, 0x0B
 _SYMBOL_TABLE, _DATA_SYMBOL, _SECTION_SYMBOL = 8, 1, 3

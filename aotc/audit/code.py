@@ -179,7 +179,7 @@ def _length(elf: ElfObject, data: bytes, at: int) -> int:
     """Bytes of the instruction at ``at`` where the first of them tell; 0 for x86."""
     if elf.machine == "aarch64":
         return 4
-    if elf.machine == "arm" and not _is_thumb(elf):
+    if elf.machine == "arm" and not elf.is_thumb:
         return 4
     if elf.machine == "arm":
         return 4 if data[at + 1] >> 3 in (0x1D, 0x1E, 0x1F) else 2
@@ -201,7 +201,7 @@ def _disassembler(elf: ElfObject) -> Any:
         "x86_64": (capstone.CS_ARCH_X86, capstone.CS_MODE_64),
         "x86": (capstone.CS_ARCH_X86, capstone.CS_MODE_32),
         "aarch64": (capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM),
-        "arm": (capstone.CS_ARCH_ARM, thumb if _is_thumb(elf) else capstone.CS_MODE_ARM),
+        "arm": (capstone.CS_ARCH_ARM, thumb if elf.is_thumb else capstone.CS_MODE_ARM),
         "riscv": (
             capstone.CS_ARCH_RISCV,
             (capstone.CS_MODE_RISCV64 if elf.bits == 64 else capstone.CS_MODE_RISCV32)
@@ -209,11 +209,6 @@ def _disassembler(elf: ElfObject) -> Any:
         ),
     }
     return capstone.Cs(*modes[elf.machine])
-
-
-def _is_thumb(elf: ElfObject) -> bool:
-    """Symbols of Thumb functions are odd."""
-    return any(s.is_function and s.section and s.value & 1 for s in elf.symbols)
 
 
 def _number(text: str) -> int:

@@ -5,6 +5,7 @@ Only what an audit asks for: little-endian, 32 and 64 bits.
 
 from __future__ import annotations
 
+import functools
 import struct
 from dataclasses import dataclass
 
@@ -53,6 +54,11 @@ class ElfObject:
     sections: tuple[Section, ...]
     symbols: tuple[Symbol, ...]
     relocations: tuple[tuple[int, int, int], ...]
+
+    @functools.cached_property
+    def is_thumb(self) -> bool:
+        """Whether Arm code is Thumb: the symbols of its functions are odd."""
+        return any(s.is_function and s.section and s.value & 1 for s in self.symbols)
 
 
 def read_elf(data: bytes) -> ElfObject:

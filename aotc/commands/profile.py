@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from aotc.commands.files import write_file
 from aotc.compiled import fit_input
 from aotc.debug.profile import Profile, profile_program
 from aotc.debug.roofline import roofline_svg
-from aotc.driver import Build, Stopped, run_stages
+from aotc.driver import plan_stages
 from aotc.errors import UsageError
 from aotc.reference.inputs import make_inputs
 from aotc.reference.machine import describe_machine
@@ -47,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     given = load_arrays(read_files(args.input, "--input"))
     with progress_line(args.model.name) as progress:
         show = StageProgress(progress, args.model.name)
-        build = _plan(args, show)
+        build = plan_stages(args.model, read_options(args), on_progress=show)
         assert build.program is not None and build.plan is not None
         params = describe_signature(build.program, False, False).inputs
         arrays = make_inputs(params, args.seed, given)
@@ -62,20 +61,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print(report)
     return 0
-
-
-def _plan(args: argparse.Namespace, show: StageProgress) -> Build:
-    """The compilation up to where kernels and memory are settled."""
-    builds: list[Build] = []
-
-    def observe(stage: str, build: Build) -> None:
-        if stage == "memory":
-            builds.append(build)
-            raise Stopped
-
-    with contextlib.suppress(Stopped):
-        run_stages(args.model, read_options(args), on_progress=show, on_stage=observe)
-    return builds[0]
 
 
 def _report(args: argparse.Namespace, profile: Profile, target: str) -> dict[str, Any]:
