@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from aotc.errors import ModelError
 from aotc.frontend.onnx_ops.call import Call
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How output positions map to input positions; the attributes of Resize."""
-
-    mode: str
-    coordinates: str
-    nearest: str
-    cubic_a: float
-    exclude_outside: bool
-    antialias: bool
-    extrapolation: float
+from aotc.frontend.resample import Sampling
 
 
 def sampling(call: Call) -> Sampling:

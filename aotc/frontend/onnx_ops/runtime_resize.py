@@ -24,7 +24,8 @@ from aotc.frontend.onnx_ops.extents import (
     settle,
     simple,
 )
-from aotc.frontend.onnx_ops.resize_plan import Sampling, declared_scales, sampling
+from aotc.frontend.onnx_ops.resize_plan import declared_scales, sampling
+from aotc.frontend.resample import Sampling
 from aotc.frontend.values import Value
 from aotc.graph import ops
 from aotc.graph.ir import Node
