@@ -5,6 +5,9 @@ from __future__ import annotations
 import linecache
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,8 +40,24 @@ class Place:
         return f"{shown}: `{text}`" if text else shown
 
 
+_SET: ContextVar[Place | None] = ContextVar("place", default=None)
+
+
+@contextmanager
+def at_place(place: Place | None) -> Iterator[None]:
+    """What is made inside is of the line ``place``, whoever calls; None changes nothing."""
+    token = _SET.set(place or _SET.get())
+    try:
+        yield
+    finally:
+        _SET.reset(token)
+
+
 def here() -> Place:
-    """The innermost line that is neither numpy's nor aotc's."""
+    """The innermost line that is neither numpy's nor aotc's, or what `at_place` says."""
+    known = _SET.get()
+    if known is not None:
+        return known
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_INNER):
         frame = frame.f_back

@@ -17,10 +17,11 @@ _CURRENT: ContextVar[Scope | None] = ContextVar("scope", default=None)
 
 
 class Scope:
-    """The graph under way; ``around`` is that of the graph around a body."""
+    """The graph under way; ``around`` is that of the graph around a body, whose builder is of the
+    same kind."""
 
-    def __init__(self, around: Scope | None = None) -> None:
-        self.builder = Builder()
+    def __init__(self, around: Scope | None = None, builder: Builder | None = None) -> None:
+        self.builder = builder or (type(around.builder)() if around else Builder())
         self.around = around
         self._fetched: dict[Node, Node] = {}
         self._parameters = 0
