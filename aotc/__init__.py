@@ -15,6 +15,7 @@ from aotc.config import VERSION as __version__
 from aotc.errors import AotcError, ModelError, UnsupportedError, UsageError, VerifyError
 
 if TYPE_CHECKING:
+    from aotc import image
     from aotc.compiled import CompiledModel, CompiledModels
     from aotc.driver import compile, compile_together
     from aotc.frontend.onnx_reader import load_onnx
@@ -45,6 +46,7 @@ __all__ = [
     "cond",
     "fori_loop",
     "function",
+    "image",
     "inline",
     "list_targets",
     "load_onnx",
@@ -87,8 +89,13 @@ _HOMES = {
 _OTHER_NAMES = {"map": "map_rows"}
 
 
+_MODULES = ("image",)
+
+
 def __getattr__(name: str) -> Any:
     """Loads the compiler on first use: importing onnx and LLVM takes most of a second."""
+    if name in _MODULES:
+        return importlib.import_module(f"aotc.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'aotc' has no attribute '{name}'")
     home = importlib.import_module(_HOMES[name])

@@ -10,10 +10,11 @@ MODULES = sorted((ROOT / "aotc").rglob("*.py"))
 
 #: The order of the data flow; a module imports from its own line or from earlier ones.
 ORDER = [
-    {"errors", "config", "processors", "target"},
+    {"errors", "config", "processors", "regions", "target"},
     {"graph"},
     {"autodiff"},
     {"frontend", "tracing"},
+    {"image"},
     {"passes"},
     {"loop"},
     {"fuse"},
