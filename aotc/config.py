@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from aotc.errors import UsageError
+from aotc.regions import Region, read_only
 
 VERSION = "0.1.0"
 
@@ -43,7 +44,8 @@ class Options:
     ``recipes`` is a file of recipes found by tuning. ``numerics`` is ``fma`` (multiply-adds round
     once where the target can) or ``no-fma`` (twice, everywhere); ``abi`` is LLVM's name of a
     calling convention. ``opt`` is ``speed`` or ``size`` (of the code). ``ram`` is the most
-    bytes that the workspace may have (None: as many as it takes).
+    bytes that the workspace may have (None: as many as it takes). ``regions`` are the memories of
+    the device that the workspace and the constants go to (none: one for each, without bounds).
     """
 
     target: str = "x86_64"
@@ -61,6 +63,7 @@ class Options:
     abi: str | None = None
     opt: str = "speed"
     ram: int | None = None
+    regions: tuple[Region, ...] = ()
 
     def __post_init__(self) -> None:
         for name, size in self.dims.items():
@@ -104,6 +107,12 @@ class Options:
             raise UsageError(
                 f"weights cannot go to '{self.weights}'",
                 remedy=f"use --weights {' or --weights '.join(WEIGHTS_PLACES)}",
+            )
+        if self.weights == "file" and read_only(self.regions):
+            raise UsageError(
+                f"region '{read_only(self.regions)[0].name}' is for weights in the object, and "
+                "these go to a file",
+                remedy="leave out --weights file, or the read-only regions",
             )
         if self.numerics not in NUMERICS:
             raise UsageError(

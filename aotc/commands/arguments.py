@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
 from aotc.config import GOALS, NUMERICS, WEIGHTS_PLACES, DimSize, InputShape, Options
 from aotc.errors import UsageError
-
-#: What the letter behind a number of bytes multiplies it by.
-UNITS: Mapping[str, int] = MappingProxyType({"K": 1 << 10, "M": 1 << 20})
+from aotc.regions import read_bytes, read_regions
 
 
 def add_model_arguments(
@@ -53,6 +50,14 @@ def add_model_arguments(
         metavar="BYTES",
         help="the most bytes that the workspace may have, e.g. 96K or 2M: if need be, the first "
         "layers are computed by stripes, which takes more work",
+    )
+    parser.add_argument(
+        "--region",
+        action="append",
+        default=[],
+        metavar="NAME=SIZE",
+        help="a memory of the device, e.g. flash=1M, sram=256K or fast=64K:rw,cost=1: what is used "
+        "most is placed in the fastest in which it fits; may be repeated (see docs/targets.md)",
     )
     parser.add_argument(
         "--dim",
@@ -151,17 +156,8 @@ def read_options(args: argparse.Namespace) -> Options:
         abi=args.abi,
         opt=args.opt,
         ram=None if args.ram is None else read_bytes(args.ram, "--ram"),
+        regions=read_regions(args.region),
     )
-
-
-def read_bytes(text: str, flag: str) -> int:
-    """A number of bytes, or of units of 1024 or 1024 * 1024 as in 64K or 2M."""
-    digits, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in UNITS else (text, "")
-    if not (digits.isascii() and digits.isdigit()):
-        raise UsageError(
-            f"'{text}' is not a number of bytes", where=flag, remedy=f"write {flag} 65536 or 64K"
-        )
-    return int(digits) * UNITS.get(unit, 1)
 
 
 def read_files(texts: Iterable[str], flag: str) -> dict[str, Path]:

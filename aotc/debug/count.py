@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
-from aotc.loop.ir import Alloc, Bin, Buffer, Expr, Fma, For, Kernel, Load, Space, Stmt, Store, Un
+from aotc.loop.ir import Alloc, Bin, Expr, Fma, For, Kernel, Space, Stmt, Store, Un
+from aotc.loop.traffic import count_accesses
 from aotc.loop.walk import post_order
 
 
@@ -19,12 +19,9 @@ def count_flop(kernel: Kernel) -> int:
 def count_bytes(kernel: Kernel) -> int:
     """Bytes of memory that one call touches: what it reads and what it writes of each parameter,
     at most the whole parameter each, however often it comes back to an element."""
-    reads: Counter[Buffer] = Counter()
-    writes: Counter[Buffer] = Counter()
-    _count_accesses(kernel.body, 1, reads, writes)
     return sum(
         min(times, buffer.elems) * buffer.dtype.size_bytes
-        for counter in (reads, writes)
+        for counter in count_accesses(kernel)
         for buffer, times in counter.items()
         if buffer.space is Space.GLOBAL
     )
@@ -47,19 +44,3 @@ def _flop_of(expr: Expr) -> int:
     if not isinstance(expr, (Fma, Bin, Un)) or not expr.dtype.is_float:
         return 0
     return 2 if isinstance(expr, Fma) else 1
-
-
-def _count_accesses(
-    stmts: Sequence[Stmt], times: int, reads: Counter[Buffer], writes: Counter[Buffer]
-) -> None:
-    for stmt in stmts:
-        match stmt:
-            case Store(buffer=buffer, index=index, value=value):
-                writes[buffer] += times
-                for expr in post_order((index, value)):
-                    if isinstance(expr, Load):
-                        reads[expr.buffer] += times
-            case For(extent=extent, body=body):
-                _count_accesses(body, times * extent, reads, writes)
-            case Alloc(body=body):
-                _count_accesses(body, times, reads, writes)

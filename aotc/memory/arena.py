@@ -8,7 +8,7 @@ what stuck out.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from aotc.loop.program import Program, Storage
@@ -17,17 +17,42 @@ from aotc.memory.liveness import Block, find_blocks, find_intervals
 _SEARCH_STEPS = 4_000_000  # neighbour visits: about a second, and the same count everywhere
 
 
+@dataclass(frozen=True)
+class Part:
+    """The ``size_bytes`` of an arena from ``start`` on, which lie in the memory called ``region``
+    (empty: wherever the caller likes) with room for ``limit_bytes`` of them (0: any number)."""
+
+    region: str
+    start: int
+    size_bytes: int
+    lower_bound_bytes: int
+    limit_bytes: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class MemoryPlan:
     """Byte offsets of the arena storages, and what they cost.
 
-    ``lower_bound_bytes`` is the largest sum of sizes (rounded up to ``alignment``) live at once.
+    ``lower_bound_bytes`` is the largest sum of sizes (rounded up to ``alignment``) live at once. An
+    arena in several memory regions has a part in each, one behind the other in the offsets; its
+    bound is the sum of theirs.
     """
 
     offsets: dict[Storage, int]
     arena_bytes: int
     lower_bound_bytes: int
     alignment: int
+    in_regions: tuple[Part, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """At least one."""
+        return self.in_regions or (Part("", 0, self.arena_bytes, self.lower_bound_bytes),)
+
+    def part_of(self, offset: int) -> int:
+        """The index of the part that the byte at ``offset`` is in."""
+        ends = [part.start + part.size_bytes for part in self.parts]
+        return min(sum(end <= offset for end in ends), len(ends) - 1)
 
     @property
     def gap(self) -> float:
@@ -36,7 +61,7 @@ class MemoryPlan:
 
 
 @dataclass(frozen=True, eq=False)
-class _Problem:
+class Problem:
     """Blocks as numbers: sizes rounded up, and for each block those that live at the same time."""
 
     sizes: list[int]
@@ -45,6 +70,10 @@ class _Problem:
     loads: list[int]  # bytes live at each call
     lower_bound: int
 
+    def only(self, chosen: Sequence[int]) -> Problem:
+        """The same for the blocks ``chosen`` by number."""
+        return _relate([self.sizes[i] for i in chosen], [self.spans[i] for i in chosen])
+
 
 def plan_memory(program: Program, alignment: int = 64) -> MemoryPlan:
     """Offsets for all arena storages, each a multiple of ``alignment`` (a power of two).
@@ -52,46 +81,51 @@ def plan_memory(program: Program, alignment: int = 64) -> MemoryPlan:
     The result depends on the program only, never on time or hash seeds.
     """
     blocks = find_blocks(program)
-    problem = _pose(blocks, alignment)
-    places = _solve(problem)
+    problem = pose(blocks, alignment)
+    places = solve(problem)
     offsets = dict.fromkeys(find_intervals(program), 0)
     for block, place in zip(blocks, places, strict=True):
         offsets.update(dict.fromkeys(block.storages, place))
-    return MemoryPlan(offsets, _height(problem, places), problem.lower_bound, alignment)
+    return MemoryPlan(offsets, height(problem, places), problem.lower_bound, alignment)
 
 
-def _pose(blocks: tuple[Block, ...], alignment: int) -> _Problem:
+def pose(blocks: Sequence[Block], alignment: int) -> Problem:
+    """``blocks`` in numbers."""
     sizes = [-(-block.size_bytes // alignment) * alignment for block in blocks]
-    spans = [(block.first, block.last) for block in blocks]
+    return _relate(sizes, [(block.first, block.last) for block in blocks])
+
+
+def _relate(sizes: list[int], spans: list[tuple[int, int]]) -> Problem:
     calls = max((last + 1 for _, last in spans), default=0)
     live: list[list[int]] = [[] for _ in range(calls)]
     for index, (first, last) in enumerate(spans):
         for call in range(first, last + 1):
             live[call].append(index)
-    found: list[set[int]] = [set() for _ in blocks]
+    found: list[set[int]] = [set() for _ in sizes]
     for group in live:
         for index in group:
             found[index].update(group)
     neighbours = [sorted(near - {index}) for index, near in enumerate(found)]
     loads = [sum(sizes[index] for index in group) for group in live]
-    return _Problem(sizes, spans, neighbours, loads, max(loads, default=0))
+    return Problem(sizes, spans, neighbours, loads, max(loads, default=0))
 
 
-def _solve(problem: _Problem) -> list[int]:
-    """The best placement over the greedy orders, improved while it is above the lower bound."""
+def solve(problem: Problem) -> list[int]:
+    """A place for each block: the best of the greedy orders, improved while it is above the lower
+    bound."""
     best: list[int] = []
     best_order: list[int] = []
     for order in _greedy_orders(problem):
         for tight in (True, False):
             places = _place(problem, order, tight)
-            if not best_order or _height(problem, places) < _height(problem, best):
+            if not best_order or height(problem, places) < height(problem, best):
                 best, best_order = places, order
-            if _height(problem, best) == problem.lower_bound:
+            if height(problem, best) == problem.lower_bound:
                 return best
     return _improve(problem, best, best_order)
 
 
-def _greedy_orders(problem: _Problem) -> Iterator[list[int]]:
+def _greedy_orders(problem: Problem) -> Iterator[list[int]]:
     """Orders in which to place the blocks: most constrained first, in several senses."""
     sizes, spans = problem.sizes, problem.spans
     peak = [max(problem.loads[first : last + 1]) for first, last in spans]
@@ -106,7 +140,7 @@ def _greedy_orders(problem: _Problem) -> Iterator[list[int]]:
     yield sorted(everyone, key=lambda i: (-spans[i][1], -sizes[i]))
 
 
-def _place(problem: _Problem, order: list[int], tight: bool) -> list[int]:
+def _place(problem: Problem, order: list[int], tight: bool) -> list[int]:
     """Places block after block: in the smallest hole that fits if ``tight``, else in the lowest."""
     sizes = problem.sizes
     places = [-1] * len(sizes)
@@ -128,18 +162,19 @@ def _place(problem: _Problem, order: list[int], tight: bool) -> list[int]:
     return places
 
 
-def _height(problem: _Problem, places: list[int]) -> int:
+def height(problem: Problem, places: list[int]) -> int:
+    """Where the highest block ends."""
     return max((p + s for p, s in zip(places, problem.sizes, strict=True)), default=0)
 
 
-def _improve(problem: _Problem, best: list[int], order: list[int]) -> list[int]:
+def _improve(problem: Problem, best: list[int], order: list[int]) -> list[int]:
     """Searches orders near ``order``: whatever sticks out above the lower bound is placed earlier.
 
     A fixed seed and a fixed number of steps keep the result the same everywhere.
     """
     chance = random.Random(0)
     cost = sum(map(len, problem.neighbours)) + len(order)
-    current, current_height = best, _height(problem, best)
+    current, current_height = best, height(problem, best)
     best_height = current_height
     for step in range(min(4000, _SEARCH_STEPS // max(cost, 1))):
         tops = [i for i, p in enumerate(current) if p + problem.sizes[i] > problem.lower_bound]
@@ -152,11 +187,11 @@ def _improve(problem: _Problem, best: list[int], order: list[int]) -> list[int]:
             trial.remove(other)
             trial.insert(chance.randrange(len(order)), other)
         places = _place(problem, trial, tight=step % 2 == 0)
-        height = _height(problem, places)
-        if height <= current_height or chance.random() < 0.02:
-            current, current_height, order = places, height, trial
-        if height < best_height:
-            best, best_height = places, height
+        reached = height(problem, places)
+        if reached <= current_height or chance.random() < 0.02:
+            current, current_height, order = places, reached, trial
+        if reached < best_height:
+            best, best_height = places, reached
         if best_height == problem.lower_bound:
             break
     return best
