@@ -43,5 +43,6 @@ class Reporter:
             return
         where = self._file
         if operator:
-            where += f": node '{node}' ({operator}, opset {opset})"
+            version = f", opset {opset}" if opset else ""
+            where += f": node '{node}' ({operator}{version})"
         raise type(error)(error.message, where=where, remedy=remedy) from error

@@ -55,7 +55,7 @@ def average_pool(call: Call) -> Node:
     even = 1
     for axis, size in enumerate(x.shape[2:]):
         call.expect_indexable(window.extent[axis] * window.size[axis])
-        counts = _element_counts(size, window, axis, with_pads)
+        counts = element_counts(size, window, axis, with_pads)
         if (counts == counts[0]).all():
             even *= int(counts[0])
             continue
@@ -65,7 +65,7 @@ def average_pool(call: Call) -> Node:
     return call.binary("mul", y, 1.0 / even)
 
 
-def _element_counts(size: int, window: Window, axis: int, with_pads: bool) -> np.ndarray:
+def element_counts(size: int, window: Window, axis: int, with_pads: bool) -> np.ndarray:
     """How many elements each position of the window has on one axis, [positions].
 
     The padding counts ``with_pads``; what ceil_mode adds behind it never does.

@@ -45,10 +45,16 @@ _QUANTISED = frozenset(
 
 
 def _quantized(
-    call: Call, quotient: Node, zero: Node | None, dtype: DType, saturate: bool = True
+    call: Call,
+    quotient: Node,
+    zero: Node | None,
+    dtype: DType,
+    saturate: bool = True,
+    limits: tuple[int, int] | None = None,
 ) -> Node:
     """A quotient as ``dtype``: to the nearest (even) integer, plus the zero point, limited to the
-    range; to a float8 or float4 rounded once, with the zero point before that."""
+    range, or to ``limits`` within it; to a float8 or float4 rounded once, with the zero point
+    before that."""
     if dtype not in _QUANTISED:
         raise call.unsupported(f"quantisation to {dtype.value} is not supported")
     whole = call.unary("round", quotient) if dtype.is_int else quotient
@@ -58,7 +64,7 @@ def _quantized(
         wide = call.binary("add", wide, call.cast(zero, wide.type.dtype))
     if dtype.is_float:
         return narrow_float(call, wide, dtype, saturate)
-    low, high = dtype.int_range
+    low, high = limits or dtype.int_range
     return call.cast(call.binary("min", call.binary("max", wide, low), high), dtype)
 
 
@@ -67,9 +73,9 @@ def _numeric(dtype: DType) -> bool:
     return dtype.is_float and dtype is not DType.F8E8M0
 
 
-def quantize_linear(call: Call) -> Node:
+def quantize_linear(call: Call, limits: tuple[int, int] | None = None) -> Node:
     """``saturate(round(x / scale) + zero_point)``; the division is done in the type of the scale
-    unless ``precision`` names another."""
+    unless ``precision`` names another. ``limits`` are those of the result instead of its type's."""
     x, scale, zero = call[0], call[1], call.optional(2)
     dtype = DType.U8 if zero is None else zero.type.dtype
     if zero is None and call.attrs.integer("output_dtype", 0):
@@ -81,7 +87,8 @@ def quantize_linear(call: Call) -> Node:
     divisor = _along(call, call.cast(scale, precision), x)
     quotient = call.binary("div", call.cast(x, precision), divisor)
     point = None if zero is None else _along(call, zero, x)
-    return _quantized(call, quotient, point, dtype, call.attrs.flag("saturate", True))
+    saturate = call.attrs.flag("saturate", True)
+    return _quantized(call, quotient, point, dtype, saturate, limits)
 
 
 def dequantize_linear(call: Call) -> Node:
