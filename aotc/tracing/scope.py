@@ -21,7 +21,7 @@ class Scope:
     same kind."""
 
     def __init__(self, around: Scope | None = None, builder: Builder | None = None) -> None:
-        self.builder = builder or (type(around.builder)() if around else Builder())
+        self.builder: Builder = builder or (type(around.builder)() if around else Builder())
         self.around = around
         self._fetched: dict[Node, Node] = {}
         self._parameters = 0
@@ -66,8 +66,8 @@ class Scope:
 
 
 @contextmanager
-def entered(scope: Scope) -> Iterator[Scope]:
-    """What is traced inside goes to ``scope``."""
+def entered(scope: Scope | None) -> Iterator[Scope | None]:
+    """What is traced inside goes to ``scope``; with None nothing is traced inside."""
     token = _CURRENT.set(scope)
     try:
         yield scope
