@@ -52,7 +52,7 @@ from aotc.schedule.book import read_book
 from aotc.schedule.compact import choose_compact
 from aotc.schedule.cpu import ChooseContract, choose_contract
 from aotc.target import Target, resolve_target
-from aotc.together import named_models, options_of_each
+from aotc.together import Source, named_models, options_of_each
 from aotc.tracing.tracer import Traceable
 
 Progress = Callable[[str, int, int], None]
@@ -249,7 +249,7 @@ lowering."""
 
 
 def compile(
-    model: Graph | Traceable | str | Path,
+    model: Source,
     *,
     target: str = "x86_64",
     cpu: str | None = None,
@@ -268,7 +268,7 @@ def compile(
     on_progress: Progress | None = None,
 ) -> CompiledModel:
     """Compiles an ONNX file, a Graph that ``load_onnx`` or ``trace`` made, or a traced function,
-    to native code.
+    to native code. Of a traced function, ``dims`` gives the named sizes.
 
     ``target`` and ``cpu`` are as on the command line (x86_64 without a cpu means x86-64-v3: AVX2
     and FMA). ``dims`` binds symbolic dimensions (a pair of sizes is a range from which each run
@@ -298,12 +298,11 @@ def compile(
         opt=opt,
         ram=ram,
     )
-    model = model.graph if isinstance(model, Traceable) else model
     return run_stages(model, options, on_progress=on_progress)
 
 
 def compile_together(
-    models: Sequence[Graph | str | Path] | Mapping[str, Graph | str | Path],
+    models: Sequence[Source] | Mapping[str, Source],
     *,
     name: str,
     on_progress: Progress | None = None,
@@ -347,7 +346,7 @@ def _read_choices(
 
 
 def run_stages(
-    model: Graph | str | Path,
+    model: Source,
     options: Options,
     *,
     on_progress: Progress | None = None,
@@ -367,7 +366,7 @@ def run_stages(
 
 
 def plan_stages(
-    model: Graph | str | Path,
+    model: Source,
     options: Options,
     *,
     on_progress: Progress | None = None,
@@ -387,7 +386,7 @@ def plan_stages(
 
 
 def run_together(
-    models: Mapping[str, Graph | str | Path],
+    models: Mapping[str, Source],
     options: Options,
     *,
     on_progress: Progress | None = None,
@@ -408,7 +407,7 @@ def run_together(
 
 
 def _builds(
-    model: Graph | str | Path,
+    model: Source,
     options: Options,
     choose: ChooseContract | None,
     shared: Shared | None = None,
@@ -420,24 +419,39 @@ def _builds(
         choose = choose_compact if target.compact else choose_contract
         if options.recipes is not None:
             choose = read_book(options.recipes).choose
-    source = model if isinstance(model, Graph) else Path(model)
     if not options.sizes:
+        source, options = _for_size(model, options, ())
         return [Build(options, target, source, choose=choose, shared=shared)]
-    if isinstance(source, Graph):
+    if isinstance(model, Graph):
         raise UsageError("a Graph has its sizes already", remedy="give the file of the model")
     panels, shared = SamePanels(choose), shared or Shared()
-    return [
-        Build(
-            replace(options, sizes={}, dims={**options.dims, **dict(sizes)}),
-            target,
-            source,
-            choose=panels.choose,
-            sizes=sizes,
-            shared=shared,
-            panels=panels,
+    builds = []
+    for sizes in options.each_size():
+        source, own = _for_size(model, options, sizes)
+        builds.append(
+            Build(
+                own,
+                target,
+                source,
+                choose=panels.choose,
+                sizes=sizes,
+                shared=shared,
+                panels=panels,
+            )
         )
-        for sizes in options.each_size()
-    ]
+    return builds
+
+
+def _for_size(
+    model: Source, options: Options, sizes: tuple[tuple[str, int], ...]
+) -> tuple[Graph | Path, Options]:
+    """What one compilation starts from, and its options; a traced function is traced for its
+    sizes."""
+    dims = {**options.dims, **dict(sizes)}
+    if isinstance(model, Traceable):
+        return model.graph_for(dims), replace(options, sizes={}, dims={})  # type: ignore[arg-type]
+    source = model if isinstance(model, Graph) else Path(model)
+    return source, replace(options, sizes={}, dims=dims)
 
 
 def _run(

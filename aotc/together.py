@@ -12,8 +12,9 @@ from aotc.errors import UsageError
 from aotc.frontend.onnx_reader import parse_model
 from aotc.frontend.specialize import declared_symbols
 from aotc.graph.ir import Graph
+from aotc.tracing.tracer import Traceable
 
-Source = Graph | str | Path
+Source = Graph | Traceable | str | Path
 
 
 def named_models(models: Sequence[Source] | Mapping[str, Source]) -> dict[str, Source]:
@@ -24,7 +25,9 @@ def named_models(models: Sequence[Source] | Mapping[str, Source]) -> dict[str, S
     if isinstance(models, Mapping):
         named = list(models.items())
     else:
-        named = [(m.name if isinstance(m, Graph) else Path(m).stem, m) for m in models]
+        named = [
+            (m.name if isinstance(m, Graph | Traceable) else Path(m).stem, m) for m in models
+        ]
     if not named:
         raise UsageError("there is no model to compile", remedy="give at least one")
     seen: set[str] = set()
@@ -75,6 +78,8 @@ class _Names:
 def _names_of(model: Source) -> _Names:
     if isinstance(model, Graph):
         return _Names()
+    if isinstance(model, Traceable):
+        return _Names(frozenset(model.named_sizes))
     graph = parse_model(Path(model)).graph
     made = {name for node in graph.node for name in node.output}
     inputs = frozenset(info.name for info in graph.input)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,45 +18,80 @@ from aotc.frontend.onnx_reader import load_onnx
 from aotc.graph.ir import Graph
 from aotc.tracing.places import misuse
 from aotc.tracing.scope import is_tracing
-from aotc.tracing.spec import spec_of
-from aotc.tracing.tracer import Traceable, annotated, inline, inputs_of, trace
+from aotc.tracing.spec import Spec, named_sizes, spec_of
+from aotc.tracing.tracer import (
+    Traceable,
+    annotated,
+    inline,
+    inputs_of,
+    labelled,
+    name_of,
+    trace,
+)
 from aotc.tracing.trees import flatten
 
 
 class Function(Traceable):
     """A Python function whose arguments have types: ``graph`` is what it does, a call on arrays
-    compiles it once for this machine and runs it. Inside another traced function it is the Python
-    function that it was made of."""
+    compiles it once for this machine and runs it; where sizes have names, once for each set of
+    them. Inside another traced function it is the Python function that it was made of.
+
+    >>> import aotc, numpy as np
+    >>> @aotc.function
+    ... def total(x: aotc.Tensor["N", 2]):
+    ...     return x.sum(axis=0)
+    >>> total(np.ones((3, 2), np.float32))
+    array([3., 3.], dtype=float32)
+    >>> total.graph_for({"N": 5}).inputs[0].shape
+    (5, 2)
+    """
 
     def __init__(self, python: Callable[..., Any], specs: tuple[Any, ...] = ()) -> None:
         functools.update_wrapper(self, python)
         self.python = python
         self.specs = specs
+        self._compiled: dict[tuple[tuple[str, int], ...], CompiledModel] = {}
 
     @functools.cached_property
     def graph(self) -> Graph:
-        """The traced function; UsageError when an argument has no type."""
-        return trace(self.python, *self.specs)
+        """The traced function; UsageError when an argument has no type, or a size no number."""
+        return self.graph_for({})
+
+    @property
+    def name(self) -> str:
+        return name_of(self.python)
+
+    @property
+    def named_sizes(self) -> Sequence[str]:
+        return named_sizes(self._arguments)
+
+    def graph_for(self, dims: Mapping[str, int]) -> Graph:
+        return trace(self.python, *self.specs, dims=dims)
 
     @functools.cached_property
-    def _compiled(self) -> CompiledModel:
-        return self.compile()
+    def _arguments(self) -> list[tuple[Spec, str]]:
+        return labelled(self.python, self.specs or annotated(self.python))
 
     def compile(self, **choices: Any) -> CompiledModel:
-        """`aotc.compile` of the graph, with its arguments."""
-        return compile_graph(self.graph, **choices)
+        """`aotc.compile` of the function, with its arguments."""
+        return compile_graph(self, **choices)
 
     def __call__(self, *inputs: Any) -> Any:
-        """Runs the compiled function; the arrays must have the types of the arguments."""
+        """Runs the compiled function; the arrays must have the types of the arguments. Named sizes
+        are those of the arrays: it compiles once for each set of them."""
         if is_tracing():
             return self.python(*inputs)
         leaves, _ = flatten(list(inputs))
-        arrays = [
-            np.asarray(leaf, dtype=node.type.dtype.numpy)
-            if isinstance(leaf, bool | int | float) else leaf
-            for leaf, node in zip(leaves, self.graph.inputs, strict=False)
-        ]  # fmt: skip
-        return self._compiled(*arrays, *leaves[len(arrays) :])
+        dims: dict[str, int] = {}
+        arrays = []
+        for leaf, (spec, label) in zip(leaves, self._arguments, strict=False):
+            number = isinstance(leaf, bool | int | float)
+            arrays.append(np.asarray(leaf, spec.dtype.numpy) if number else leaf)
+            spec.match(np.shape(leaf), label, dims)
+        key = tuple(dims.items())
+        if key not in self._compiled:
+            self._compiled[key] = self.compile(dims=dims)
+        return self._compiled[key](*arrays, *leaves[len(arrays) :])
 
 
 def function(python: Callable[..., Any]) -> Function:
@@ -79,8 +114,10 @@ def compose(*parts: Callable[..., Any] | Graph | str | Path) -> Function:
         return values
 
     composed.__name__ = "_".join(step.__name__ for step in steps)
-    first = steps[0]
-    specs = getattr(first, "specs", None) or annotated(getattr(first, "python", first))
+    first = getattr(steps[0], "python", steps[0])
+    specs = getattr(steps[0], "specs", None) or annotated(first)
+    if not all(p.kind is p.VAR_POSITIONAL for p in inspect.signature(first).parameters.values()):
+        composed.__signature__ = inspect.signature(first)  # type: ignore[attr-defined]
     return Function(composed, tuple(specs))
 
 
@@ -112,13 +149,15 @@ class Stateful:
         self.function = function
         self.init = init
 
-    def trace(self, *specs: Any, name: str | None = None) -> Graph:
+    def trace(
+        self, *specs: Any, name: str | None = None, dims: Mapping[str, int] | None = None
+    ) -> Graph:
         """The graph for inputs of these types; of those of annotations when there are none. The
         inputs have the names of the parameters, the outputs are ``out_state``, with places after it
-        if it has parts, and ``out_y``."""
+        if it has parts, and ``out_y``. ``dims`` gives the sizes that have names."""
         leaves, rebuild = flatten(self.init)
         state = rebuild([spec_of(np.asarray(leaf)) for leaf in leaves])
-        given = specs or annotated(self.function)[1:]
+        given = specs or annotated(self.function, 1)
 
         def stateful(state: Any, *inputs: Any) -> dict[str, Any]:
             pair = self.function(state, *inputs)
@@ -129,7 +168,7 @@ class Stateful:
 
         stateful.__signature__ = inspect.signature(self.function)  # type: ignore[attr-defined]
         label = name or getattr(self.function, "__name__", "stateful").strip("<>")
-        graph = trace(stateful, state, *given, name=label)
+        graph = trace(stateful, state, *given, name=label, dims=dims)
         before = [node.type for node in graph.inputs[: len(leaves)]]
         after = [node.type for _, node in graph.outputs[: len(leaves)]]
         if before != after:
@@ -140,9 +179,11 @@ class Stateful:
             )
         return graph
 
-    def compile(self, *specs: Any, **choices: Any) -> CompiledModel:
+    def compile(
+        self, *specs: Any, dims: Mapping[str, int] | None = None, **choices: Any
+    ) -> CompiledModel:
         """`trace`, then `aotc.compile` with ``choices``."""
-        return compile_graph(self.trace(*specs), **choices)
+        return compile_graph(self.trace(*specs, dims=dims), **choices)
 
     def start(self, *specs: Any, **choices: Any) -> Stream:
         """The compiled function with a state of its own, to be called on one x after the other."""

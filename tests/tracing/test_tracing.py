@@ -133,13 +133,11 @@ def test_errors_show_the_line_and_the_types(function, words):
 
 
 def test_specs_and_annotations_are_checked():
-    for shape in ((2, None), (-1,), ("n",), (True,)):
+    for shape in ((2, 1.5), (-1,), ("not a name",), (True,)):
         with pytest.raises(aotc.UsageError):
             aotc.spec(shape)
     with pytest.raises(aotc.UsageError, match="complex"):
         aotc.spec(3, "complex64")
-    with pytest.raises(aotc.UsageError, match="'H' has no value"):
-        aotc.Tensor["H", 3, "uint8"]
     with pytest.raises(aotc.UsageError, match="has no type"):
         aotc.trace(lambda x: x)
     with pytest.raises(aotc.UsageError, match="2 are described"):
