@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from aotc.compiled import CompiledModel, CompiledModels
     from aotc.driver import compile, compile_together
     from aotc.frontend.onnx_reader import load_onnx
+    from aotc.importers.torch_program import from_torch
     from aotc.target import list_targets
     from aotc.traced import Function, compose, function, stateful
     from aotc.tracing.control import cond, fori_loop, scan, while_loop
@@ -45,6 +46,7 @@ __all__ = [
     "compose",
     "cond",
     "fori_loop",
+    "from_torch",
     "function",
     "image",
     "inline",
@@ -71,6 +73,7 @@ _HOMES = {
     "compose": "aotc.traced",
     "cond": "aotc.tracing.control",
     "fori_loop": "aotc.tracing.control",
+    "from_torch": "aotc.importers.torch_program",
     "function": "aotc.traced",
     "inline": "aotc.tracing.tracer",
     "list_targets": "aotc.target",

@@ -15,6 +15,7 @@ ORDER = [
     {"autodiff"},
     {"frontend", "tracing"},
     {"image"},
+    {"importers"},
     {"passes"},
     {"loop"},
     {"fuse"},

@@ -1,0 +1,206 @@
+"""ATen operators that combine many elements (sums, extremes, ranking, softmax, running sums):
+Tensors in, numpy's functions on them out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from aotc.graph import ops
+from aotc.graph.types import DType
+from aotc.importers.onnx_rules import onnx_op
+from aotc.importers.torch_ops.rule import Lowering, Operands, Rule, Use, rules
+from aotc.tracing.core import all_axes, cast, constant, emit, one_axis, reduce, select, unary
+from aotc.tracing.reductions import sort as sorted_along
+from aotc.tracing.reductions import top_k
+from aotc.tracing.tensor import Tensor, tnp
+
+
+def _axes(x: Tensor, dim: Any) -> tuple[int, ...]:
+    """ATen's ``dim``: None and an empty list are all axes."""
+    if dim is None or (isinstance(dim, Sequence) and not dim):
+        return tuple(range(x.ndim))
+    return all_axes(dim if isinstance(dim, int) else tuple(dim), x.ndim) if x.ndim else ()
+
+
+def _reduction(function: Callable[..., Any]) -> Lowering:
+    """One of numpy's reductions, over no axis of a number."""
+
+    def rule(use: Use, x: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+        return function(x, axis=_axes(x, dim), keepdims=keepdim)
+
+    return rule
+
+
+def _sum(use: Use, x: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+    return reduce("sum", cast(x, use.dtype), _axes(x, dim), keepdim)
+
+
+def _prod(use: Use, x: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+    return reduce("prod", cast(x, use.dtype), _axes(x, dim), keepdim)
+
+
+def _truth(fn: str) -> Lowering:
+    def rule(use: Use, x: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+        return reduce(fn, cast(x, DType.BOOL), _axes(x, dim), keepdim)
+
+    return rule
+
+
+def _mean(use: Use, x: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+    return tnp.mean(cast(x, use.dtype), axis=_axes(x, dim), keepdims=keepdim)
+
+
+def _var(
+    use: Use, x: Tensor, dim: Any = None, correction: float | None = None, keepdim: bool = False
+) -> Any:
+    freedom = 1 if correction is None else correction
+    return tnp.var(x, axis=_axes(x, dim), ddof=freedom, keepdims=keepdim)
+
+
+def _var_dim(use: Use, x: Tensor, dim: Any, unbiased: bool, keepdim: bool) -> Any:
+    return _var(use, x, dim, int(unbiased), keepdim)
+
+
+def _var_all(use: Use, x: Tensor, unbiased: bool) -> Any:
+    return _var(use, x, None, int(unbiased))
+
+
+def _best(fn: str) -> Lowering:
+    """The place of the best element, of the whole tensor or along an axis."""
+
+    def rule(use: Use, x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+        if not x.ndim:
+            return constant(0, DType.I64)
+        return getattr(tnp, f"arg{fn}")(x, axis=dim, keepdims=keepdim)
+
+    return rule
+
+
+def _best_with_place(fn: str) -> Lowering:
+    """The best element along an axis, and its place."""
+
+    def rule(use: Use, x: Tensor, dim: int, keepdim: bool) -> Any:
+        if not x.ndim:
+            return x, constant(0, DType.I64)
+        value = getattr(tnp, fn)(x, axis=dim, keepdims=keepdim)
+        return value, getattr(tnp, f"arg{fn}")(x, axis=dim, keepdims=keepdim)
+
+    return rule
+
+
+def _softmax(use: Use, x: Tensor, dim: int, half_to_float: bool) -> Any:
+    return onnx_op("Softmax", x, axis=dim) if x.ndim else tnp.ones_like(x)
+
+
+def _log_softmax(use: Use, x: Tensor, dim: int, half_to_float: bool) -> Any:
+    return onnx_op("LogSoftmax", x, axis=dim) if x.ndim else tnp.zeros_like(x)
+
+
+def _logsumexp(use: Use, x: Tensor, dim: Any, keepdim: bool = False) -> Any:
+    return onnx_op(
+        "ReduceLogSumExp", x, constant(list(_axes(x, dim)), DType.I64), keepdims=int(keepdim)
+    )
+
+
+def _norm(use: Use, x: Tensor, order: float, dim: Any = None, keepdim: bool = False) -> Any:
+    axes = _axes(x, dim)
+    if order == 2:
+        return unary("sqrt", reduce("sum", x * x, axes, keepdim))
+    size = unary("abs", x)
+    if order in (float("inf"), float("-inf")):
+        return reduce("max" if order > 0 else "min", size, axes, keepdim)
+    if order == 0:
+        return reduce("sum", cast(x != 0, use.dtype), axes, keepdim)
+    total = reduce("sum", size if order == 1 else tnp.power(size, order), axes, keepdim)
+    return total if order == 1 else tnp.power(total, 1 / order)
+
+
+def _running(op: Callable[..., Any]) -> Lowering:
+    def rule(use: Use, x: Tensor, dim: int) -> Any:
+        return op(cast(x, use.dtype), axis=dim, dtype=use.dtype) if x.ndim else x
+
+    return rule
+
+
+def _sort(use: Use, x: Tensor, *rest: Any) -> Any:
+    """``dim, descending``, in the stable form after ``stable``; equal elements stay in order."""
+    dim, descending = rest[-2:]
+    if not x.ndim:
+        return x, constant(0, DType.I64)
+    return top_k(x, x.shape[one_axis(dim, x.ndim)], dim, bool(descending))
+
+
+def _top_k(use: Use, x: Tensor, k: int, dim: int, largest: bool, in_order: bool) -> Any:
+    if not x.ndim:
+        return x, constant(0, DType.I64)
+    return top_k(x, k, dim, largest)
+
+
+def _median(use: Use, x: Tensor) -> Any:
+    """The lower one of two middle elements; NaN if there is any."""
+    flat = tnp.ravel(x)
+    y = sorted_along(flat, 0)[(flat.size - 1) // 2]
+    if not x.type.dtype.is_float:
+        return y
+    return select(reduce("or", unary("isnan", flat), (0,)), float("nan"), y)
+
+
+def _cdist(use: Use, a: Tensor, b: Tensor, p: float, mode: int | None) -> Any:
+    apart = tnp.expand_dims(a, -2) - tnp.expand_dims(b, -3)
+    return _norm(use, apart, p, (-1,))
+
+
+def _extreme(fn: str) -> Lowering:
+    return _reduction(getattr(tnp, fn))
+
+
+def _running_sum(x: Tensor, axis: int, dtype: DType) -> Tensor:
+    return emit(ops.CumSum(one_axis(axis, x.ndim), False, False), x)
+
+
+def _running_product(x: Tensor, axis: int, dtype: DType) -> Any:
+    return tnp.cumprod(x, axis=axis, dtype=dtype.numpy)
+
+
+_WIDE: Mapping[str, Lowering] = MappingProxyType(
+    {
+        "sum": _sum,
+        "prod": _prod,
+        "mean": _mean,
+        "var": _var,
+        "var.dim": _var_dim,
+        "var.default": _var_all,
+        "any": _truth("or"),
+        "all": _truth("and"),
+        "amax": _extreme("max"),
+        "amin": _extreme("min"),
+        "max.default": _extreme("max"),
+        "min.default": _extreme("min"),
+        "_softmax": _softmax,
+        "_log_softmax": _log_softmax,
+        "logsumexp": _logsumexp,
+        "linalg_vector_norm": _norm,
+        "cumsum": _running(_running_sum),
+        "cumprod": _running(_running_product),
+        "_cdist_forward": _cdist,
+    }
+)
+
+_CHOOSING: Mapping[str, Lowering] = MappingProxyType(
+    {
+        "argmax": _best("max"),
+        "argmin": _best("min"),
+        "max.dim": _best_with_place("max"),
+        "min.dim": _best_with_place("min"),
+        "sort": _sort,
+        "topk": _top_k,
+        "median.default": _median,
+    }
+)
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {**rules(Operands.WIDE, _WIDE), **rules(Operands.GIVEN, _CHOOSING)}
+)
+"""By the operator's name, with its overload where overloads differ."""

@@ -1,0 +1,80 @@
+"""What the importers of programs share: results checked against the types that the framework gives
+them, and what is refused collected instead of raised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from aotc.errors import AotcError, ModelError
+from aotc.frontend.importer import MALFORMED
+from aotc.graph.types import TensorType
+from aotc.importers.problems import Problems
+from aotc.tracing.core import cast, lift
+from aotc.tracing.places import Place, at_place
+from aotc.tracing.tensor import Tensor
+
+
+class Incomplete(Exception):
+    """A nested program has a value that could not be imported; the reason is listed."""
+
+
+class Failed:
+    """What an operator that cannot be imported leaves behind."""
+
+
+FAILED = Failed()
+
+
+def has_failed(value: Any) -> bool:
+    """Whether ``value``, or something in it, could not be imported."""
+    if isinstance(value, list | tuple):
+        return any(map(has_failed, value))
+    return value is FAILED
+
+
+def expected(value: Any, type_: TensorType | None) -> Any:
+    """``value`` as a Tensor of ``type_``: rounded to its element type; ModelError when the shape is
+    another one."""
+    if type_ is None:
+        return value
+    x = cast(lift(value), type_.dtype)
+    if x.shape != type_.shape:
+        raise ModelError(f"its result should be {type_}, but was lowered to {x.type}")
+    return x
+
+
+def listed(
+    value: Any, types: Sequence[TensorType | None], single: bool
+) -> Any:
+    """The result of a rule, `expected` one by one; as a list unless ``single``."""
+    if single:
+        return expected(value, types[0] if types else None)
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    values += [None] * (len(types) - len(values))
+    return [expected(x, type_) for x, type_ in zip(values, types, strict=False)]
+
+
+def attempt(
+    make: Callable[[], Any], operator: str, place: Place | None, problems: Problems
+) -> Any:
+    """``make()``, or FAILED with the reason added to ``problems``."""
+    try:
+        with at_place(place):
+            return make()
+    except Incomplete:
+        return FAILED
+    except AotcError as error:
+        problems.add(operator, error.message, place)
+    except MALFORMED as error:
+        plain = isinstance(error, ValueError)
+        text = str(error) if plain else f"cannot be read: {type(error).__name__}: {error}"
+        problems.add(operator, text, place)
+    return FAILED
+
+
+def whole(values: Sequence[Any]) -> list[Tensor]:
+    """The results of a nested program; Incomplete when one of them could not be imported."""
+    if has_failed(list(values)):
+        raise Incomplete
+    return [lift(value) for value in values]
