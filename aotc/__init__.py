@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from aotc.importers.torch_program import from_torch
     from aotc.target import list_targets
     from aotc.traced import Function, compose, function, stateful
+    from aotc.tracing.batching import vmap
     from aotc.tracing.control import cond, fori_loop, scan, while_loop
     from aotc.tracing.control import map_rows as map
+    from aotc.tracing.derivatives import grad, jvp, stop_gradient, value_and_grad, vjp
     from aotc.tracing.indexing import updated
+    from aotc.tracing.jacobians import hessian, jacfwd, jacrev
     from aotc.tracing.reductions import softmax, top_k
     from aotc.tracing.spec import spec
     from aotc.tracing.tensor import Tensor
@@ -48,8 +51,13 @@ __all__ = [
     "fori_loop",
     "from_torch",
     "function",
+    "grad",
+    "hessian",
     "image",
     "inline",
+    "jacfwd",
+    "jacrev",
+    "jvp",
     "list_targets",
     "load_onnx",
     "map",
@@ -57,9 +65,13 @@ __all__ = [
     "softmax",
     "spec",
     "stateful",
+    "stop_gradient",
     "top_k",
     "trace",
     "updated",
+    "value_and_grad",
+    "vjp",
+    "vmap",
     "while_loop",
 ]
 
@@ -75,7 +87,12 @@ _HOMES = {
     "fori_loop": "aotc.tracing.control",
     "from_torch": "aotc.importers.torch_program",
     "function": "aotc.traced",
+    "grad": "aotc.tracing.derivatives",
+    "hessian": "aotc.tracing.jacobians",
     "inline": "aotc.tracing.tracer",
+    "jacfwd": "aotc.tracing.jacobians",
+    "jacrev": "aotc.tracing.jacobians",
+    "jvp": "aotc.tracing.derivatives",
     "list_targets": "aotc.target",
     "load_onnx": "aotc.frontend.onnx_reader",
     "map": "aotc.tracing.control",
@@ -83,9 +100,13 @@ _HOMES = {
     "softmax": "aotc.tracing.reductions",
     "spec": "aotc.tracing.spec",
     "stateful": "aotc.traced",
+    "stop_gradient": "aotc.tracing.derivatives",
     "top_k": "aotc.tracing.reductions",
     "trace": "aotc.tracing.tracer",
     "updated": "aotc.tracing.indexing",
+    "value_and_grad": "aotc.tracing.derivatives",
+    "vjp": "aotc.tracing.derivatives",
+    "vmap": "aotc.tracing.batching",
     "while_loop": "aotc.tracing.control",
 }
 
@@ -97,6 +118,8 @@ _MODULES = ("image",)
 
 def __getattr__(name: str) -> Any:
     """Loads the compiler on first use: importing onnx and LLVM takes most of a second."""
+    if name == "numpy":
+        return importlib.import_module("aotc.numpy")
     if name in _MODULES:
         return importlib.import_module(f"aotc.{name}")
     if name not in _HOMES:

@@ -28,7 +28,7 @@ ORDER = [
     {"pool", "compiled", "debug", "together"},
     {"bindings"},
     {"driver"},
-    {"traced"},
+    {"traced", "numpy"},
     {"onnx_backend"},
     {"reference"},
     {"tune"},

@@ -6,6 +6,7 @@ Operators and methods are numpy's functions on the value itself, so each meaning
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -146,7 +147,20 @@ class Tensor(NDArrayOperatorsMixin):
 
     tolist = item
 
-    # numpy's protocols.
+    # Protocols: of the array API standard, then numpy's.
+
+    def __array_namespace__(self, /, *, api_version: str | None = None) -> Any:
+        """`aotc.numpy`; UsageError for a version of the standard that it does not follow."""
+        return importlib.import_module("aotc.numpy").of_version(api_version)
+
+    @property
+    def device(self) -> str:
+        return "cpu"
+
+    def to_device(self, device: Any, /, *, stream: Any = None) -> Tensor:
+        """The value itself: "cpu" is the only device."""
+        importlib.import_module("aotc.numpy.types").expect_device(device)
+        return self
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **named: Any) -> Any:
         from aotc.tracing.ufuncs import call_ufunc

@@ -16,8 +16,10 @@ import numpy as np
 from aotc.graph import ops
 from aotc.graph.types import DType
 from aotc.tracing.core import (
+    BITS,
     Number,
     binary,
+    bits,
     cast,
     compare,
     constant,
@@ -33,8 +35,6 @@ from aotc.tracing.places import misuse, unsupported
 from aotc.tracing.tensor import Tensor, tnp
 
 Rule = Callable[..., Tensor | tuple[Tensor, ...]]
-
-_BITS = MappingProxyType({2: DType.U16, 4: DType.U32, 8: DType.U64})
 
 
 def call_ufunc(
@@ -75,8 +75,8 @@ def call_ufunc(
 
 
 def _plain(value: Any) -> Any:
-    """Lists and scalars of numpy as arrays; Python's own numbers stay weak."""
-    if isinstance(value, list | tuple):
+    """Lists, scalars of numpy and what numpy can read as arrays; Python's own numbers stay weak."""
+    if isinstance(value, list | tuple) or hasattr(value, "__array_namespace__"):
         return lift(value)
     return np.asarray(value) if isinstance(value, np.generic) else value
 
@@ -162,27 +162,19 @@ def _is_bool(x: Tensor) -> bool:
     return x.type.dtype is DType.BOOL
 
 
-def _bits(x: Tensor) -> Tensor:
-    return emit_bits(x, _BITS[x.itemsize])
-
-
-def emit_bits(x: Tensor, dtype: DType) -> Tensor:
-    """The bits of ``x`` as another type of its size."""
-    return elementwise(ops.Bitcast(dtype), x)
-
-
 def _sign_bit(x: Tensor) -> int:
     return 1 << (8 * x.itemsize - 1)
 
 
 def _signbit(x: Tensor) -> Tensor:
-    return compare("ge", _bits(x), _sign_bit(x)) if _is_float(x) else compare("lt", x, 0)
+    if not _is_float(x):
+        return compare("lt", x, 0)
+    return compare("ge", bits(x, BITS[x.itemsize]), _sign_bit(x))
 
 
 def _copysign(a: Tensor, b: Tensor) -> Tensor:
-    sign = _sign_bit(a)
-    kept = binary("and", _bits(a), sign - 1)
-    return emit_bits(binary("or", kept, binary("and", _bits(b), sign)), a.type.dtype)
+    other_side = binary("xor", _signbit(a), _signbit(b))
+    return select(other_side, unary("neg", a), a)
 
 
 def _arith(fn: str, on_bool: str) -> Rule:
@@ -267,27 +259,37 @@ def _ignoring_nan(fn: str) -> Rule:
     return rule
 
 
+def _size(x: Tensor) -> Tensor:
+    """The absolute value by the sign bit, so that its slope at 0 is that of `_copysign`."""
+    return select(_signbit(x), unary("neg", x), x)
+
+
+# Formulas whose derivatives, which are taken step by step, are as exact as their values: where a
+# step would have no finite slope, select gives it another operand.
+
+
 def _expm1(x: Tensor) -> Tensor:
-    """W. Kahan's: (e^x - 1) x / log(e^x), where rounding of e^x cancels."""
+    """u - 1 with u = e^x as it is rounded, plus the rest, which is u (x - log u) to first order."""
+    near = compare("lt", unary("abs", x), 1)
     power = unary("exp", x)
-    less = binary("sub", power, 1)
-    result = binary("mul", less, binary("div", x, unary("log", power)))
-    result = select(compare("eq", power, 1), x, result)
-    return select(binary("or", unary("isinf", power), compare("lt", x, -1)), less, result)
+    base = select(near, power, 1)
+    rest = binary("mul", base, binary("sub", select(near, x, 0), unary("log", base)))
+    return select(compare("eq", power, 1), x, binary("add", binary("sub", power, 1), rest))
 
 
 def _log1p(x: Tensor) -> Tensor:
-    """W. Kahan's: log(1 + x) x / ((1 + x) - 1), where rounding of 1 + x cancels."""
+    """log u with u = 1 + x as it is rounded, plus the rest, which is (1 + x - u) / u to first
+    order."""
     more = binary("add", x, 1)
-    result = binary("mul", unary("log", more), binary("div", x, binary("sub", more, 1)))
-    result = select(compare("eq", more, 1), x, result)
-    return select(binary("or", unary("isinf", more), compare("eq", x, -1)), unary("log", more),
-                  result)
+    rest = binary("div", binary("sub", x, binary("sub", more, 1)), more)
+    odd = binary("or", unary("isinf", more), compare("eq", x, -1))
+    result = binary("add", unary("log", more), select(odd, 0, rest))
+    return select(compare("eq", more, 1), x, result)
 
 
 def _cbrt(x: Tensor) -> Tensor:
     """The power 1/3 and one step of Newton's method."""
-    size = unary("abs", x)
+    size = _size(x)
     root = binary("pow", size, 1 / 3)
     over = binary("sub", root, binary("div", size, binary("mul", root, root)))
     better = binary("sub", root, binary("div", over, 3))
@@ -297,22 +299,22 @@ def _cbrt(x: Tensor) -> Tensor:
 
 def _hypot(a: Tensor, b: Tensor) -> Tensor:
     """The larger times sqrt(1 + ratio^2), which overflows only when the result does."""
-    a, b = unary("abs", a), unary("abs", b)
-    large, small = binary("max", a, b), binary("min", a, b)
-    ratio = binary("div", small, large)
-    result = binary("mul", large, unary("sqrt", binary("add", binary("mul", ratio, ratio), 1)))
     infinite = binary("or", unary("isinf", a), unary("isinf", b))
-    result = select(compare("eq", large, 0), large, result)
+    a, b = _size(a), _size(b)
+    less = compare("lt", a, b)
+    large, small = select(less, b, a), select(less, a, b)
+    ratio = binary("div", small, select(compare("eq", large, 0), 1, large))
+    result = binary("mul", large, unary("sqrt", binary("add", binary("mul", ratio, ratio), 1)))
     return select(infinite, math.inf, result)
 
 
 def _arctan2(y: Tensor, x: Tensor) -> Tensor:
     """The arctangent of the smaller over the larger, mirrored into the right eighth."""
-    high, wide = unary("abs", y), unary("abs", x)
+    high, wide = _size(y), _size(x)
     steep = compare("gt", high, wide)
-    small, large = binary("min", high, wide), binary("max", high, wide)
-    ratio = select(compare("eq", small, large), 1, binary("div", small, large))
-    ratio = select(compare("eq", large, 0), 0, ratio)
+    small, large = select(steep, wide, high), select(steep, high, wide)
+    ratio = binary("div", small, select(compare("eq", large, 0), 1, large))
+    ratio = select(unary("isinf", small), 1, ratio)
     ratio = select(binary("or", unary("isnan", x), unary("isnan", y)), math.nan, ratio)
     angle = unary("atan", ratio)
     angle = select(steep, binary("sub", constant(math.pi / 2, x.type.dtype), angle), angle)
@@ -326,10 +328,11 @@ def _heaviside(x: Tensor, at_zero: Tensor) -> Tensor:
 
 
 def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
-    high = binary("max", a, b)
+    same = compare("eq", a, b)
+    half = binary("add", binary("mul", a, 0.5), binary("mul", b, 0.5))
     apart = unary("neg", unary("abs", binary("sub", a, b)))
-    apart = select(compare("eq", a, b), 0, apart)
-    return binary("add", high, _log1p(unary("exp", apart)))
+    rest = _log1p(unary("exp", select(same, 0, apart)))
+    return binary("add", select(same, half, binary("max", a, b)), rest)
 
 
 def _sign(x: Tensor) -> Tensor:
