@@ -197,7 +197,8 @@ class CompiledModel(_Artifact):
         outputs = tuple(np.empty(p.type.dims, p.type.dtype.numpy) for p in signature.outputs)
         weights = code.weights()
         workspace = code.workspace(self.plan.arena_bytes)
-        pointers = [array.ctypes.data for array in (*inputs, *outputs, *weights, workspace)]
+        pointers = [array.ctypes.data for array in (*inputs, *outputs, *weights)]
+        pointers += [workspace.ctypes.data + part.start for part in self.plan.parts]
         name = signature.run
         if self._pool is not None:
             name = signature.run_threads

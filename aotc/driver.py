@@ -47,7 +47,9 @@ from aotc.memory.check import check_plan
 from aotc.memory.constants import ConstantLayout, lay_out_constants
 from aotc.memory.fit import fit
 from aotc.memory.order import plan_in_order
+from aotc.memory.spread import place_in_regions
 from aotc.passes.runner import PIPELINE, run_passes
+from aotc.regions import read_only, read_regions, writable
 from aotc.schedule.book import read_book
 from aotc.schedule.compact import choose_compact
 from aotc.schedule.cpu import ChooseContract, choose_contract
@@ -107,7 +109,11 @@ class Build:
         assert self.program is not None and self.plan is not None
         options = self.options
         signature = describe_signature(
-            self.program, options.weights == "file", options.threads, self.sizes
+            self.program,
+            options.weights == "file",
+            options.threads,
+            self.sizes,
+            tuple(region.name for region in writable(options.regions)),
         )
         about = {} if self.ports is None else notes(self.ports)
         return Entry(signature, self.program, self.plan, self.digest, about)
@@ -204,6 +210,12 @@ def _memory(build: Build) -> None:
     independent proof."""
     assert build.program is not None
     build.program, build.plan = plan_in_order(build.program)
+    if build.options.regions:
+        rooms = writable(build.options.regions)
+        remedies = [f"--ram {sum(room.size_bytes for room in rooms)}, which computes in stripes"]
+        remedies = remedies * (build.options.ram is None)
+        remedies += ["--opt size"] * (not build.target.compact)
+        build.plan = place_in_regions(build.program, build.plan, rooms, remedies)
     check_plan(build.program, build.plan)
     build.texts["loops"] = partial(program_text, build.program, build.plan)
 
@@ -265,6 +277,7 @@ def compile(
     abi: str | None = None,
     opt: str = "speed",
     ram: int | None = None,
+    regions: Sequence[str] = (),
     on_progress: Progress | None = None,
 ) -> CompiledModel:
     """Compiles an ONNX file, a Graph that ``load_onnx`` or ``trace`` made, or a traced function,
@@ -279,8 +292,8 @@ def compile(
     ``object`` or ``file``. ``threads`` adds the entry that shares the work among a pool of threads.
     ``recipes`` is a file that tuning wrote. ``numerics`` is ``fma`` or ``no-fma``, ``abi`` a
     calling convention, ``opt`` is ``speed`` or ``size``. ``ram`` is how many bytes the workspace
-    may have. Raises a subclass of AotcError, with a remedy, for whatever is wrong with the model or
-    the arguments.
+    may have, ``regions`` are memories of the device as on the command line (``dtcm=64K``). Raises
+    a subclass of AotcError, with a remedy, for whatever is wrong with the model or the arguments.
     """
     options = _read_choices(
         target=target,
@@ -297,6 +310,7 @@ def compile(
         abi=abi,
         opt=opt,
         ram=ram,
+        regions=regions,
     )
     return run_stages(model, options, on_progress=on_progress)
 
@@ -327,6 +341,7 @@ def _read_choices(
     bounds: Mapping[str, int] | None = None,
     outputs: Sequence[str] | None = None,
     recipes: str | Path | None = None,
+    regions: Sequence[str] = (),
     **others: Any,
 ) -> Options:
     """The arguments of `compile` as one value."""
@@ -341,6 +356,7 @@ def _read_choices(
         bounds=dict(bounds or {}),
         outputs=None if outputs is None else tuple(outputs),
         recipes=None if recipes is None else Path(recipes),
+        regions=read_regions(regions),
         **others,
     )
 
@@ -415,6 +431,12 @@ def _builds(
     """The compilations of one model: one, or one for each of its sizes."""
     target = resolve_target(options.target, options.cpu, options.abi)
     target = replace(target, compact=options.opt == "size")
+    if read_only(options.regions) and target.object_format != "elf":
+        raise UsageError(
+            f"objects for {target} have no sections for weights in "
+            f"'{read_only(options.regions)[0].name}'",
+            remedy="give regions of the workspace only, or a target with ELF objects",
+        )
     if choose is None:
         choose = choose_compact if target.compact else choose_contract
         if options.recipes is not None:
@@ -479,7 +501,8 @@ def _run(
             build.finished(title)
     entries = tuple(build.entry() for build in builds)
     _expect_one_interface(entries)
-    constants = lay_out_constants(*[entry.program for entry in entries])
+    regions = builds[0].options.regions
+    constants = lay_out_constants(*[entry.program for entry in entries], regions=regions)
     whole = ObjectBuild(tuple(builds), name or entries[0].signature.name, entries, constants)
     for title, finish in OBJECT_STAGES:
         with begin(title):

@@ -106,3 +106,17 @@ def writable(regions: Sequence[Region]) -> tuple[Region, ...]:
 def read_only(regions: Sequence[Region]) -> tuple[Region, ...]:
     """Those for constants, in the order given."""
     return tuple(region for region in regions if region.read_only)
+
+
+def too_small(
+    what: str, regions: Sequence[Region], needed: Sequence[int], remedies: Sequence[str]
+) -> UsageError:
+    """The error for ``what`` happens: ``needed`` are the bytes with which each region would be
+    large enough for what the others have no room for; ``remedies`` are others than that."""
+    pairs = list(zip(regions, needed, strict=True))
+    misses = [f"{region} misses {need - region.size_bytes} bytes" for region, need in pairs]
+    larger = [f"--region {region.name}={need}" for region, need in pairs]
+    return UsageError(
+        f"{what}: {', or '.join(misses)}",
+        remedy=", or ".join([f"give {', or '.join(larger)}", *remedies]),
+    )

@@ -17,6 +17,7 @@ from aotc.artifact.wasm_module import link_module
 from aotc.artifact.weights import ObjectImage, embed_constants, weights_file_chunks
 from aotc.codegen.entry import WEIGHTS_HEADER_BYTES, Entry
 from aotc.errors import UsageError
+from aotc.memory.arena import needed_in_regions
 from aotc.memory.constants import ConstantLayout
 
 
@@ -48,7 +49,7 @@ def make_bundle(
     manifest = build_manifest(name, entries, constants, len(emitted), provenance)
     several = len({entry.signature.name for entry in entries}) > 1
     facts = HeaderFacts(
-        workspace_bytes=max(entry.plan.arena_bytes for entry in entries),
+        workspaces=needed_in_regions([entry.plan for entry in entries]),
         target=provenance.target,
         version=provenance.versions["aotc"],
         digest="" if several else first.digest,

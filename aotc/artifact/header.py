@@ -11,6 +11,8 @@ from aotc.codegen.signature import (
     Param,
     Signature,
     Status,
+    workspace_names,
+    workspace_section,
 )
 from aotc.graph.types import DType
 
@@ -34,9 +36,10 @@ typedef struct aotc_pool {
 class HeaderFacts:
     """The constants that a header states beside the signature; texts must be plain ASCII.
 
-    ``digest`` is empty when there are several models."""
+    ``digest`` is empty when there are several models; ``workspaces`` are the regions of the
+    workspace, with the bytes that are enough in each."""
 
-    workspace_bytes: int
+    workspaces: Sequence[tuple[str, int]]
     target: str
     version: str
     digest: str
@@ -82,8 +85,9 @@ def metadata(name: str, facts: HeaderFacts, weights_in_file: bool) -> str:
         f'#define {macro}_VERSION "{facts.version}" /* of aotc */',
         f'#define {macro}_TARGET "{facts.target}"',
         *([digest_macro(macro, facts.digest)] if facts.digest else []),
-        f"#define {macro}_WORKSPACE_BYTES {facts.workspace_bytes}",
+        *workspace_sizes(macro, facts.workspaces),
         f"#define {macro}_WORKSPACE_ALIGN {WORKSPACE_ALIGNMENT}",
+        *_workspace_places(macro, facts.workspaces),
     ]
     if weights_in_file:
         lines += [
@@ -93,6 +97,28 @@ def metadata(name: str, facts: HeaderFacts, weights_in_file: bool) -> str:
             " /* SHA-256; the file's first 32 bytes */",
         ]
     return "\n".join(lines)
+
+
+def workspace_sizes(macro: str, workspaces: Sequence[tuple[str, int]]) -> list[str]:
+    """The lines that say how large the workspace is, in each of its regions if it has several."""
+    names = workspace_names([region for region, _ in workspaces])
+    return [
+        f"#define {macro}_{name.upper()}_BYTES {size}"
+        for name, (_, size) in zip(names, workspaces, strict=True)
+    ]
+
+
+def _workspace_places(macro: str, workspaces: Sequence[tuple[str, int]]) -> list[str]:
+    """A macro for each region that declares memory in the section which NAME.ld puts there."""
+    return [
+        f"/* unsigned char name[] for the workspace in the region {region}, in its section */\n"
+        f"#define {macro}_DECLARE_WORKSPACE_{region.upper()}(name) \\\n"
+        f"    unsigned char name[{max(size, 1)}] \\\n"
+        f'    __attribute__((section("{workspace_section(region)}"), '
+        f"aligned({WORKSPACE_ALIGNMENT})))"
+        for region, size in workspaces
+        if region
+    ]
 
 
 def digest_macro(macro: str, digest: str) -> str:
@@ -146,7 +172,6 @@ def prototypes(signature: Signature, notes: Notes, shared: str) -> list[str]:
 
 
 def _prototype(signature: Signature, notes: Notes, shared: str) -> str:
-    macro = signature.macro
     sizes = ", ".join(f"{dim} = {size}" for dim, size in signature.sizes)
     title = f"{signature.name} for {comment_safe(sizes)}" if sizes else signature.name
     lines = [f"/* Computes the model {title}.", " *"]
@@ -163,8 +188,7 @@ def _prototype(signature: Signature, notes: Notes, shared: str) -> str:
             " *",
         ]
     lines += [
-        f" * workspace points to {macro}_WORKSPACE_BYTES bytes aligned to {macro}_WORKSPACE_ALIGN;",
-        " * it may be NULL if that is 0. What it holds before the call does not matter.",
+        *_about_workspaces(signature, shared),
         " *",
         " * Tensors are dense, in row-major order, aligned to their element type; a pointer may",
         " * be NULL if the tensor has no elements. Outputs and workspace must not overlap each",
@@ -177,6 +201,23 @@ def _prototype(signature: Signature, notes: Notes, shared: str) -> str:
     ]
     lines.append(declaration(signature, signature.run))
     return "\n".join(lines)
+
+
+def _about_workspaces(signature: Signature, shared: str) -> list[str]:
+    macro, names = signature.macro, signature.workspaces
+    if len(names) == 1:
+        return [
+            f" * workspace points to {macro}_WORKSPACE_BYTES bytes aligned to "
+            f"{shared}_WORKSPACE_ALIGN;",
+            " * it may be NULL if that is 0. What it holds before the call does not matter.",
+        ]
+    return [
+        " * Each workspace lies in the region that it is called after:",
+        *[f" *   {name} points to {macro}_{name.upper()}_BYTES bytes" for name in names],
+        f" * aligned to {shared}_WORKSPACE_ALIGN; it may be NULL if that is 0 bytes. What they hold"
+        " before",
+        " * the call does not matter.",
+    ]
 
 
 def _about_checks(signature: Signature, shared: str) -> list[str]:
@@ -205,7 +246,8 @@ def declaration(
     more = ["const aotc_pool *pool"] * pool
     arguments = [*first, *[f"const {p.c_type} *{p.c_name}" for p in signature.inputs]]
     arguments += [f"{p.c_type} *{p.c_name}" for p in signature.outputs]
-    arguments += ["const void *weights"] * signature.weights_in_file + ["void *workspace", *more]
+    arguments += ["const void *weights"] * signature.weights_in_file
+    arguments += [*[f"void *{name}" for name in signature.workspaces], *more]
     separator = ",\n" + " " * len(f"int {function}(")
     return f"int {function}({separator.join(arguments)});"
 

@@ -21,11 +21,13 @@ from aotc.artifact.header import (
     prototypes,
     shape_macros,
     status_codes,
+    workspace_sizes,
 )
 from aotc.codegen.dispatch import Dispatcher, describe_dispatcher
 from aotc.codegen.entry import Entry, models_of
 from aotc.codegen.signature import Status
 from aotc.errors import UsageError
+from aotc.memory.arena import needed_in_regions
 
 
 def write_many_header(name: str, entries: Sequence[Entry], facts: HeaderFacts) -> str:
@@ -66,11 +68,10 @@ def _model(entries: Sequence[Entry], shared: str) -> list[str]:
     if signature.name != shared:
         figures.append(digest_macro(signature.name.upper(), entries[0].digest))
     if signature.sizes and signature.name != shared:
-        largest = max(entry.plan.arena_bytes for entry in entries)
-        figures.append(f"#define {signature.name.upper()}_WORKSPACE_BYTES {largest}")
+        largest = needed_in_regions([entry.plan for entry in entries])
+        figures += workspace_sizes(signature.name.upper(), largest)
     for entry in entries:
-        size = entry.plan.arena_bytes
-        figures.append(f"#define {entry.signature.macro}_WORKSPACE_BYTES {size}")
+        figures += workspace_sizes(entry.signature.macro, needed_in_regions([entry.plan]))
         figures.append(shape_macros(entry.signature))
     parts = ["\n".join(figures)]
     for entry in entries:
@@ -89,6 +90,7 @@ def _dispatchers(dispatcher: Dispatcher, shared: str) -> list[str]:
     ]
     sizes = [f"int64_t {dim}" for dim in dispatcher.dims]
     dims = ", ".join(comment_safe(dim) for dim, _ in first.sizes)
+    sizes_of_all = [f"{first.name}_{name}_BYTES".upper() for name in first.workspaces]
     comment = [
         f"/* Computes the model {first.name} for the sizes given by {', '.join(dispatcher.dims)}"
         f" ({dims} in the model),",
@@ -98,7 +100,7 @@ def _dispatchers(dispatcher: Dispatcher, shared: str) -> list[str]:
         " *",
         f" * Returns what that returns, or {shared}_{Status.UNKNOWN_SIZE.name} for other sizes."
         " A workspace of",
-        f" * {first.name.upper()}_WORKSPACE_BYTES is enough for each. */",
+        f" * {' and '.join(sizes_of_all)} is enough for each. */",
     ]
     found = ["\n".join([*comment, declaration(first, dispatcher.run, sizes)])]
     if first.threads:

@@ -1,9 +1,10 @@
 """Object bytes with a marker in, the object with the packed constants out, as a stream of chunks.
 
-LLVM never sees the constants: it emits a section that holds 64 marker bytes. In an ELF object that
-section is made to be the constants, which stand at the end of the file: three header fields change,
-nothing moves, and no copy of the constants is made. In the other formats LLVM is handed zeros of
-full size behind the marker, which are written over: that costs two copies of the constants.
+LLVM never sees the constants: it emits a section that holds 64 marker bytes, or one for each memory
+region of constants. In an ELF object these sections are made to be the constants, which stand at
+the end of the file: three header fields change, nothing moves, and no copy of the constants is
+made. In the other formats LLVM is handed zeros of full size behind the marker, which are written
+over: that costs two copies of the constants.
 """
 
 from __future__ import annotations
@@ -54,20 +55,24 @@ def embed_constants(emitted: bytes, name: str, constants: ConstantLayout) -> Obj
             f"the weights take {constants.size_bytes} bytes, and an object file can address 2 GiB",
             remedy="write them to a file of their own with --weights file",
         )
-    marker = weights_marker(name)
-    if emitted.count(marker) != 1:
-        raise VerifyError(f"the object holds the weights marker {emitted.count(marker)} times")
+    stretches = [stretch for stretch in constants.stretches if stretch.size_bytes]
+    markers = [weights_marker(name, stretch.region) for stretch in stretches]
+    for marker in markers:
+        if emitted.count(marker) != 1:
+            raise VerifyError(f"the object holds the weights marker {emitted.count(marker)} times")
     head = bytearray(emitted)
     if head[:4] != b"\x7fELF":
-        place = emitted.find(marker)
+        place = emitted.find(markers[0])
         for chunk in constants.chunks():
             head[place : place + len(chunk)] = chunk
             place += len(chunk)
         return ObjectImage(bytes(head), None)
     head += bytes(-len(head) % ALIGNMENT)
-    place = emitted.find(marker)
-    _move_section(head, place, len(marker), len(head), constants.size_bytes)
-    head[place : place + len(marker)] = bytes(len(marker))
+    end = len(head)
+    for marker, stretch in zip(markers, stretches, strict=True):
+        place = emitted.find(marker)
+        _move_section(head, place, len(marker), end + stretch.start, stretch.size_bytes)
+        head[place : place + len(marker)] = bytes(len(marker))
     return ObjectImage(bytes(head), constants)
 
 

@@ -30,7 +30,8 @@ class Dispatcher:
 def describe_dispatcher(entries: Sequence[Signature]) -> Dispatcher:
     """The dispatcher of the entries of one model, whose parameters have the same names."""
     params = (*entries[0].inputs, *entries[0].outputs)
-    taken = {param.c_name.lower() for param in params} | {"weights", "workspace", "pool"}
+    taken = {param.c_name.lower() for param in params}
+    taken |= {"weights", "pool", *entries[0].workspaces}
     dims = make_unique((dim for dim, _ in entries[0].sizes), taken)
     return Dispatcher(tuple(entries), tuple(dims))
 
@@ -49,7 +50,12 @@ def parameters(signature: Signature) -> list[str]:
     """The names of an entry's pointers, in order."""
     params = [f"%in{i}" for i in range(len(signature.inputs))]
     params += [f"%out{i}" for i in range(len(signature.outputs))]
-    return params + ["%weights"] * signature.weights_in_file + ["%workspace"]
+    return params + ["%weights"] * signature.weights_in_file + workspaces(signature)
+
+
+def workspaces(signature: Signature) -> list[str]:
+    """The names of its pointers to workspaces."""
+    return [f"%{name}" for name in signature.workspaces]
 
 
 def _emit(dispatcher: Dispatcher, name: str, calls: Sequence[str], more: list[str]) -> str:

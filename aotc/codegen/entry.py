@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from aotc.codegen.dispatch import emit_dispatchers, parameters
+from aotc.codegen.dispatch import emit_dispatchers, parameters, workspaces
 from aotc.codegen.emit import emit_kernel
 from aotc.codegen.notes import emit_notes, notes_text
 from aotc.codegen.signature import (
@@ -22,11 +22,11 @@ from aotc.codegen.signature import (
     Status,
     describe_signature,
 )
-from aotc.codegen.steps import Addresses, PartWriter, StepWriter, return_failure
+from aotc.codegen.steps import Addresses, PartWriter, StepWriter, constants_base, return_failure
 from aotc.loop.ir import Kernel
 from aotc.loop.program import Program
 from aotc.loop.walk import has_parallel_loops
-from aotc.memory.arena import MemoryPlan
+from aotc.memory.arena import MemoryPlan, Part
 from aotc.memory.constants import ConstantLayout
 from aotc.target import Target
 
@@ -52,7 +52,9 @@ class Entry:
         cls, program: Program, plan: MemoryPlan, weights_in_file: bool = False
     ) -> Entry:
         """The only entry of a program for one thread."""
-        return cls(describe_signature(program, weights_in_file), program, plan)
+        regions = tuple(part.region for part in plan.parts)
+        signature = describe_signature(program, weights_in_file, regions=regions)
+        return cls(signature, program, plan)
 
 
 def models_of(entries: Sequence[Entry]) -> Iterator[tuple[Entry, ...]]:
@@ -61,14 +63,16 @@ def models_of(entries: Sequence[Entry]) -> Iterator[tuple[Entry, ...]]:
         yield tuple(entry for entry in entries if entry.signature.name == name)
 
 
-def weights_marker(name: str) -> bytes:
-    """The 64 bytes that stand for the constants of the module until its object is written."""
-    return hashlib.sha512(f"aotc weights of {name}".encode()).digest()
+def weights_marker(name: str, region: str = "") -> bytes:
+    """The 64 bytes that stand for the constants of the module in one memory region (or in none)
+    until its object is written."""
+    place = f" in {region}" if region else ""
+    return hashlib.sha512(f"aotc weights of {name}{place}".encode()).digest()
 
 
-def weights_section(name: str) -> str:
+def weights_section(name: str, region: str = "") -> str:
     """The ELF section of the constants; its name makes it read-only."""
-    return f".rodata.{name}"
+    return f".rodata.aotc.{region}" if region else f".rodata.{name}"
 
 
 def emit_module(
@@ -83,10 +87,14 @@ def emit_module(
     ``name`` holds a marker of 64 bytes in place of the constants (see aotc/artifact/weights.py).
     """
     in_file = entries[0].signature.weights_in_file
-    symbols = _kernel_symbols(entries, name)
+    symbols = _kernel_symbols(entries, name, len(constants.stretches))
     parts = [f'source_filename = "{name}"', f'target triple = "{target.triple}"']
-    if constants.size_bytes and not in_file:
-        parts.append(_marker_global(name, target, constants))
+    if not in_file:
+        parts += [
+            _marker_global(name, _weights_symbol(name, number), target, stretch)
+            for number, stretch in enumerate(constants.stretches)
+            if stretch.size_bytes
+        ]
     parts += [
         emit_kernel(kernel, target, symbol, private=True) for kernel, symbol in symbols.items()
     ]
@@ -104,10 +112,16 @@ def emit_module(
     return "\n\n".join(parts) + "\n"
 
 
-def _kernel_symbols(entries: Sequence[Entry], prefix: str) -> dict[Kernel, str]:
-    """A symbol for each kernel: the module's name, then the kernel's, numbered if it repeats."""
+def _weights_symbol(name: str, number: int) -> str:
+    """The constants of the module in one of its memory regions."""
+    return f"{name}_weights{number or ''}"
+
+
+def _kernel_symbols(entries: Sequence[Entry], prefix: str, stretches: int) -> dict[Kernel, str]:
+    """A symbol for each kernel: the module's name, then the kernel's, numbered if it repeats or
+    is that of one of the ``stretches`` of constants."""
     symbols: dict[Kernel, str] = {}
-    taken = {f"{prefix}_weights"}
+    taken = {_weights_symbol(prefix, number) for number in range(stretches)}
     for signature in (entry.signature for entry in entries):
         taken |= {f"{signature.name}_{word}" for word in ("run", "run_threads")}
         taken |= {signature.run, signature.run_threads, signature.task}
@@ -122,18 +136,18 @@ def _kernel_symbols(entries: Sequence[Entry], prefix: str) -> dict[Kernel, str]:
     return symbols
 
 
-def _marker_global(name: str, target: Target, constants: ConstantLayout) -> str:
-    """The marker, in a section of its own where the format lets that grow afterwards (ELF), else
-    followed by room for all constants."""
-    text = "".join(f"\\{byte:02X}" for byte in weights_marker(name))
+def _marker_global(name: str, symbol: str, target: Target, stretch: Part) -> str:
+    """The marker of constants, in a section of its own where the format lets that grow afterwards
+    (ELF), else followed by room for all constants."""
+    text = "".join(f"\\{byte:02X}" for byte in weights_marker(name, stretch.region))
     marker = f'[64 x i8] c"{text}"'
     align = f"align {WEIGHTS_ALIGNMENT}"
     if target.object_format == "elf":
-        section = f'section "{weights_section(name)}"'
-        return f"@{name}_weights = internal constant {marker}, {section}, {align}"
-    rest = f"[{max(0, constants.size_bytes - 64)} x i8]"
+        section = f'section "{weights_section(name, stretch.region)}"'
+        return f"@{symbol} = internal constant {marker}, {section}, {align}"
+    rest = f"[{max(0, stretch.size_bytes - 64)} x i8]"
     return (
-        f"@{name}_weights = internal constant <{{ [64 x i8], {rest} }}> "
+        f"@{symbol} = internal constant <{{ [64 x i8], {rest} }}> "
         f"<{{ {marker}, {rest} zeroinitializer }}>, {align}"
     )
 
@@ -148,7 +162,8 @@ def _emit_entry(
     lines = [f'define i32 @{signature.run}({head}) nounwind "no-builtins" {{']
     lines += _emit_checks(signature, entry.plan, constants)
     lines += base
-    writer = StepWriter(Addresses.of(program, entry.plan, constants), symbols, return_failure)
+    addresses = Addresses.of(program, entry.plan, constants, workspaces(signature))
+    writer = StepWriter(addresses, symbols, return_failure)
     writer.block(program.steps)
     return "\n".join([*lines, *writer.lines, f"  ret i32 {Status.OK.value}", "}"])
 
@@ -201,20 +216,27 @@ def _emit_threads_entry(
         "  %is_first = icmp eq i64 %part, 0",
     ]
     lines += base
-    writer = PartWriter(Addresses.of(program, entry.plan, constants), symbols)
+    addresses = Addresses.of(program, entry.plan, constants, workspaces(signature))
+    writer = PartWriter(addresses, symbols)
     writer.block(program.steps)
     return "\n".join([*lines, *writer.lines, "  ret void", "}"])
 
 
 def _constants_base(name: str, constants: ConstantLayout, in_file: bool) -> list[str]:
-    """The lines that define %constants."""
+    """The lines that define the bases of the constants."""
     if constants.size_bytes and in_file:
         return [f"  %constants = getelementptr i8, ptr %weights, i64 {WEIGHTS_HEADER_BYTES}"]
-    if constants.size_bytes:
-        # The constants are larger than the marker that LLVM sees. Passing the address through an
-        # empty assembly statement keeps it from drawing conclusions about size or contents.
-        return [f'  %constants = call ptr asm "", "=r,0"(ptr @{name}_weights)']
-    return []
+    # The constants are larger than the marker that LLVM sees. Passing the address through an
+    # empty assembly statement keeps it from drawing conclusions about size or contents.
+    symbols = {
+        number: _weights_symbol(name, number)
+        for number, stretch in enumerate(constants.stretches)
+        if stretch.size_bytes
+    }
+    return [
+        f'  {constants_base(number)} = call ptr asm "", "=r,0"(ptr @{symbol})'
+        for number, symbol in symbols.items()
+    ]
 
 
 def _emit_checks(
@@ -229,7 +251,11 @@ def _emit_checks(
         for i, p in enumerate(signature.outputs)
         if p.type.elems
     ]
-    workspace = [("%workspace", WORKSPACE_ALIGNMENT)] if plan.arena_bytes else []
+    workspace = [
+        (name, WORKSPACE_ALIGNMENT)
+        for name, part in zip(workspaces(signature), plan.parts, strict=True)
+        if part.size_bytes
+    ]
     weights = [("%weights", WEIGHTS_ALIGNMENT)] if signature.weights_in_file else []
     writer = _CheckWriter()
     for status, pointers in (

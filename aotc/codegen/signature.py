@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from aotc.graph.types import DType, TensorType
@@ -102,6 +102,7 @@ class Param:
 @dataclass(frozen=True)
 class Signature:
     """``int NAME_run(inputs..., outputs..., [weights,] workspace)``; ``name`` is an identifier.
+    With several ``regions`` there is a workspace in each, in their order.
 
     With ``threads`` there is also ``NAME_run_threads`` with a pool as its last argument. ``checks``
     tells whether the model itself can fail at run time. ``sizes`` are (dimension, size) of a model
@@ -115,6 +116,12 @@ class Signature:
     threads: bool = False
     checks: bool = False
     sizes: tuple[tuple[str, int], ...] = ()
+    regions: tuple[str, ...] = ()
+
+    @property
+    def workspaces(self) -> tuple[str, ...]:
+        """What the workspaces are called in C: just that, or by the regions that they lie in."""
+        return workspace_names(self.regions)
 
     @property
     def suffix(self) -> str:
@@ -167,10 +174,12 @@ def describe_signature(
     weights_in_file: bool = False,
     threads: bool = False,
     sizes: tuple[tuple[str, int], ...] = (),
+    regions: tuple[str, ...] = (),
 ) -> Signature:
     """The entry's signature; ValueError (from TensorType.dims) when a dimension is not bound."""
     tensors = [(name, kind) for name, kind, _ in (*program.inputs, *program.outputs)]
-    c_names = make_unique((name for name, _ in tensors), taken={"weights", "workspace", "pool"})
+    taken = {"weights", "pool", *workspace_names(regions)}
+    c_names = make_unique((name for name, _ in tensors), taken)
     params = [
         Param(name, c_name, kind) for (name, kind), c_name in zip(tensors, c_names, strict=True)
     ]
@@ -178,7 +187,20 @@ def describe_signature(
     name = make_c_identifier(program.name)
     inputs, outputs = tuple(params[:count]), tuple(params[count:])
     checks = any(isinstance(step, Check) for step in all_steps(program.steps))
-    return Signature(name, inputs, outputs, weights_in_file, threads, checks, sizes)
+    return Signature(name, inputs, outputs, weights_in_file, threads, checks, sizes, regions)
+
+
+def workspace_section(region: str) -> str:
+    """The section of workspaces in a region; its name says that it takes no room in a file."""
+    return f".bss.aotc.{region}"
+
+
+def workspace_names(regions: Sequence[str]) -> tuple[str, ...]:
+    """The C names of the workspaces in ``regions``: one of no region if there are fewer than two.
+    """
+    if len(regions) < 2:
+        return ("workspace",)
+    return tuple(f"workspace_{region.lower()}" for region in regions)
 
 
 def make_unique(names: Iterable[str], taken: Iterable[str]) -> list[str]:

@@ -30,29 +30,47 @@ from aotc.memory.arena import MemoryPlan
 from aotc.memory.constants import ConstantLayout
 
 
+def constants_base(number: int) -> str:
+    """What points to a stretch of the constants: %constants, %constants1, ..."""
+    return f"%constants{number or ''}"
+
+
 @dataclass(frozen=True, eq=False)
 class Addresses:
-    """Where storages lie: a base and an offset in bytes from it."""
+    """Where storages lie: a base and an offset in bytes from it. ``workspaces`` are the bases of
+    the plan's parts."""
 
     bases: dict[Storage, str]
     plan: MemoryPlan
     constants: ConstantLayout
+    workspaces: Sequence[str] = ("%workspace",)
 
     @classmethod
-    def of(cls, program: Program, plan: MemoryPlan, constants: ConstantLayout) -> Addresses:
-        """Inputs are %in0, %in1, ..., outputs %out0, ...; the rest in %constants and %workspace."""
+    def of(
+        cls,
+        program: Program,
+        plan: MemoryPlan,
+        constants: ConstantLayout,
+        workspaces: Sequence[str] = ("%workspace",),
+    ) -> Addresses:
+        """Inputs are %in0, %in1, ..., outputs %out0, ..."""
         bases: dict[Storage, str] = {}
         for prefix, tensors in (("in", program.inputs), ("out", program.outputs)):
             bases.update({item[2]: f"%{prefix}{i}" for i, item in enumerate(tensors)})
-        return cls(bases, plan, constants)
+        return cls(bases, plan, constants, workspaces)
 
     def of_arg(self, arg: Arg) -> tuple[str, int]:
         """The base and the offset before any iteration."""
-        if arg.storage.role is Role.CONST:
-            return "%constants", arg.offset_bytes + self.constants.offsets[arg.storage]
-        if arg.storage.role is Role.ARENA:
-            return "%workspace", arg.offset_bytes + self.plan.offsets[arg.storage]
-        return self.bases[arg.storage], arg.offset_bytes
+        storage = arg.storage
+        if storage.role is Role.CONST:
+            place = self.constants.offsets[storage]
+            number, start = self.constants.part_of(place)
+            return constants_base(number), arg.offset_bytes + place - start
+        if storage.role is Role.ARENA:
+            place = self.plan.offsets[storage]
+            number, start = self.plan.part_of(place)
+            return self.workspaces[number], arg.offset_bytes + place - start
+        return self.bases[storage], arg.offset_bytes
 
 
 class StepWriter:

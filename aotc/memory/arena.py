@@ -29,6 +29,12 @@ class Part:
     limit_bytes: int = 0
 
 
+def find_part(parts: Sequence[Part], offset: int) -> tuple[int, int]:
+    """The index of the one of ``parts`` that the byte at ``offset`` is in, and its start."""
+    number = min(sum(p.start + p.size_bytes <= offset for p in parts), len(parts) - 1)
+    return number, parts[number].start
+
+
 @dataclass(frozen=True, eq=False)
 class MemoryPlan:
     """Byte offsets of the arena storages, and what they cost.
@@ -49,15 +55,23 @@ class MemoryPlan:
         """At least one."""
         return self.in_regions or (Part("", 0, self.arena_bytes, self.lower_bound_bytes),)
 
-    def part_of(self, offset: int) -> int:
-        """The index of the part that the byte at ``offset`` is in."""
-        ends = [part.start + part.size_bytes for part in self.parts]
-        return min(sum(end <= offset for end in ends), len(ends) - 1)
+    def part_of(self, offset: int) -> tuple[int, int]:
+        """The index of the part that the byte at ``offset`` is in, and where that starts."""
+        return find_part(self.parts, offset)
 
     @property
     def gap(self) -> float:
         """Arena over its lower bound; 1.0 is perfect."""
         return self.arena_bytes / self.lower_bound_bytes if self.lower_bound_bytes else 1.0
+
+
+def needed_in_regions(plans: Sequence[MemoryPlan]) -> tuple[tuple[str, int], ...]:
+    """The regions of ``plans``, which have the same ones, and bytes in each that are enough for
+    all of them."""
+    return tuple(
+        (parts[0].region, max(part.size_bytes for part in parts))
+        for parts in zip(*(plan.parts for plan in plans), strict=True)
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,16 +11,17 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from aotc.errors import UsageError
 from aotc.loop.program import Program
 from aotc.loop.traffic import count_traffic
 from aotc.memory.arena import MemoryPlan, Part, Problem, height, pose, solve
 from aotc.memory.liveness import Block, find_blocks
-from aotc.regions import Region, writable
+from aotc.regions import Region, too_small, writable
 
 #: Orders that are tried, and neighbour visits in all of them: about a second.
 _STEPS = 600
 _EFFORT = 1_000_000
+
+_MISSING = "the workspace does not fit into its memory"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,7 @@ def place_in_regions(
     if len(chosen) == 1:
         (region,) = chosen
         if plan.arena_bytes > region.size_bytes:
-            raise _too_small(chosen, [plan.arena_bytes], remedies)
+            raise too_small(_MISSING, chosen, [plan.arena_bytes], remedies)
         part = Part(
             region.name, 0, plan.arena_bytes, plan.lower_bound_bytes, region.size_bytes
         )
@@ -103,7 +104,7 @@ def _choose(task: _Task, remedies: Sequence[str]) -> _Choice:
     needed = [task.height(choice, region) for region, choice in enumerate(rests)]
     fitting = [c for c, need, room in zip(rests, needed, rooms, strict=True) if need <= room]
     if not fitting:
-        raise _too_small(task.regions, needed, remedies)
+        raise too_small(_MISSING, task.regions, needed, remedies)
     return min(fitting, key=task.cost)
 
 
@@ -244,21 +245,3 @@ def _assemble(
         offsets.update(dict.fromkeys(block.storages, parts[home].start + place))
     bound = sum(part.lower_bound_bytes for part in parts)
     return MemoryPlan(offsets, start, bound, plan.alignment, tuple(parts))
-
-
-def _too_small(
-    regions: Sequence[Region], needed: Sequence[int], remedies: Sequence[str]
-) -> UsageError:
-    """``needed`` are the bytes of which each region would be large enough for what the others
-    cannot take."""
-    misses = [
-        f"{region} misses {need - region.size_bytes} bytes"
-        for region, need in zip(regions, needed, strict=True)
-    ]
-    larger = [
-        f"--region {region.name}={need}" for region, need in zip(regions, needed, strict=True)
-    ]
-    return UsageError(
-        f"the workspace does not fit into its memory: {', or '.join(misses)}",
-        remedy=", or ".join([f"give {', or '.join(larger)}", *remedies]),
-    )

@@ -9,7 +9,7 @@ from aotc.codegen.signature import describe_signature
 from aotc.graph.types import DType, TensorType
 from aotc.loop.program import Program, Role, Storage
 
-FACTS = HeaderFacts(4096, "x86_64/x86-64-v3", "0.1.0", "ab" * 32, 1088, "cd" * 32)
+FACTS = HeaderFacts([("", 4096)], "x86_64/x86-64-v3", "0.1.0", "ab" * 32, 1088, "cd" * 32)
 
 
 def header(names=("x",), weights_in_file=False, dtypes=(DType.F32,), shape=(2, 3)):
