@@ -122,31 +122,47 @@ def _branch(batch: Batch, node: Node, operands: Sequence[Node], flags: Sequence[
 
 
 def _repeat(batch: Batch, node: Node, operands: Sequence[Node], flags: Sequence[bool]) -> Many:
-    """All samples go through one loop together; every carried value and stack has the batch."""
+    """All samples go through one loop together; what depends on the sample has the batch."""
     op, e = node.op, batch.e
     assert isinstance(op, ops.Repeat)
     first, second = 2 + op.carried, 2 + op.carried + op.scanned
-    carried = batch.spread_all(operands[2:first], flags[2:first])
     scanned = [
         e.move_axis(x, 0, 1) if flag else x
         for x, flag in zip(operands[first:second], flags[first:second], strict=True)
     ]
-    inner = Nested()
     rows = [TensorType(x.type.dtype, x.shape[1:]) for x in scanned]
-    index = TensorType(DType.I64, ())
-    rest = operands[second:]
-    taken = inner.take([index, *(x.type for x in carried), *rows, *(x.type for x in rest)])
-    own = Batch(inner.e, batch.size)
-    outputs, found = run(own, op.body, taken, [False, *[True] * op.carried, *flags[first:]])
+    inside = [*rows, *(x.type for x in operands[second:])]
+    of_state = list(flags[2:first])
+    while True:  # a carried value that an iteration makes depend on the sample has the batch too
+        carried = [
+            batch.spread(x, was) if flag else x
+            for x, was, flag in zip(operands[2:first], flags[2:first], of_state, strict=True)
+        ]
+        inner = Nested()
+        index = TensorType(DType.I64, ())
+        taken = inner.take([index, *(x.type for x in carried), *inside])
+        own = Batch(inner.e, batch.size)
+        outputs, found = run(own, op.body, taken, [False, *of_state, *flags[first:]])
+        after = [a or b for a, b in zip(of_state, found[1 : 1 + op.carried], strict=True)]
+        if after == of_state:
+            break
+        of_state = after
     if any(flags[:2]) or found[0]:
         raise not_supported(
             "the samples of a batch would leave this loop at different iterations",
             node,
             "give it a trip count and a condition that are the same for all samples",
         )
-    body = inner.finish(op.body.name, [outputs[0], *own.spread_all(outputs[1:], found[1:])])
-    made = ops.Repeat(body, op.carried, op.scanned, op.limit)
-    items = e.items(e.apply(made, *operands[:2], *carried, *scanned, *rest))
     last = 1 + op.carried
-    stacks = [e.move_axis(x, 1, 0) for x in items[last:]]
-    return [*items[:last], *stacks], [False] + [True] * (len(items) - 1)
+    state = [
+        own.spread(x, had) if flag else x
+        for x, had, flag in zip(outputs[1:last], found[1:last], of_state, strict=True)
+    ]
+    body = inner.finish(op.body.name, [outputs[0], *state, *outputs[last:]])
+    made = ops.Repeat(body, op.carried, op.scanned, op.limit)
+    items = e.items(e.apply(made, *operands[:2], *carried, *scanned, *operands[second:]))
+    stacks = [
+        e.move_axis(x, 1, 0) if flag else x
+        for x, flag in zip(items[last:], found[last:], strict=True)
+    ]
+    return [*items[:last], *stacks], [False, *of_state, *found[last:]]

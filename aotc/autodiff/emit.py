@@ -157,7 +157,7 @@ def require_static(graph: Graph) -> None:
 
 def not_supported(reason: str, node: Node, remedy: str) -> UnsupportedError:
     """The error for a primitive that cannot be differentiated or mapped."""
-    where = f"node '{node.origin}' ({node.op.mnemonic})"
+    where = f"node '{node.origin}' ({node.op.mnemonic})" if node.origin else node.op.mnemonic
     return UnsupportedError(reason, where=where, remedy=remedy)
 
 

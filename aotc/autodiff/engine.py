@@ -8,7 +8,7 @@ back and adds up cotangents. What is zero everywhere stays None and costs nothin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from aotc.autodiff import control
 from aotc.autodiff.emit import Emit, Maybe, is_float, not_supported, parameters
@@ -18,6 +18,10 @@ from aotc.graph import ops
 from aotc.graph.build import Builder
 from aotc.graph.ir import Constant, Graph, Node, Op
 from aotc.graph.types import TupleType
+
+Back = Callable[[Sequence[Maybe]], list[Maybe]]
+"""Cotangents of the outputs in, those of the inputs out; None where they are zero or not asked
+for."""
 
 
 def active_nodes(graph: Graph, wanted: Sequence[bool]) -> set[Node]:
@@ -106,6 +110,15 @@ def pullback(
     ``cotangents`` has one entry for each output, of its type. UnsupportedError when the outputs
     depend on a primitive that has no derivative, or on a loop whose trips are counted at run
     time."""
+    outputs, back = reverse(e, graph, operands, wanted)
+    return outputs, back(cotangents)
+
+
+def reverse(
+    e: Emit, graph: Graph, operands: Sequence[Node], wanted: Sequence[bool]
+) -> tuple[list[Node], Back]:
+    """The outputs of ``graph`` on ``operands``, emitted by ``e``, and what emits the cotangents of
+    its ``wanted`` inputs for those of its outputs, any number of times; see `pullback`."""
     graph, active = _expanded(graph, wanted, {**EXPAND, ops.Repeat: control.save_states})
     places = dict(zip(graph.inputs, operands, strict=True))
     order = list(graph.nodes())
@@ -113,10 +126,27 @@ def pullback(
         if node not in places:
             places[node] = e.leaf_or_apply(node, [places[x] for x in node.inputs])
     _emit_checks(e, graph, places)
-    back: dict[Node, Maybe] = {}
+
+    def back(cotangents: Sequence[Maybe]) -> list[Maybe]:
+        found: dict[Node, Maybe] = {}
+        for (_, node), outer in zip(graph.outputs, cotangents, strict=True):
+            found[node] = e.add(found.get(node), outer)
+        _walk_back(e, order, active, places, found)
+        chosen = zip(graph.inputs, wanted, strict=True)
+        return [found.get(x) if want else None for x, want in chosen]
+
+    return [places[node] for _, node in graph.outputs], back
+
+
+def _walk_back(
+    e: Emit,
+    order: Sequence[Node],
+    active: set[Node],
+    places: Mapping[Node, Node],
+    back: dict[Node, Maybe],
+) -> None:
+    """Adds to ``back``, which has the cotangents of the outputs, those of all active nodes."""
     tuples: dict[Node, list[Maybe]] = {}
-    for (_, node), outer in zip(graph.outputs, cotangents, strict=True):
-        back[node] = e.add(back.get(node), outer)
     for node in reversed(order):
         if node not in active or not node.inputs:
             continue
@@ -137,9 +167,6 @@ def pullback(
         for operand, part, want in zip(node.inputs, parts, mask, strict=bool(parts)):
             if want and part is not None:
                 back[operand] = e.add(back.get(operand), part)
-    chosen = zip(graph.inputs, wanted, strict=True)
-    gradients = [back.get(x) if want else None for x, want in chosen]
-    return [places[node] for _, node in graph.outputs], gradients
 
 
 def _into_tuple(e: Emit, tuples: dict[Node, list[Maybe]], node: Node, outer: Node) -> None:

@@ -277,6 +277,18 @@ def drop_cast(builder: Builder, op: Op, operands: tuple[Node, ...], origin: str)
     return builder.cast(source, op.dtype, origin)
 
 
+def join_bitcasts(
+    builder: Builder, op: Op, operands: tuple[Node, ...], origin: str
+) -> Node | None:
+    """Bits of bits are those of the first type."""
+    assert isinstance(op, ops.Bitcast)
+    (x,) = operands
+    source = x.inputs[0] if isinstance(x.op, ops.Bitcast) else x
+    if source.type.dtype is op.dtype:
+        return source
+    return None if source is x else builder.apply(op, source, origin=origin)
+
+
 def _skips_exactly(source: DType, middle: DType, target: DType) -> bool:
     """Whether source -> middle -> target always equals source -> target."""
     if not _holds(middle, source):

@@ -37,6 +37,7 @@ RULES: dict[type[Op], tuple[Rule, ...]] = {
     ops.Compare: (arithmetic.sink_below_broadcast,),
     ops.Select: (arithmetic.decide_select, arithmetic.sink_below_broadcast),
     ops.Cast: (arithmetic.drop_cast, arithmetic.sink_below_broadcast),
+    ops.Bitcast: (arithmetic.join_bitcasts,),
     ops.Broadcast: (movement.join_broadcasts,),
     ops.Reshape: (movement.join_reshapes, movement.sink_reshape_below_broadcast),
     ops.Transpose: (movement.join_transposes, movement.transpose_to_reshape),

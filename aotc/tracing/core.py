@@ -3,7 +3,8 @@ and broadcasting, and errors that show the user's line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,11 @@ from aotc.tracing.spec import element_type
 from aotc.tracing.tensor import Tensor
 
 Number = bool | int | float | np.generic
+
+BITS: Mapping[int, DType] = MappingProxyType(
+    {1: DType.U8, 2: DType.U16, 4: DType.U32, 8: DType.U64}
+)
+"""The integers that hold the bits of a type, by its size in bytes."""
 
 
 def emit(op: Op, *operands: Tensor) -> Tensor:
@@ -130,6 +136,17 @@ def elementwise(op: Op, *operands: Tensor) -> Tensor:
 def unary(fn: str, x: Tensor) -> Tensor:
     """Elementwise function of ops.Unary."""
     return emit(ops.Unary(fn), x)
+
+
+def bits(x: Tensor, dtype: DType) -> Tensor:
+    """The bits of ``x`` as another type of its size."""
+    return emit(ops.Bitcast(dtype), x)
+
+
+def stopped(x: Tensor) -> Tensor:
+    """``x`` as it is, which counts as constant for derivatives: nothing flows through integers."""
+    dtype = x.type.dtype
+    return bits(bits(x, BITS[dtype.size_bytes]), dtype) if dtype.is_float else x
 
 
 def number(value: Any, like: Tensor) -> Tensor:

@@ -311,7 +311,8 @@ def where(condition: Any, *choices: Any) -> Tensor:
             "np.where with a condition alone gives an unknown size", "give both values"
         )
     dtype = common_type(*choices)
-    a, b = (lift(choice, dtype) for choice in choices)
+    # a Python integer beyond the range of the others wraps here, as in numpy
+    a, b = (cast(lift(choice), dtype) for choice in choices)
     test = cast(lift(condition), DType.BOOL)
     joint_shape(test.shape, a.shape, b.shape)
     return select(test, a, b)

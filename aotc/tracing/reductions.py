@@ -27,6 +27,7 @@ from aotc.tracing.core import (
     reduce,
     reshape,
     select,
+    stopped,
     unary,
 )
 from aotc.tracing.places import misuse, unsupported
@@ -233,9 +234,9 @@ def top_k(x: Any, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor,
 
 def softmax(x: Any, axis: int = -1) -> Any:
     """exp(x) over its sum along ``axis``, the largest taken off first so that nothing
-    overflows."""
+    overflows. The result does not depend on what is taken off, nor does its derivative."""
     value = lift(x)
-    power = tnp.exp(value - tnp.max(value, axis, keepdims=True))
+    power = tnp.exp(value - stopped(tnp.max(value, axis, keepdims=True)))
     return power / tnp.sum(power, axis, keepdims=True)
 
 
