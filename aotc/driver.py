@@ -212,9 +212,9 @@ def _memory(build: Build) -> None:
     build.program, build.plan = plan_in_order(build.program)
     if build.options.regions:
         rooms = writable(build.options.regions)
-        remedies = [f"--ram {sum(room.size_bytes for room in rooms)}, which computes in stripes"]
-        remedies = remedies * (build.options.ram is None)
-        remedies += ["--opt size"] * (not build.target.compact)
+        total = sum(room.size_bytes for room in rooms)
+        remedies = [f"compute by stripes with --ram {total}"] * (build.options.ram is None)
+        remedies += ["try --opt size"] * (not build.target.compact)
         build.plan = place_in_regions(build.program, build.plan, rooms, remedies)
     check_plan(build.program, build.plan)
     build.texts["loops"] = partial(program_text, build.program, build.plan)

@@ -1,4 +1,4 @@
-"""Compiled models in, files out: NAME.o, NAME.h, NAME.json and perhaps NAME.weights."""
+"""Compiled models in, files out: NAME.o, NAME.h, NAME.json, perhaps NAME.weights and NAME.ld."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from aotc.artifact.header import HeaderFacts, write_header
 from aotc.artifact.header_many import write_many_header
+from aotc.artifact.linker_script import write_linker_script
 from aotc.artifact.manifest import Provenance, build_manifest, write_manifest
 from aotc.artifact.wasm_loader import javascript, place_tensors, typescript
 from aotc.artifact.wasm_module import link_module
@@ -24,7 +25,8 @@ from aotc.memory.constants import ConstantLayout
 @dataclass(frozen=True, eq=False)
 class Bundle:
     """An object as it is written to disk, with the entries that it has. ``weights`` are the
-    constants of the weights file, or None when they are part of the object."""
+    constants of the weights file, or None when they are part of the object. ``linker_script`` is
+    empty without memory regions."""
 
     name: str
     entries: tuple[Entry, ...]
@@ -32,6 +34,7 @@ class Bundle:
     header: str
     manifest: dict[str, Any]
     weights: ConstantLayout | None
+    linker_script: str = ""
 
 
 def make_bundle(
@@ -60,7 +63,12 @@ def make_bundle(
         header = write_many_header(name, entries, facts)
     else:
         header = write_header(first.signature, facts, first.notes)
-    return Bundle(name, tuple(entries), image, header, manifest, constants if in_file else None)
+    version, workspaces = provenance.versions["aotc"], first.plan.in_regions
+    script = ""
+    if (workspaces or constants.in_regions) and emitted[:4] == b"\x7fELF":
+        script = write_linker_script(name, version, constants.in_regions, workspaces)
+    weights = constants if in_file else None
+    return Bundle(name, tuple(entries), image, header, manifest, weights, script)
 
 
 def save_bundle(bundle: Bundle, directory: str | Path, stem: str | None = None) -> list[Path]:
@@ -78,6 +86,8 @@ def save_bundle(bundle: Bundle, directory: str | Path, stem: str | None = None) 
     }
     if bundle.weights is not None:
         contents[".weights"] = weights_file_chunks(bundle.weights)
+    if bundle.linker_script:
+        contents[".ld"] = [bundle.linker_script.encode()]
     return _save({folder / f"{stem}{suffix}": chunks for suffix, chunks in contents.items()})
 
 
@@ -92,6 +102,11 @@ def save_module(bundle: Bundle, directory: str | Path) -> list[Path]:
             "a module is made of one model for one size", remedy="compile each to a module"
         )
     signature, data = bundle.entries[0].signature, bundle.image.to_bytes()
+    if len(signature.workspaces) > 1:
+        raise UsageError(
+            "a module has one memory, and the workspace is for several regions",
+            remedy="give one --region for it at most",
+        )
     if not data.startswith(b"\0asm") or bundle.weights is not None:
         raise UsageError(
             "a module is made of a wasm32 object with its weights inside",

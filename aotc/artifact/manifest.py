@@ -10,8 +10,8 @@ from typing import Any
 from aotc.codegen.dispatch import describe_dispatcher
 from aotc.codegen.entry import Entry
 from aotc.codegen.signature import Param
-from aotc.loop.program import Call, Check, Role, all_steps
-from aotc.memory.arena import MemoryPlan
+from aotc.loop.program import Arg, Call, Check, Role, all_steps
+from aotc.memory.arena import MemoryPlan, Part, find_part, needed_in_regions
 from aotc.memory.constants import ConstantLayout
 
 
@@ -40,6 +40,7 @@ def build_manifest(
         "in": "file" if first.signature.weights_in_file else "object",
         "bytes": constants.size_bytes,
         "sha256": constants.digest,
+        **_regions(constants.in_regions),
     }
     made = {"target": provenance.target, "versions": dict(provenance.versions)}
     if len(entries) == 1 and not first.signature.sizes:
@@ -62,13 +63,18 @@ def build_manifest(
         }
         for entry in entries
     ]
-    workspace = max(entry.plan.arena_bytes for entry in entries)
+    workspaces = needed_in_regions([entry.plan for entry in entries])
+    by_region = [{"name": region, "bytes": size} for region, size in workspaces if region]
     return {
         "name": name,
         **made,
         "code_bytes": code_bytes,
         "weights": weights,
-        "memory": {"arena_bytes": workspace, "alignment": first.plan.alignment},
+        "memory": {
+            "arena_bytes": sum(size for _, size in workspaces),
+            "alignment": first.plan.alignment,
+            **({"regions": by_region} if by_region else {}),
+        },
         "models": models,
     }
 
@@ -101,12 +107,29 @@ def _inside(entry: Entry, constants: ConstantLayout) -> dict[str, Any]:
             "lower_bound_bytes": plan.lower_bound_bytes,
             "gap": round(plan.gap, 4),
             "alignment": plan.alignment,
+            **_regions(plan.in_regions),
         },
         "checks": [
             step.sentence for step in all_steps(program.steps) if isinstance(step, Check)
         ],
         "kernels": [_call(call, plan, constants) for call in program.calls],
     }
+
+
+def _regions(parts: Sequence[Part]) -> dict[str, Any]:
+    """How much of each memory region is used; nothing if there are none."""
+    if not parts:
+        return {}
+    rows = [
+        {
+            "name": part.region,
+            "bytes": part.size_bytes,
+            "lower_bound_bytes": part.lower_bound_bytes,
+            "limit_bytes": part.limit_bytes,
+        }
+        for part in parts
+    ]
+    return {"regions": rows}
 
 
 def write_manifest(manifest: Mapping[str, Any]) -> str:
@@ -129,17 +152,26 @@ def _tensor(param: Param) -> dict[str, Any]:
     }
 
 
+def _place(arg: Arg, plan: MemoryPlan, constants: ConstantLayout) -> tuple[int, str]:
+    """The offset of an argument in what it lies in, and the memory region of that, if any."""
+    if arg.storage.role is Role.ARENA:
+        place, parts = plan.offsets[arg.storage], plan.parts
+    elif arg.storage.role is Role.CONST:
+        place, parts = constants.offsets[arg.storage], constants.stretches
+    else:
+        return arg.offset_bytes, ""
+    number, start = find_part(parts, place)
+    return arg.offset_bytes + place - start, parts[number].region
+
+
 def _call(call: Call, plan: MemoryPlan, constants: ConstantLayout) -> dict[str, Any]:
     args = []
     for param, arg in zip(call.kernel.params, call.args, strict=True):
-        offset = arg.offset_bytes
-        if arg.storage.role is Role.ARENA:
-            offset += plan.offsets[arg.storage]
-        elif arg.storage.role is Role.CONST:
-            offset += constants.offsets[arg.storage]
+        offset, region = _place(arg, plan, constants)
         entry: dict[str, Any] = {
             "storage": arg.storage.name,
             "in": arg.storage.role.value,
+            **({"region": region} if region else {}),
             "offset": offset,
             "bytes": param.elems * param.dtype.size_bytes,
             "written": param in call.kernel.writes,

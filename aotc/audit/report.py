@@ -65,6 +65,7 @@ def audit_object(data: bytes) -> Audit:
         _names(exported, notes),
         *_calls(functions, entries),
         *(promise for note in notes for promise in _memory(note, alone=len(notes) == 1)),
+        *_constant_regions(elf, notes[0]),
     ]
     stacks = {name: worst_stack(functions, name, COMPILER_RUNTIME) for name in entries}
     most = MOST_STACK_BYTES if notes[0]["bare"] else MOST_STACK_BYTES_HOSTED
@@ -91,7 +92,19 @@ def _read_note(line: bytes) -> dict[str, Any]:
     if notes["format"] != FORMAT or any(len(block) != 5 for block in blocks):
         raise ValueError("another format")
     names = {key: str(notes[key]) for key in ("entry", "dispatcher") if key in notes}
-    return {**notes, **figures, **names, "blocks": blocks, "entry": names["entry"]}
+    regions = {
+        "parts": [_row(row, 4) for row in notes.get("parts", ())],
+        "constants": [_row(row, 2) for row in notes.get("constants", ())],
+    }
+    return {**notes, **figures, **names, **regions, "blocks": blocks, "entry": names["entry"]}
+
+
+def _row(row: Any, length: int) -> tuple[Any, ...]:
+    """A name and ``length`` - 1 numbers that are not negative."""
+    name, *numbers = row
+    if len(numbers) != length - 1 or min(map(int, numbers)) < 0:
+        raise ValueError("a row of another length")
+    return (str(name), *map(int, numbers))
 
 
 def _undefined(elf: ElfObject) -> Promise:
@@ -159,8 +172,7 @@ def _stack(entry: str, most: int, total: int | None, chain: list[str]) -> Promis
 
 def _memory(notes: dict[str, Any], alone: bool) -> list[Promise]:
     """The arena holds every block, no two that are live together share a byte, and its size is
-    near the most that is live at once."""
-    alignment = max(1, notes["alignment"])
+    near the most that is live at once; in every memory region that has a part of it."""
     blocks = notes["blocks"]
     overlaps = []
     for i, (name, size, place, first, last) in enumerate(blocks):
@@ -169,8 +181,7 @@ def _memory(notes: dict[str, Any], alone: bool) -> list[Promise]:
             if together and place < other_place + other_size and other_place < place + size:
                 overlaps.append(f"{other} and {name}")
     beyond = [name for name, size, place, *_ in blocks if place + size > notes["arena"]]
-    live, _ = peak(blocks, alignment)
-    gap = notes["arena"] / live if live else 1.0
+    beyond += _outside_parts(notes)
     arena = "arena" if alone else f"arena of {notes['entry']}"
     return [
         Promise(
@@ -178,12 +189,64 @@ def _memory(notes: dict[str, Any], alone: bool) -> list[Promise]:
             not overlaps and not beyond,
             "; ".join(overlaps + [f"{name} lies outside" for name in beyond]) or "none does",
         ),
-        Promise(
-            f"{arena}: at most {MOST_GAP} times its lower bound",
-            gap <= MOST_GAP and live == notes["bound"],
-            f"{notes['arena']} bytes, {gap:.3f} times {live}",
-        ),
+        *(promise for part in parts_of(notes) for promise in _part(arena, notes, *part)),
     ]
+
+
+def parts_of(notes: dict[str, Any]) -> list[tuple[str, int, int, int, int]]:
+    """The parts of the arena: region, start, bytes, lower bound and limit (0: none)."""
+    if not notes["parts"]:
+        return [("", 0, notes["arena"], notes["bound"], 0)]
+    found, start = [], 0
+    for region, size, bound, limit in notes["parts"]:
+        found.append((region, start, size, bound, limit))
+        start += size
+    return found
+
+
+def _inside(notes: dict[str, Any], start: int, size: int) -> list[tuple[str, int, int, int, int]]:
+    """The blocks that begin in one part of the arena."""
+    return [block for block in notes["blocks"] if start <= block[2] < start + size]
+
+
+def _outside_parts(notes: dict[str, Any]) -> list[str]:
+    """The blocks that no part of the arena holds."""
+    spans = [(start, start + size) for _, start, size, _, _ in parts_of(notes)]
+    return [
+        name
+        for name, size, place, *_ in notes["blocks"]
+        if place + size <= notes["arena"]
+        and not any(low <= place and place + size <= high for low, high in spans)
+    ]
+
+
+def _part(
+    arena: str, notes: dict[str, Any], region: str, start: int, size: int, bound: int, limit: int
+) -> list[Promise]:
+    """One part of the arena is near its lower bound, and within its region."""
+    live, _ = peak(_inside(notes, start, size), max(1, notes["alignment"]))
+    gap = size / live if live else 1.0
+    where = f"{arena} in {region}" if region else arena
+    found = [
+        Promise(
+            f"{where}: at most {MOST_GAP} times its lower bound",
+            gap <= MOST_GAP and live == bound,
+            f"{size} bytes, {gap:.3f} times {live}",
+        )
+    ]
+    if limit:
+        found.append(Promise(f"{where}: at most {limit} bytes", size <= limit, f"{size} bytes"))
+    return found
+
+
+def _constant_regions(elf: ElfObject, notes: dict[str, Any]) -> list[Promise]:
+    """The sections of constants are within the memory regions that they are for."""
+    found = []
+    for name, limit in notes["constants"]:
+        size = sum(section.size for section in elf.sections if section.name == name)
+        claim = f"constants in {name}: at most {limit} bytes"
+        found.append(Promise(claim, size <= limit, f"{size} bytes"))
+    return found
 
 
 def peak(
@@ -215,6 +278,7 @@ def _figures(
 
     extensions = sorted({name for function in functions.values() for name in function.extensions})
     largest = max(notes, key=lambda note: int(note["arena"]))
+    regions = [[region, size, limit] for region, _, size, _, limit in parts_of(largest) if region]
     _, live = peak(largest["blocks"], max(1, largest["alignment"]))
     return {
         "target": largest["target"],
@@ -222,6 +286,7 @@ def _figures(
         "code_bytes": size_of(SHF_EXECINSTR),
         "constant_bytes": size_of(0),
         "arena_bytes": largest["arena"],
+        **({"regions": regions} if regions else {}),
         "live_at_peak": [list(block) for block in live],
         "functions": len(functions),
         "instruction_sets": extensions or ["the base"],

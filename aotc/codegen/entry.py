@@ -21,6 +21,7 @@ from aotc.codegen.signature import (
     Signature,
     Status,
     describe_signature,
+    weights_section,
 )
 from aotc.codegen.steps import Addresses, PartWriter, StepWriter, constants_base, return_failure
 from aotc.loop.ir import Kernel
@@ -70,11 +71,6 @@ def weights_marker(name: str, region: str = "") -> bytes:
     return hashlib.sha512(f"aotc weights of {name}{place}".encode()).digest()
 
 
-def weights_section(name: str, region: str = "") -> str:
-    """The ELF section of the constants; its name makes it read-only."""
-    return f".rodata.aotc.{region}" if region else f".rodata.{name}"
-
-
 def emit_module(
     name: str, entries: Sequence[Entry], target: Target, constants: ConstantLayout
 ) -> str:
@@ -107,7 +103,9 @@ def emit_module(
     parts += [
         text for model in chosen for text in emit_dispatchers([e.signature for e in model])
     ]
-    notes = [notes_text(e.program, e.plan, target, e.signature) for e in entries]
+    notes = [
+        notes_text(e.program, e.plan, target, e.signature, constants.in_regions) for e in entries
+    ]
     parts.append(emit_notes("\n".join(notes), target))
     return "\n\n".join(parts) + "\n"
 

@@ -1,17 +1,19 @@
 """What the machine code cannot tell, for `aotc audit`: programs and memory plans in, a section of
 the object that no linker keeps out.
 
-The notes hold the claims (arena, its lower bound) and what they can be checked with: every block of
-the arena with its place and the steps it is live in. There is a line for each entry function.
+The notes hold the claims (arena, its lower bound, its parts in memory regions) and what they can be
+checked with: every block of the arena with its place and the steps it is live in. There is a line
+for each entry function.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
-from aotc.codegen.signature import Signature
+from aotc.codegen.signature import Signature, weights_section
 from aotc.loop.program import Program
-from aotc.memory.arena import MemoryPlan
+from aotc.memory.arena import MemoryPlan, Part
 from aotc.memory.liveness import find_blocks
 from aotc.target import Target
 
@@ -20,9 +22,13 @@ FORMAT = 1
 
 
 def notes_text(
-    program: Program, plan: MemoryPlan, target: Target, signature: Signature
+    program: Program,
+    plan: MemoryPlan,
+    target: Target,
+    signature: Signature,
+    constants: Sequence[Part] = (),
 ) -> str:
-    """The notes on one entry as JSON on one line."""
+    """The notes on one entry as JSON on one line; ``constants`` are those in memory regions."""
     blocks = [
         [
             block.storages[0].name,
@@ -44,6 +50,15 @@ def notes_text(
         "alignment": plan.alignment,
         "blocks": blocks,
     }
+    if plan.in_regions:
+        notes["parts"] = [
+            [part.region, part.size_bytes, part.lower_bound_bytes, part.limit_bytes]
+            for part in plan.in_regions
+        ]
+    if constants:
+        notes["constants"] = [
+            [weights_section(signature.name, part.region), part.limit_bytes] for part in constants
+        ]
     if signature.sizes:
         notes["dispatcher"] = f"{signature.name}_run"
     return json.dumps(notes, separators=(",", ":"))

@@ -190,6 +190,11 @@ def describe_signature(
     return Signature(name, inputs, outputs, weights_in_file, threads, checks, sizes, regions)
 
 
+def weights_section(name: str, region: str = "") -> str:
+    """The ELF section of the constants of an object; its name makes it read-only."""
+    return f".rodata.aotc.{region}" if region else f".rodata.{name}"
+
+
 def workspace_section(region: str) -> str:
     """The section of workspaces in a region; its name says that it takes no room in a file."""
     return f".bss.aotc.{region}"

@@ -274,6 +274,21 @@ def _write_texts(texts: Sequence[tuple[str, str]], folder: Path) -> list[Path]:
     return [folder / name for name, _ in texts]
 
 
+def _regions(bundle: Bundle) -> list[tuple[str, str]]:
+    """A row for each memory region: how much of it is used."""
+    memory, weights = bundle.manifest["memory"], bundle.manifest["weights"]
+    limits = {part.region: part.limit_bytes for part in bundle.entries[0].plan.in_regions}
+    limits |= {row["name"]: row["limit_bytes"] for row in weights.get("regions", ())}
+    rows = [*weights.get("regions", ()), *memory.get("regions", ())]
+    return [
+        (
+            row["name"],
+            f"{format_bytes(row['bytes'])} of {format_bytes(limits[row['name']])} bytes",
+        )
+        for row in rows
+    ]
+
+
 def _report(
     bundle: Bundle,
     models: Sequence[CompiledModel],
@@ -295,6 +310,7 @@ def _report(
         ("code", f"{format_bytes(manifest['code_bytes'])} bytes, {calls} kernel calls"),
         ("weights", f"{format_bytes(manifest['weights']['bytes'])} bytes"),
         ("workspace", f"{arena} bytes, {largest.gap:.3f} times the lower bound of {bound}"),
+        *_regions(bundle),
         ("target", target),
         ("time", f"{seconds:.1f} s"),
     ]

@@ -22,6 +22,10 @@ def program_text(program: Program, plan: MemoryPlan | None = None) -> str:
         return print_program(program)
     lines = [f"// arena: {plan.arena_bytes} bytes, lower bound {plan.lower_bound_bytes}"]
     lines += [
+        f"//   {part.region}: {part.start} .. {part.start + part.size_bytes}, of {part.limit_bytes}"
+        for part in plan.in_regions
+    ]
+    lines += [
         f"//   {offset:>10} .. {offset + storage.size_bytes:<10} {storage.name}"
         for storage, offset in plan.offsets.items()
     ]

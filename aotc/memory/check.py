@@ -26,7 +26,15 @@ from aotc.memory.arena import MemoryPlan
 
 
 def check_plan(program: Program, plan: MemoryPlan) -> None:
-    """Raises VerifyError naming the call and the storages of the first conflict."""
+    """Raises VerifyError naming the call and the storages of the first conflict, or the memory region
+    that has no room for its part of the arena."""
+    end = 0
+    for part in plan.parts:
+        if part.start != end or (part.limit_bytes and part.size_bytes > part.limit_bytes):
+            raise VerifyError(f"the part of the arena in '{part.region}' does not fit there")
+        end += part.size_bytes
+    if end != plan.arena_bytes:
+        raise VerifyError("the parts of the arena are not all of it")
     _Player(plan).block(program.steps, twice=True)
 
 
@@ -163,6 +171,8 @@ def _check_home(storage: Storage, plan: MemoryPlan, place: str) -> None:
     span = _bytes_of(storage, plan)
     if span.start < 0 or span.stop > plan.arena_bytes:
         raise VerifyError(f"{place}: '{storage.name}' lies outside the arena")
+    if plan.part_of(span.start) != plan.part_of(span.stop - 1):
+        raise VerifyError(f"{place}: '{storage.name}' lies in two memory regions")
     if span.start % plan.alignment:
         raise VerifyError(f"{place}: '{storage.name}' is not aligned to {plan.alignment} bytes")
 
