@@ -197,7 +197,7 @@ def non_max_suppression(call: Call) -> Value:
     total = batch * classes * rounds
     if total == 0:
         return call.constant(np.zeros((0, 3), np.int64))
-    chosen, valid = _suppress(call, boxes, scores, as_node(call, most), rounds)
+    chosen, valid = suppress(call, boxes, scores, as_node(call, most), rounds)
     flags = call.reshape(call.transpose(valid, (1, 2, 0)), (total,))
     chosen = call.reshape(call.transpose(chosen, (1, 2, 0)), (total,))
     places, found = compact(call, flags)
@@ -229,7 +229,7 @@ def _most_rounds(call: Call, count: int) -> int:
     return min(limits)
 
 
-def _suppress(
+def suppress(
     call: Call, boxes: Node, scores: Node, most: Node, rounds: int
 ) -> tuple[Node, Node]:
     """The box that each round chooses in each class, and whether it chose one: i64 and
