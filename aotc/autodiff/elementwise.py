@@ -2,7 +2,8 @@
 slope out.
 
 The Jacobian of an elementwise function is diagonal, so one rule serves both directions. At a corner
-the slope is that of one side: the first operand where min and max tie, 0 for abs at 0.
+the slope is that of one side: where min and max tie that of a constant operand, else of the first
+one; 0 for abs at 0.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
-from aotc.autodiff.emit import ROOT_OF_PI, Emit, Maybe
+from aotc.autodiff.emit import ROOT_OF_PI, Emit, Maybe, is_constant
 from aotc.autodiff.rule import Rule
 from aotc.graph import ops
 from aotc.graph.ir import Node
@@ -90,6 +91,9 @@ def _binary(e: Emit, node: Node, index: int, outer: Node) -> Maybe:
         case "pow":
             return e.binary("mul", outer, _power_slope(e, node, index))
         case "min" | "max":
+            if is_constant(a if index else b):  # needs the result alone: the operand may go
+                beyond = e.compare("gt" if node.op.fn == "max" else "lt", node, a if index else b)
+                return e.select(beyond, outer, 0.0)
             first = e.compare("eq", a, node)
             return e.select(first, 0.0, outer) if index else e.select(first, outer, 0.0)
         case _:  # mod and fmod: a - b * n with a whole number n that is constant between jumps

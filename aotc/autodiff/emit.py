@@ -144,6 +144,13 @@ def is_float(node: Node) -> bool:
     return not isinstance(node.type, TupleType) and node.type.dtype.is_float
 
 
+def is_constant(node: Node) -> bool:
+    """Whether a node holds numbers known at compile time, perhaps stretched."""
+    while isinstance(node.op, ops.Broadcast | ops.Reshape):
+        (node,) = node.inputs
+    return isinstance(node.op, Constant)
+
+
 def require_static(graph: Graph) -> None:
     """UsageError unless every size of the inputs is known."""
     for node in graph.inputs:

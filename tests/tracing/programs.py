@@ -137,14 +137,40 @@ def n_body(position, velocity, mass):
     return position + velocity * F32(0.01), velocity
 
 
-def logistic_step(w, b, x, y):
+def logistic_traced(w, b, x, y):
+    """A step of gradient descent on the cross entropy of a logistic regression."""
+
+    def loss(w, b):
+        score = x @ w + b
+        return np.mean(np.logaddexp(0, score) - y * score)
+
+    slopes = aotc.grad(loss, (0, 1))(w, b)
+    return tuple(p - F32(0.5) * slope for p, slope in zip((w, b), slopes, strict=True))
+
+
+def logistic_plain(w, b, x, y):
+    """The same, its gradient by hand."""
     p = 1 / (1 + np.exp(-(x @ w + b)))
     error = (p - y) / F32(x.shape[0])
     return w - F32(0.5) * (x.T @ error), b - F32(0.5) * error.sum()
 
 
-def mlp_step(w1, b1, w2, b2, x, label):
-    """A step of gradient descent on the cross entropy, its gradients by hand."""
+def mlp_traced(w1, b1, w2, b2, x, label):
+    """A step of gradient descent on the cross entropy of a network with one hidden layer."""
+
+    def loss(w1, b1, w2, b2):
+        scores = np.maximum(x @ w1 + b1, 0) @ w2 + b2
+        scores = scores - aotc.stop_gradient(scores.max(axis=1, keepdims=True))
+        own = np.where(label[:, None] == np.arange(w2.shape[1]), scores, 0).sum(axis=1)
+        return np.mean(np.log(np.exp(scores).sum(axis=1)) - own)
+
+    weights = (w1, b1, w2, b2)
+    slopes = aotc.grad(loss, (0, 1, 2, 3))(*weights)
+    return tuple(p - F32(0.1) * slope for p, slope in zip(weights, slopes, strict=True))
+
+
+def mlp_plain(w1, b1, w2, b2, x, label):
+    """The same, its gradients by hand."""
     hidden = np.maximum(x @ w1 + b1, 0)
     scores = hidden @ w2 + b2
     power = np.exp(scores - scores.max(axis=1, keepdims=True))
@@ -217,9 +243,9 @@ def programs(scale=1):
         Program("black_scholes", black_scholes, black_scholes,
                 (uniform(80, 120, n), uniform(80, 120, n), uniform(0.2, 2, n))),
         Program("n_body", n_body, n_body, (normal(16, 3), normal(16, 3), uniform(1, 2, 16))),
-        Program("logistic_step", logistic_step, logistic_step,
+        Program("logistic_step", logistic_traced, logistic_plain,
                 (normal(8), F32(0.5), normal(n, 8), rng.integers(0, 2, n).astype(np.float32))),
-        Program("mlp_step", mlp_step, mlp_step,
+        Program("mlp_step", mlp_traced, mlp_plain,
                 (*digits, normal(n, 32), rng.integers(0, 10, n))),
         Program("attention", attention, attention, tuple(normal(2, 32, 16) for _ in range(3))),
         Program("mandelbrot", mandelbrot_traced, mandelbrot_plain,
