@@ -56,13 +56,13 @@ func (p *Pool) pointer() *C.aotc_pool {
 """
 
 _WORKSPACE = """
-// Workspace is memory for a call; calls at the same time need one each.
-type Workspace struct{{ memory [WorkspaceBytes + {slack}]byte }}
+// {name} is memory for a call; calls at the same time need one each.
+type {name} struct{{ memory [{name}Bytes + {slack}]byte }}
 
-// NewWorkspace gives a workspace.
-func NewWorkspace() *Workspace {{ return new(Workspace) }}
+// New{name} gives a workspace.
+func New{name}() *{name} {{ return new({name}) }}
 
-func (w *Workspace) address() unsafe.Pointer {{
+func (w *{name}) address() unsafe.Pointer {{
 	if w == nil {{
 		return nil
 	}}
@@ -159,9 +159,11 @@ def _common(library: Library) -> str:
     ]
     text = "\n".join(
         [
-            "// WorkspaceBytes is enough memory for each call.",
-            f"const WorkspaceBytes = {library.workspace_bytes}",
-            "",
+            *[
+                f"// {one.type_name}Bytes is enough memory for each call.\n"
+                f"const {one.type_name}Bytes = {one.size_bytes}\n"
+                for one in library.workspaces
+            ],
             "// Status tells why a model computed nothing; it is an error.",
             "type Status int32",
             "",
@@ -186,7 +188,10 @@ def _common(library: Library) -> str:
             "",
         ]
     )
-    text += _WORKSPACE.format(slack=WORKSPACE_ALIGNMENT, alignment=WORKSPACE_ALIGNMENT)
+    for one in library.workspaces:
+        text += _WORKSPACE.format(
+            name=one.type_name, slack=WORKSPACE_ALIGNMENT, alignment=WORKSPACE_ALIGNMENT
+        )
     if library.weights_in_file:
         text += _WEIGHTS.format(
             size=library.weights_bytes, slack=WEIGHTS_ALIGNMENT, alignment=WEIGHTS_ALIGNMENT
@@ -224,8 +229,8 @@ def _function(model: Model, prefix: str, threads: bool) -> str:
     if signature.weights_in_file:
         heads.append("weights *Weights")
         calls.append("weights.address()")
-    heads.append("workspace *Workspace")
-    calls.append("workspace.address()")
+    heads += [f"{one.c_name} *{one.type_name}" for one in model.workspaces]
+    calls += [f"{one.c_name}.address()" for one in model.workspaces]
     name, function = f"Run{prefix}", signature.run
     sharing = ""
     if threads:

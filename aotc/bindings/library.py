@@ -18,13 +18,25 @@ _STEM = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 
 
 @dataclass(frozen=True)
+class Workspace:
+    """Memory that the caller lends; ``c_name`` is ``workspace``, or tells its memory region too."""
+
+    c_name: str
+    size_bytes: int
+
+    @property
+    def type_name(self) -> str:
+        return camel_case(self.c_name)
+
+
+@dataclass(frozen=True)
 class Model:
-    """One entry of an object: what its functions take and the workspace that it needs. ``name``,
+    """One entry of an object: what its functions take and the workspaces that it needs. ``name``,
     that of its model with its sizes, tells it from others of the object."""
 
     name: str
     signature: Signature
-    workspace_bytes: int
+    workspaces: tuple[Workspace, ...]
     digest: str
 
 
@@ -43,9 +55,12 @@ class Library:
     dispatchers: tuple[str, ...] = ()
 
     @property
-    def workspace_bytes(self) -> int:
-        """Enough for each of the models."""
-        return max(model.workspace_bytes for model in self.models)
+    def workspaces(self) -> tuple[Workspace, ...]:
+        """Large enough for each of the models."""
+        return tuple(
+            Workspace(same[0].c_name, max(one.size_bytes for one in same))
+            for same in zip(*(model.workspaces for model in self.models), strict=True)
+        )
 
     @property
     def weights_in_file(self) -> bool:
@@ -139,6 +154,8 @@ def _read(manifest: Any, stem: str) -> Library:
     models = tuple(_read_model(row, in_file, name) for row in rows)
     if not models:
         raise ValueError("no models")
+    if len({model.signature.workspaces for model in models}) > 1:
+        raise ValueError("models in different memory regions")
     dispatchers: dict[str, None] = {}
     for row, model in zip(rows, models, strict=True):
         if "dispatcher" in row:
@@ -157,6 +174,11 @@ def _read(manifest: Any, stem: str) -> Library:
 
 
 def _read_model(row: Mapping[str, Any], in_file: bool, library: str) -> Model:
+    memory = row["memory"]
+    found = memory.get("regions", ())
+    regions = {_identifier(region["name"]): _size(region["bytes"]) for region in found}
+    if len({region.lower().replace("_", "") for region in regions}) < len(regions):
+        raise ValueError("two memory regions of one name")
     signature = Signature(
         name=_identifier(row["name"]),
         inputs=tuple(_read_param(entry) for entry in row["inputs"]),
@@ -165,7 +187,9 @@ def _read_model(row: Mapping[str, Any], in_file: bool, library: str) -> Model:
         threads="entry_threads" in row,
         checks=bool(row["checks"]),
         sizes=tuple((str(dim), _size(size)) for dim, size in row.get("sizes", {}).items()),
+        regions=tuple(regions),
     )
+    room = tuple(regions.values()) if len(regions) > 1 else (_size(memory["arena_bytes"]),)
     if row["entry"] != signature.run:
         raise ValueError(f"an entry called {row['entry']!r}")
     name = f"{signature.name}{signature.suffix}"
@@ -173,7 +197,7 @@ def _read_model(row: Mapping[str, Any], in_file: bool, library: str) -> Model:
     return Model(
         name=short if _IDENTIFIER.match(short) and signature.name != library else name,
         signature=signature,
-        workspace_bytes=_size(row["memory"]["arena_bytes"]),
+        workspaces=tuple(map(Workspace, signature.workspaces, room)),
         digest=plain(row["digest"]),
     )
 

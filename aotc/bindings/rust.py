@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from aotc.bindings.library import Library, Model, camel_case, describe, escape, escape_all, plain
+from aotc.bindings.library import (
+    Library,
+    Model,
+    Workspace,
+    camel_case,
+    describe,
+    escape,
+    escape_all,
+    plain,
+)
 from aotc.codegen.signature import WEIGHTS_ALIGNMENT, WORKSPACE_ALIGNMENT, Param, Status
 from aotc.graph.types import DType
 
@@ -97,24 +106,24 @@ impl Pool {
 _WORKSPACE = """
 /// Memory for a call; calls at the same time need one each.
 #[repr(C, align({alignment}))]
-pub struct Workspace([::core::mem::MaybeUninit<u8>; WORKSPACE_BYTES]);
+pub struct {name}([::core::mem::MaybeUninit<u8>; {bytes}]);
 
-impl Workspace {{
+impl {name} {{
     /// A workspace in place: in a static, on the stack or in a box.
     pub const fn new() -> Self {{
-        Workspace([::core::mem::MaybeUninit::uninit(); WORKSPACE_BYTES])
+        {name}([::core::mem::MaybeUninit::uninit(); {bytes}])
     }}
 
     /// The first place in `memory` that is aligned to {alignment}; `None` when it is too small.
     pub fn within(memory: &mut [::core::mem::MaybeUninit<u8>]) -> Option<&mut Self> {{
         let start = memory.as_ptr().align_offset({alignment});
-        let place = memory.get_mut(start..start.checked_add(WORKSPACE_BYTES)?)?;
+        let place = memory.get_mut(start..start.checked_add({bytes})?)?;
         // SAFETY: the place has the size and the alignment of the type, and its lifetime.
         Some(unsafe {{ &mut *place.as_mut_ptr().cast::<Self>() }})
     }}
 }}
 
-impl Default for Workspace {{
+impl Default for {name} {{
     fn default() -> Self {{
         Self::new()
     }}
@@ -190,10 +199,16 @@ def _common(library: Library) -> str:
     """What all models of the object share: statuses, workspace, weights and the pool."""
     parts = [
         f'\n/// What the object was compiled for.\npub const TARGET: &str = "{library.target}";\n',
-        "/// Enough memory for each call, in bytes.\n"
-        f"pub const WORKSPACE_BYTES: usize = {library.workspace_bytes};\n",
+        *[
+            "/// Enough memory for each call, in bytes.\n"
+            f"pub const {_bytes(one)}: usize = {one.size_bytes};\n"
+            for one in library.workspaces
+        ],
         _status([status for status in library.statuses if status is not Status.OK]),
-        _WORKSPACE.format(alignment=WORKSPACE_ALIGNMENT),
+        *[
+            _WORKSPACE.format(alignment=WORKSPACE_ALIGNMENT, name=one.type_name, bytes=_bytes(one))
+            for one in library.workspaces
+        ],
     ]
     if library.weights_in_file:
         file = plain(f"{library.stem}.weights")
@@ -203,6 +218,10 @@ def _common(library: Library) -> str:
     if library.threads:
         parts.append(_POOL)
     return "".join(parts)
+
+
+def _bytes(workspace: Workspace) -> str:
+    return f"{workspace.c_name}_bytes".upper()
 
 
 def _status(statuses: Sequence[Status]) -> str:
@@ -252,7 +271,8 @@ def _externs(library: Library) -> str:
         signature = model.signature
         types = [f"*const {_element(p)}" for p in signature.inputs]
         types += [f"*mut {_element(p)}" for p in signature.outputs]
-        types += ["*const super::Weights"] * signature.weights_in_file + ["*mut super::Workspace"]
+        types += ["*const super::Weights"] * signature.weights_in_file
+        types += [f"*mut super::{one.type_name}" for one in model.workspaces]
         functions = [(signature.run, types)]
         if signature.threads:
             functions.append((signature.run_threads, [*types, "*const super::Pool"]))
@@ -298,8 +318,8 @@ def _function(model: Model, root: str, threads: bool) -> str:
     if signature.weights_in_file:
         heads.append(f"weights: &{root}Weights")
         calls.append("weights")
-    heads.append(f"workspace: &mut {root}Workspace")
-    calls.append("workspace")
+    heads += [f"{one.c_name}: &mut {root}{one.type_name}" for one in model.workspaces]
+    calls += [one.c_name for one in model.workspaces]
     if threads:
         heads.append(f"pool: &{root}Pool")
         calls.append("pool")

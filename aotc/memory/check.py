@@ -26,8 +26,8 @@ from aotc.memory.arena import MemoryPlan
 
 
 def check_plan(program: Program, plan: MemoryPlan) -> None:
-    """Raises VerifyError naming the call and the storages of the first conflict, or the memory region
-    that has no room for its part of the arena."""
+    """Raises VerifyError naming the call and the storages of the first conflict, or the memory
+    region that has no room for its part of the arena."""
     end = 0
     for part in plan.parts:
         if part.start != end or (part.limit_bytes and part.size_bytes > part.limit_bytes):
