@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper
 
 import aotc
+from aotc.bindings.library import camel_case
 
 #: Input, its type and its shape. The names mean something in C++, Rust or Go, or in our wrappers.
 INPUTS = {
@@ -93,7 +94,7 @@ def cpp_main(signature, weights=False, threads=False):
         lines.append("    if (!w || std::fread(weights, 1, sizeof weights, w) != sizeof weights)")
         lines.append("        return 2;")
         names.append("weights")
-    names.append("workspace")
+    names += signature.workspaces
     run = "run"
     if threads:
         lines.append("    auto *pool = aotc_pool_create(2);")
@@ -109,7 +110,7 @@ def cpp_main(signature, weights=False, threads=False):
             "{ if (std::fread(v.data(), sizeof(T), N, in) != N) std::puts(\"short\"); }",
             "template <class T, std::size_t N> void put(const std::array<T, N> &v)",
             "{ if constexpr (N > 0) std::fwrite(v.data(), sizeof(T), N, out); }",
-            "static everything::Workspace workspace;",
+            *[f"static everything::{camel_case(w)} {w};" for w in signature.workspaces],
             "static_assert(everything::tensors::type::shape[1] == 3);",
             "int main()",
             "{",
@@ -170,7 +171,9 @@ def rust_main(signature, weights=False, threads=False):
         calls.append("&WEIGHTS")
         lines.insert(0, "    static WEIGHTS: everything::Weights = everything::Weights::new(")
         lines.insert(1, '        *include_bytes!("../../everything.weights"));')
-    calls += ["&mut workspace", *["&pool()"] * threads]
+    calls += [*[f"&mut {w}" for w in signature.workspaces], *["&pool()"] * threads]
+    first = signature.workspaces[0]
+    room = f"everything::{first.upper()}_BYTES"
     run = "run_threads" if threads else "run"
     return "\n".join(
         [
@@ -184,7 +187,10 @@ def rust_main(signature, weights=False, threads=False):
             "    let mut bytes = bytes.into_iter();",
             "    let mut out = Vec::new();",
             *lines,
-            "    let mut workspace = everything::Workspace::new();",
+            *[
+                f"    let mut {w} = everything::{camel_case(w)}::new();"
+                for w in signature.workspaces
+            ],
             f"    everything::{run}({', '.join(calls)}).unwrap();",
             *writes,
             "    out",
@@ -195,12 +201,12 @@ def rust_main(signature, weights=False, threads=False):
             "#[test]",
             "fn shapes_are_known() {",
             "    assert_eq!(everything::shapes::TYPE, [2, 3]);",
-            "    const ROOM: usize = everything::WORKSPACE_BYTES + 63;",
+            f"    const ROOM: usize = {room} + 63;",
             "    let mut room = [std::mem::MaybeUninit::uninit(); ROOM];",
-            "    assert!(everything::Workspace::within(&mut room).is_some());",
-            "    let few = everything::WORKSPACE_BYTES.saturating_sub(1);",
-            "    let small = everything::Workspace::within(&mut room[..few]);",
-            "    assert!(small.is_none() || everything::WORKSPACE_BYTES == 0);",
+            f"    assert!(everything::{camel_case(first)}::within(&mut room).is_some());",
+            f"    let few = {room}.saturating_sub(1);",
+            f"    let small = everything::{camel_case(first)}::within(&mut room[..few]);",
+            f"    assert!(small.is_none() || {room} == 0);",
             "}",
             "",
         ]
@@ -232,7 +238,7 @@ def go_main(signature, weights=False, threads=False):
         lines.append('\tfile, err := os.ReadFile("everything.weights")\n\tmust(err)')
         lines.append("\tweights, err := everything.NewWeights(file)\n\tmust(err)")
         calls.append("weights")
-    calls.append("everything.NewWorkspace()")
+    calls += [f"everything.New{camel_case(w)}()" for w in signature.workspaces]
     run = "Run"
     if threads:
         lines.append("\tpool := everything.NewPool(2)\n\tdefer pool.Close()")
@@ -252,7 +258,7 @@ def go_main(signature, weights=False, threads=False):
             *writes,
             '\tmust(os.WriteFile("out", out.Bytes(), 0o644))',
             "\tif everything.Run("
-            + ", ".join(["nil"] * len(calls[: len(params) + weights + 1]))
+            + ", ".join(["nil"] * len(calls[: len(calls) - threads]))
             + ") != everything.NullInput {\n\t\tpanic(\"no error\")\n\t}",
             "}",
             "",

@@ -43,10 +43,11 @@ def run(command, cwd, **environment):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """For the weights inside, and in a file with an entry for threads: the folder with all
-    bindings, the signature, and the outputs' bytes."""
+    """For the weights inside, and in a file with an entry for threads and two workspaces: the
+    folder with all bindings, the signature, and the outputs' bytes."""
     found = {}
-    for kind, options in {"plain": {}, "filed": {"weights": "file", "threads": True}}.items():
+    filed = {"weights": "file", "threads": True, "regions": ["dtcm=1K", "sram=64K"]}
+    for kind, options in {"plain": {}, "filed": filed}.items():
         folder = tmp_path_factory.mktemp(kind)
         expected = compile_everything(folder, **options)
         assert main(["bind", str(folder / "everything.json")]) == 0
