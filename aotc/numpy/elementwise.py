@@ -58,6 +58,15 @@ def _same(x: Any) -> Any:
     return x
 
 
+def _floor_divide(a: Any, b: Any) -> Any:
+    """The floor of the quotient also where one operand is infinite, of which numpy makes NaN and
+    -1."""
+    result = tnp.floor_divide(a, b)
+    if not a.type.dtype.is_float:
+        return result
+    return tnp.where(tnp.isinf(a) ^ tnp.isinf(b), a / b, result)
+
+
 _FLOAT, _NUMBER, _INTEGER, _WHOLE, _BOOL, _ALL = "f", "iuf", "iu", "biu", "b", "biuf"
 
 abs = _one("abs", _NUMBER, np.abs)
@@ -85,7 +94,7 @@ equal = _two("equal", _ALL, np.equal)
 exp = _one("exp", _FLOAT, np.exp)
 expm1 = _one("expm1", _FLOAT, np.expm1)
 floor = _one("floor", _NUMBER, np.floor)
-floor_divide = _two("floor_divide", _NUMBER, np.floor_divide)
+floor_divide = _two("floor_divide", _NUMBER, _floor_divide)
 greater = _two("greater", _NUMBER, np.greater)
 greater_equal = _two("greater_equal", _NUMBER, np.greater_equal)
 hypot = _two("hypot", _FLOAT, np.hypot)
@@ -115,7 +124,7 @@ pow = _two("pow", _NUMBER, np.pow)
 real = _one("real", _NUMBER, _same)
 reciprocal = _one("reciprocal", _FLOAT, np.reciprocal)
 remainder = _two("remainder", _NUMBER, np.remainder)
-round = _one("round", _NUMBER, np.rint)
+round = _one("round", _NUMBER, tnp.round)
 sign = _one("sign", _NUMBER, np.sign)
 signbit = _one("signbit", _FLOAT, np.signbit)
 sin = _one("sin", _FLOAT, np.sin)

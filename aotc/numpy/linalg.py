@@ -1,5 +1,7 @@
-"""The extension ``linalg`` of the standard."""
+"""The extension ``linalg`` of the standard, but for ``eig`` and ``eigvals``: aotc has no complex
+numbers."""
 
+from aotc.numpy.factors import cholesky, det, inv, matrix_power, qr, slogdet, solve
 from aotc.numpy.linear_algebra import (
     cross,
     diagonal,
@@ -11,13 +13,36 @@ from aotc.numpy.linear_algebra import (
     vecdot,
     vector_norm,
 )
+from aotc.numpy.spectral import (
+    eigh,
+    eigvalsh,
+    matrix_norm,
+    matrix_rank,
+    pinv,
+    svd,
+    svdvals,
+)
 
 __all__ = [
+    "cholesky",
     "cross",
+    "det",
     "diagonal",
+    "eigh",
+    "eigvalsh",
+    "inv",
     "matmul",
+    "matrix_norm",
+    "matrix_power",
+    "matrix_rank",
     "matrix_transpose",
     "outer",
+    "pinv",
+    "qr",
+    "slogdet",
+    "solve",
+    "svd",
+    "svdvals",
     "tensordot",
     "trace",
     "vecdot",

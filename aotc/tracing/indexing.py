@@ -179,6 +179,8 @@ def _index(part: Any, size: int) -> Any:
 def pick(x: Tensor, key: Any) -> Tensor:
     """``x[key]``; UsageError when the key does not fit, UnsupportedError when the size of the
     result would depend on data."""
+    if _is_mask(key) and not key.ndim:  # all or nothing, along a new axis
+        return pick(pick(x, None), np.arange(int(key)))
     plan = _read(x, key)
     whole = plan.counts == list(x.shape) and not any(plan.starts) and set(plan.steps) <= {1}
     y = x

@@ -177,6 +177,18 @@ def _copysign(a: Tensor, b: Tensor) -> Tensor:
     return select(other_side, unary("neg", a), a)
 
 
+def _nextafter(x: Tensor, y: Tensor) -> Tensor:
+    """Bits of floats of one sign are in the order of their magnitudes."""
+    kind, whole = x.type.dtype, BITS[x.itemsize]
+    place = bits(x, whole)
+    outward = compare("eq", compare("gt", y, x), compare("gt", x, 0))
+    step = select(outward, binary("add", place, 1), binary("sub", place, 1))
+    least = _copysign(bits(constant(1, whole), kind), y)
+    moved = select(compare("eq", x, 0), least, bits(step, kind))
+    moved = select(compare("eq", x, y), y, moved)
+    return select(binary("or", unary("isnan", x), unary("isnan", y)), math.nan, moved)
+
+
 def _arith(fn: str, on_bool: str) -> Rule:
     """Arithmetic, and what it is on bools."""
     return lambda a, b: binary(on_bool if _is_bool(a) else fn, a, b)
@@ -426,6 +438,7 @@ _RULES: Mapping[str, Rule] = MappingProxyType(
         "sign": _sign,
         "signbit": _signbit,
         "copysign": _copysign,
+        "nextafter": _nextafter,
         "positive": _same,
         "conjugate": _same,
         "square": lambda x: binary("mul", x, x),
