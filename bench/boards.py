@@ -17,11 +17,11 @@ PROGRAM = r"""
 #include "semihosting.h"
 #include "NAME.h"
 ARRAYS
-static uint8_t workspace[MACRO_WORKSPACE_BYTES + 1] __attribute__((aligned(64)));
+WORKSPACES
 
 int main(void)
 {
-    int status = NAME_run(ARGUMENTS, workspace);
+    int status = NAME_run(ARGUMENTS);
     if (status)
         return status;
 SAVE
@@ -58,11 +58,13 @@ def missing() -> str:
 
 def run_on_board(model, inputs: dict[str, np.ndarray], folder: Path, *more: str):
     """The outputs by name of ``model`` (a CompiledModel for a board's processor) on ``inputs``;
-    ``more`` are arguments for QEMU."""
+    ``more`` are arguments for QEMU. A model with memory regions must have those of the example's
+    regions.ld: flash, sram and psram, on a Cortex-M4 or M7."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save(folder)
     name, board = model.signature.name, BOARDS[model.target.name]
-    build_image(folder, name, board, model.target.cpu, _program(model, inputs))
+    regions = bool(model.bundle.linker_script)
+    build_image(folder, name, board, model.target.cpu, _program(model, inputs), regions)
     command = ["qemu-system-arm", "-M", board.machine, "-nographic", "-monitor", "none"]
     command += ["-serial", "none", "-semihosting", "-kernel", "image.elf", *more]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
@@ -91,18 +93,33 @@ def _program(model, inputs: dict[str, np.ndarray]) -> str:
         save.append(
             f'    if (semihosting_write("out{place}.bin", out{place}, {size}))\n        return 99;'
         )
+    workspaces = "static uint8_t workspace[MACRO_WORKSPACE_BYTES + 1] __attribute__((aligned(64)));"
+    if len(signature.workspaces) > 1:
+        names = [name.upper() for name in signature.workspaces]
+        lines = [f"static MACRO_DECLARE_{name}({name.lower()});" for name in names]
+        workspaces = "\n".join(lines)
+    arguments += signature.workspaces
     text = PROGRAM.replace("ARRAYS", "\n".join(arrays)).replace("SAVE", "\n".join(save))
+    text = text.replace("WORKSPACES", workspaces)
     text = text.replace("ARGUMENTS", ", ".join(arguments))
     return text.replace("NAME", signature.name).replace("MACRO", signature.name.upper())
 
 
-def build_image(folder: Path, name: str, board: Board, cpu: str, program: str) -> None:
-    """image.elf from ``program``, the example's startup code and NAME.o; no library at all."""
+def build_image(
+    folder: Path, name: str, board: Board, cpu: str, program: str, regions: bool = False
+) -> None:
+    """image.elf from ``program``, the example's startup code and NAME.o; no library at all.
+    With ``regions``, NAME.ld says what goes to which memory."""
+    script = EXAMPLE / "memory.ld"
+    if regions:
+        text = (EXAMPLE / "regions.ld").read_text().replace("digits.ld", f"{name}.ld")
+        script = folder / "image.ld"
+        script.write_text(text)
     (folder / "main.c").write_text(program)
     sources = ["main.c", str(EXAMPLE / "startup.c"), str(EXAMPLE / "semihosting.c")]
     flags = [f"-mcpu={cpu}", "-mthumb", "-mfloat-abi=hard", "-O1", "-std=c11"]
     flags += ["-Wall", "-Wextra", "-Werror", "-ffreestanding", "-nostdlib", f"-I{EXAMPLE}"]
-    link = [f"-T{EXAMPLE / 'memory.ld'}", f"-Wl,--defsym=CODE_START={board.code:#x}"]
+    link = [f"-T{script.resolve()}", f"-Wl,--defsym=CODE_START={board.code:#x}"]
     link += [f"-Wl,--defsym=WEIGHTS_START={board.weights:#x}"]
     link += [f"-Wl,--defsym=RAM_START={board.ram:#x}", "-Wl,--defsym=STACK_BYTES=4096"]
     link += ["-Wl,-Map=image.map"]

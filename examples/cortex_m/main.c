@@ -4,7 +4,16 @@
 #include "semihosting.h"
 #include "test_digits.h"
 
+#ifdef DIGITS_DECLARE_WORKSPACE_PSRAM /* compiled with --region: a workspace in each memory */
+static DIGITS_DECLARE_WORKSPACE_SRAM(fast);
+static DIGITS_DECLARE_WORKSPACE_PSRAM(large);
+#define WORKSPACES fast, large
+#define WORKSPACE_BYTES (DIGITS_WORKSPACE_SRAM_BYTES + DIGITS_WORKSPACE_PSRAM_BYTES)
+#else
 static _Alignas(DIGITS_WORKSPACE_ALIGN) unsigned char workspace[DIGITS_WORKSPACE_BYTES + 1];
+#define WORKSPACES workspace
+#define WORKSPACE_BYTES DIGITS_WORKSPACE_BYTES
+#endif
 
 static void print_number(int number)
 {
@@ -24,7 +33,7 @@ int main(void)
         float image[DIGITS_IMAGE_ELEMS], probabilities[DIGITS_PROBABILITIES_ELEMS];
         for (int p = 0; p < DIGITS_IMAGE_ELEMS; p++)
             image[p] = test_images[i][p];
-        const int status = digits_run(image, probabilities, workspace);
+        const int status = digits_run(image, probabilities, WORKSPACES);
         if (status != DIGITS_OK) {
             semihosting_print(digits_status_text(status));
             return status;
@@ -40,7 +49,7 @@ int main(void)
     }
     print_number(right);
     semihosting_print(" of 10 are right; workspace: ");
-    print_number(DIGITS_WORKSPACE_BYTES);
+    print_number(WORKSPACE_BYTES);
     semihosting_print(" bytes\n");
     return right == TEST_DIGITS ? 0 : 1;
 }
