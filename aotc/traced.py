@@ -14,7 +14,7 @@ import numpy as np
 from aotc.compiled import CompiledModel
 from aotc.driver import compile as compile_graph
 from aotc.errors import UsageError
-from aotc.frontend.onnx_reader import load_onnx
+from aotc.frontend.reader import import_model
 from aotc.graph.ir import Graph
 from aotc.tracing.places import misuse
 from aotc.tracing.scope import is_tracing
@@ -101,7 +101,7 @@ def function(python: Callable[..., Any]) -> Function:
 
 def compose(*parts: Callable[..., Any] | Graph | str | Path) -> Function:
     """One function that gives the results of each part to the next: Python functions, Graphs and
-    ONNX files in any order. The types of the arguments are those of the first part: its
+    model files in any order. The types of the arguments are those of the first part: its
     annotations, or the inputs of the model. One object, one call, fused across the seams."""
     if not parts:
         raise UsageError("there is nothing to compose", remedy="give functions, graphs or files")
@@ -125,7 +125,7 @@ def _step(part: Callable[..., Any] | Graph | str | Path) -> Any:
     if isinstance(part, Function):
         return part
     if isinstance(part, str | Path):
-        part = load_onnx(part)
+        part = import_model(part).graph
     if not isinstance(part, Graph):
         return part
     graph = part
@@ -163,8 +163,7 @@ class Stateful:
             pair = self.function(state, *inputs)
             if not isinstance(pair, tuple) or len(pair) != 2:
                 raise misuse("a function with state gives the pair (state, y)")
-            after = flatten(pair[0])[0]
-            return {"state": after[0] if len(after) == 1 else tuple(after), "y": pair[1]}
+            return {"state": pair[0], "y": pair[1]}
 
         stateful.__signature__ = inspect.signature(self.function)  # type: ignore[attr-defined]
         label = name or getattr(self.function, "__name__", "stateful").strip("<>")

@@ -2,12 +2,14 @@
 
 import json
 import re
+import runpy
 import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench.boards import missing
@@ -52,6 +54,18 @@ def test_digits_are_recognised(tmp_path):
 
 def test_the_digits_network_is_small_enough_to_keep():
     assert (ROOT / "examples" / "digits" / "digits.onnx").stat().st_size < 200_000
+
+
+@pytest.mark.slow
+def test_training_in_c_reads_as_well_as_training_in_numpy(tmp_path):
+    pytest.importorskip("sklearn")
+    printed = run_example("on_device_training", tmp_path, "EPOCHS=8")
+    in_c = [float(text) / 100 for text in re.findall(r"\(([\d.]+) %\)", printed)]
+    assert len(in_c) == 8 and in_c[-1] >= 0.975
+    path = ROOT / "examples" / "on_device_training" / "training.py"
+    in_numpy = runpy.run_path(str(path))["train"](3)
+    # the same steps in the same order: they part by roundings alone
+    np.testing.assert_allclose(in_c[:3], in_numpy, atol=0.015)
 
 
 @pytest.mark.slow
