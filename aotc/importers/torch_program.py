@@ -59,7 +59,7 @@ def from_torch(
     Dimensions that were exported as symbols get their sizes from ``dims``, by the name of the
     symbol. The inputs have the names of the arguments; outputs are ``out``, or ``out_0``,
     ``out_key`` of tuples and dictionaries. A buffer that the program changes, such as running
-    statistics in training, is an input with its name and an output ``out_NAME``.
+    statistics in training, is an input ``state_NAME`` and an output ``out_state_NAME``.
 
     UsageError when PyTorch is not installed or a size is missing, UnsupportedError with the list of
     everything that cannot be imported.
@@ -141,15 +141,13 @@ class _Importer:
         nodes = [n for n in self._program.graph_module.graph.nodes if n.op == "placeholder"]
         changed = set(signature.buffers_to_mutate.values())
         self._states: dict[str, str] = {}
-        taken = {node.name for node in nodes}
         given: list[Any] = []
         make: Callable[[], Any]
         for node, spec in zip(nodes, signature.input_specs, strict=True):
             kind = spec.kind.name
             label = node.name
             if kind != "USER_INPUT" and spec.target in changed:
-                label = re.sub(r"\W", "_", spec.target)
-                label = self._states[spec.target] = f"state_{label}" if label in taken else label
+                label = self._states[spec.target] = re.sub(r"\W", "_", f"state_{spec.target}")
             elif kind != "USER_INPUT":
                 make = partial(self._stored, spec.target, kind)
                 given.append(attempt(make, f"input '{node.name}'", None, self._problems))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from aotc.graph import ops
 from aotc.graph.types import DType
 from aotc.importers.onnx_rules import onnx_op
@@ -20,8 +22,11 @@ def _unary(name: str) -> Lowering:
 
 
 def _same_type(use: Use, *values: Any) -> list[Tensor]:
-    """Numbers beside tensors as tensors of the type of the result."""
-    return [x if isinstance(x, Tensor) else constant(x, use.dtype) for x in values]
+    """Numbers beside tensors as tensors of the type of the result; integers wrap as torch's do."""
+    return [
+        x if isinstance(x, Tensor) else constant(np.asarray(x).astype(use.dtype.numpy))
+        for x in values
+    ]
 
 
 def _binary(name: str) -> Lowering:

@@ -3,6 +3,7 @@ recurrence, attention): Tensors in, the lowering of the ONNX operator that does 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from aotc.errors import UnsupportedError
 from aotc.graph.types import DType
 from aotc.importers.onnx_rules import onnx_op, onnx_results
 from aotc.importers.torch_ops.rule import Lowering, Operands, Rule, Use, rules
-from aotc.tracing.core import concat, constant, cut, reshape, select, unary
+from aotc.tracing.core import concat, constant, cut, gather, reshape, select, unary
 from aotc.tracing.reductions import softmax
 from aotc.tracing.tensor import Tensor, tnp
 
@@ -45,6 +46,18 @@ def _plus_product(use: Use, x: Tensor, a: Tensor, b: Tensor, beta: Any = 1, alph
 def _linear(use: Use, x: Tensor, weight: Tensor, bias: Tensor | None) -> Any:
     y = tnp.matmul(x, tnp.swapaxes(weight, 0, 1) if weight.ndim == 2 else weight)
     return y if bias is None else y + bias
+
+
+def _trilinear(
+    use: Use, a: Tensor, b: Tensor, c: Tensor, *places: Any
+) -> Any:
+    """The product of three tensors, each stretched along axes of its own, summed over some."""
+    *expanded, summed, _ = places
+    x, y, z = (
+        tnp.expand_dims(value, tuple(axes)) if axes else value
+        for value, axes in zip((a, b, c), expanded, strict=True)
+    )
+    return tnp.sum(x * y * z, axis=tuple(summed))
 
 
 def _attention(
@@ -169,16 +182,19 @@ def _average_pool(rank: int) -> Lowering:
     return rule
 
 
-def _adaptive(x: Tensor, axis: int, count: int, fn: str) -> Any:
+def _parts(size: int, count: int) -> list[tuple[int, int]]:
     """Part i of ``count`` is from floor(i n / count) to ceil((i + 1) n / count)."""
+    return [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+
+
+def _average_parts(x: Tensor, axis: int, count: int) -> Any:
     size = x.shape[axis]
     if size % count == 0:
         split = x.shape[:axis] + (count, size // count) + x.shape[axis + 1 :]
-        return getattr(tnp, fn)(reshape(x, split), axis=axis + 1)
-    ends = [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+        return tnp.mean(reshape(x, split), axis=axis + 1)
     parts = [
-        getattr(tnp, fn)(cut(x, axis, first, last - first), axis=axis, keepdims=True)
-        for first, last in ends
+        tnp.mean(cut(x, axis, first, last - first), axis=axis, keepdims=True)
+        for first, last in _parts(size, count)
     ]
     return concat(parts, axis)
 
@@ -189,8 +205,27 @@ def _adaptive_average(use: Use, x: Tensor, sizes: Ints) -> Any:
         axes = tuple(range(x.ndim - rank, x.ndim))
         return tnp.mean(x, axis=axes, keepdims=True)
     for place, size in enumerate(sizes):
-        x = _adaptive(x, x.ndim - rank + place, size, "mean")
+        x = _average_parts(x, x.ndim - rank + place, size)
     return x
+
+
+def _adaptive_max(use: Use, x: Tensor, sizes: Ints) -> Any:
+    """The largest of each part, and its place in the image."""
+    lead = x.shape[: x.ndim - len(sizes)]
+    image = x.shape[len(lead) :]
+    grid = np.arange(math.prod(image)).reshape(image)
+    best, places = [], []
+    ends = [_parts(size, count) for size, count in zip(image, sizes, strict=True)]
+    for corner in itertools.product(*ends):
+        part = x
+        for place, (first, last) in enumerate(corner):
+            part = cut(part, len(lead) + place, first, last - first)
+        flat = reshape(part, (*lead, part.size // max(math.prod(lead), 1)))
+        inside = constant(grid[tuple(slice(first, last) for first, last in corner)].reshape(-1))
+        best.append(tnp.max(flat, axis=-1, keepdims=True))
+        places.append(gather(inside, tnp.argmax(flat, axis=-1, keepdims=True), 0))
+    shape = (*lead, *sizes)
+    return reshape(concat(best, len(lead)), shape), reshape(concat(places, len(lead)), shape)
 
 
 def _col2im(
@@ -328,7 +363,7 @@ def _interpolated(mode: str, antialias: bool = False) -> Lowering:
         return _scales_or_sizes(use, x, scales, {
             "mode": mode, "coordinate_transformation_mode": coordinates,
             "cubic_coeff_a": -0.5 if antialias else -0.75,
-            "antialias": int(antialias), "exclude_outside": int(antialias and mode == "cubic"),
+            "antialias": int(antialias), "exclude_outside": int(antialias),
         })  # fmt: skip
 
     return rule
@@ -424,12 +459,14 @@ _TABLE: Mapping[str, Lowering] = MappingProxyType(
         **dict.fromkeys(("mm", "bmm", "mv", "dot", "matmul"), _matmul),
         **dict.fromkeys(("addmm", "baddbmm", "addmv"), _plus_product),
         "linear": _linear,
+        "_trilinear": _trilinear,
         "scaled_dot_product_attention": _attention,
         "convolution": _convolution,
         **{f"max_pool{rank}d_with_indices": _max_pool(rank) for rank in (2, 3)},
         **{f"avg_pool{rank}d": _average_pool(rank) for rank in (1, 2, 3)},
         **{f"_adaptive_avg_pool{rank}d": _adaptive_average for rank in (2, 3)},
         "adaptive_avg_pool1d": _adaptive_average,
+        **{f"adaptive_max_pool{rank}d": _adaptive_max for rank in (1, 2, 3)},
         "col2im": _col2im,
         "_native_batch_norm_legit_no_training": _batch_norm,
         "_native_batch_norm_legit": _batch_statistics,

@@ -309,6 +309,14 @@ def _scalar(use: Use, value: Any) -> Tensor:
     return constant(value, use.type.dtype)
 
 
+def _unfold(use: Use, x: Tensor, dim: int, size: int, step: int) -> Any:
+    """Every window of an axis, its elements on a new last axis."""
+    axis = one_axis(dim, x.ndim)
+    starts = np.arange(0, x.shape[axis] - size + 1, step)
+    windows = gather(x, constant(starts[:, None] + np.arange(size)), axis)
+    return tnp.moveaxis(windows, axis + 1, -1)
+
+
 def _as_strided(
     use: Use, x: Tensor, size: Sequence[int], stride: Sequence[int], offset: int | None
 ) -> Tensor:
@@ -367,6 +375,7 @@ _TABLE: Mapping[str, Lowering] = MappingProxyType(
         **dict.fromkeys(("ones", "ones_like", "new_ones"), _ones),
         "arange": _arange,
         "scalar_tensor": _scalar,
+        "unfold": _unfold,
         "as_strided": _as_strided,
     }
 )

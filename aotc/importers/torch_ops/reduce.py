@@ -67,6 +67,10 @@ def _var_all(use: Use, x: Tensor, unbiased: bool) -> Any:
     return _var(use, x, None, int(unbiased))
 
 
+def _var_mean(use: Use, x: Tensor, dim: Any, correction: Any, keepdim: bool) -> Any:
+    return _var(use, x, dim, correction, keepdim), _mean(use, x, dim, keepdim)
+
+
 def _best(fn: str) -> Lowering:
     """The place of the best element, of the whole tensor or along an axis."""
 
@@ -172,6 +176,7 @@ _WIDE: Mapping[str, Lowering] = MappingProxyType(
         "var": _var,
         "var.dim": _var_dim,
         "var.default": _var_all,
+        "var_mean.correction": _var_mean,
         "any": _truth("or"),
         "all": _truth("and"),
         "amax": _extreme("max"),
