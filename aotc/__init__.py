@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from aotc.compiled import CompiledModel, CompiledModels
     from aotc.driver import compile, compile_together
     from aotc.frontend.onnx_reader import load_onnx
+    from aotc.frontend.reader import load_tflite
     from aotc.importers.torch_program import from_torch
     from aotc.target import list_targets
     from aotc.traced import Function, compose, function, stateful
@@ -60,6 +61,7 @@ __all__ = [
     "jvp",
     "list_targets",
     "load_onnx",
+    "load_tflite",
     "map",
     "scan",
     "softmax",
@@ -95,6 +97,7 @@ _HOMES = {
     "jvp": "aotc.tracing.derivatives",
     "list_targets": "aotc.target",
     "load_onnx": "aotc.frontend.onnx_reader",
+    "load_tflite": "aotc.frontend.reader",
     "map": "aotc.tracing.control",
     "scan": "aotc.tracing.control",
     "softmax": "aotc.tracing.reductions",

@@ -31,8 +31,8 @@ from aotc.config import VERSION, DimSize, Options
 from aotc.debug.dump import graph_text, program_text
 from aotc.debug.timing import Stopwatch
 from aotc.errors import UnsupportedError, UsageError
-from aotc.frontend.onnx_reader import import_onnx
 from aotc.frontend.ports import Ports, notes
+from aotc.frontend.reader import import_model
 from aotc.fuse.groups import Groups, fuse
 from aotc.graph.ir import Graph
 from aotc.graph.text import print_graph
@@ -137,13 +137,13 @@ class ObjectBuild:
 
 
 def _frontend(build: Build) -> None:
-    """ONNX file -> Graph; a Graph is taken as it is."""
+    """ONNX or TFLite file -> Graph; a Graph is taken as it is."""
     if isinstance(build.source, Graph):
         build.graph = _rename(build.source, build.options)
         build.digest = hashlib.sha256(print_graph(build.source).encode()).hexdigest()
         return
     options = build.options
-    imported = import_onnx(
+    imported = import_model(
         build.source,
         dims=options.dims,
         input_shapes=options.input_shapes,
@@ -280,8 +280,8 @@ def compile(
     regions: Sequence[str] = (),
     on_progress: Progress | None = None,
 ) -> CompiledModel:
-    """Compiles an ONNX file, a Graph that ``load_onnx`` or ``trace`` made, or a traced function,
-    to native code. Of a traced function, ``dims`` gives the named sizes.
+    """Compiles an ONNX or TFLite file, a Graph that ``load_onnx`` or ``trace`` made, or a traced
+    function, to native code. Of a traced function, ``dims`` gives the named sizes.
 
     ``target`` and ``cpu`` are as on the command line (x86_64 without a cpu means x86-64-v3: AVX2
     and FMA). ``dims`` binds symbolic dimensions (a pair of sizes is a range from which each run

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from aotc.codegen.signature import make_c_identifier
 from aotc.config import Options
 from aotc.errors import UsageError
-from aotc.frontend.onnx_reader import parse_model
-from aotc.frontend.specialize import declared_symbols
+from aotc.frontend.reader import Names, names_of
 from aotc.graph.ir import Graph
 from aotc.tracing.tracer import Traceable
 
@@ -45,7 +44,7 @@ def named_models(models: Sequence[Source] | Mapping[str, Source]) -> dict[str, S
 def options_of_each(models: Mapping[str, Source], options: Options) -> list[Options]:
     """For each model: the options that are about something it has, with the name of the object and
     of the model as its name. UsageError when an option is about something that no model has."""
-    known = {name: _names_of(model) for name, model in models.items()}
+    known = {name: _names_in(model) for name, model in models.items()}
     everything = list(known.values())
     _expect("dimension", [*options.dims, *options.sizes], [n.dims for n in everything])
     _expect("input", options.input_shapes, [n.inputs for n in everything])
@@ -66,28 +65,12 @@ def options_of_each(models: Mapping[str, Source], options: Options) -> list[Opti
     return found
 
 
-@dataclass(frozen=True)
-class _Names:
-    """What options may be about."""
-
-    dims: frozenset[str] = frozenset()
-    inputs: frozenset[str] = frozenset()
-    values: frozenset[str] = frozenset()
-
-
-def _names_of(model: Source) -> _Names:
+def _names_in(model: Source) -> Names:
     if isinstance(model, Graph):
-        return _Names()
+        return Names()
     if isinstance(model, Traceable):
-        return _Names(frozenset(model.named_sizes))
-    graph = parse_model(Path(model)).graph
-    made = {name for node in graph.node for name in node.output}
-    inputs = frozenset(info.name for info in graph.input)
-    return _Names(
-        frozenset(symbol for info in graph.input for symbol in declared_symbols(info.type)),
-        inputs,
-        inputs | made | {tensor.name for tensor in graph.initializer},
-    )
+        return Names(frozenset(model.named_sizes))
+    return names_of(Path(model))
 
 
 def _expect(what: str, names: Iterable[str], known: Sequence[frozenset[str]]) -> None:

@@ -17,7 +17,7 @@ from aotc.config import VERSION
 from aotc.driver import run_stages
 from aotc.errors import UsageError
 from aotc.reference.against import run_reference
-from aotc.reference.engines import Engine, load_engine
+from aotc.reference.engines import Engine, default_engine, load_engine
 from aotc.reference.machine import describe_machine
 from aotc.reference.measure import Measurement, measure
 
@@ -30,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser, default_cpu="native")
     parser.add_argument(
         "--against",
-        default="onnxruntime",
         metavar="ENGINES",
-        help="onnxruntime, openvino or both, separated by commas (default: onnxruntime)",
+        help="onnxruntime, openvino, litert or several, separated by commas (default: onnxruntime, "
+        "litert for a TFLite model)",
     )
     parser.add_argument(
         "--threads",
@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints a table, or JSON with ``ms`` by engine and ``ratio_to_best``."""
-    names = list(dict.fromkeys(filter(None, args.against.split(","))))
+    against = default_engine(args.model) if args.against is None else args.against
+    names = list(dict.fromkeys(filter(None, against.split(","))))
     if not names:
         raise UsageError("no engine to compare with", remedy="use --against onnxruntime")
     if args.threads < 1:

@@ -11,7 +11,7 @@ import json
 
 from aotc.commands.arguments import add_model_arguments, read_options
 from aotc.commands.console import print_table
-from aotc.frontend.onnx_reader import check_onnx
+from aotc.frontend.reader import check_model
 from aotc.target import resolve_target
 
 NAME = "check"
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     """0 when the model would compile, else 1."""
     options = read_options(args)
     resolve_target(options.target, options.cpu)
-    problems = check_onnx(
+    problems = check_model(
         args.model,
         dims=options.dims,
         input_shapes=options.input_shapes,

@@ -1,7 +1,8 @@
-"""Compiles a model, runs it on random inputs and compares its outputs with ONNX Runtime's.
+"""Compiles a model, runs it on random inputs and compares its outputs with ONNX Runtime's, those of
+a TFLite model with LiteRT's, where quantised numbers may be one step apart.
 
 Exit status 1 when an output is further away than the tolerance, unless an evaluation in double
-precision shows that ONNX Runtime is the one that is off. With --stages, also evaluates the
+precision shows that the other engine is the one that is off. With --stages, also evaluates the
 graph after every pass and the loops, and names the first stage whose result differs.
 """
 
@@ -21,16 +22,17 @@ from aotc.commands.arguments import (
 from aotc.commands.console import StageProgress, print_table, progress_line
 from aotc.driver import run_stages
 from aotc.errors import UsageError
-from aotc.frontend.onnx_reader import Imported, import_onnx
+from aotc.frontend.onnx_reader import Imported
 from aotc.frontend.ports import TensorPort, pack, unpack
+from aotc.frontend.reader import import_model
 from aotc.reference.against import Reference, run_reference
 from aotc.reference.arbiter import evaluate_double
 from aotc.reference.compare import Difference, compare_outputs, tensors_of
-from aotc.reference.engines import Arrays
+from aotc.reference.engines import Arrays, default_engine
 from aotc.reference.stages import StageResult, verify_stages
 
 NAME = "verify"
-HELP = "compare a compiled model with ONNX Runtime"
+HELP = "compare a compiled model with ONNX Runtime, or with LiteRT"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,12 +65,13 @@ def run(args: argparse.Namespace) -> int:
     with progress_line(args.model.name) as progress:
         show = StageProgress(progress, args.model.name)
         model = run_stages(args.model, options, on_progress=show)
-        show("onnxruntime", 1, 1)
+        show(default_engine(args.model), 1, 1)
         reference = run_reference(
             args.model, model.signature, seed=args.seed, given=given, ports=model.ports
         )
         found = model.run_values(reference.inputs)
-    differences = compare_outputs(found, reference.outputs, args.tolerance)
+    steps = int(default_engine(args.model) == "litert")
+    differences = compare_outputs(found, reference.outputs, args.tolerance, steps)
     print_table(
         ("output", "type", "error", "tolerance", ""),
         [_row(difference) for difference in differences],
@@ -87,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         passed = _run_stages(args, reference) and passed
     print(
         f"{'agrees' if passed else 'DIFFERS'}: aotc on {model.target} "
-        f"and onnxruntime {reference.engine.version}"
+        f"and {default_engine(args.model)} {reference.engine.version}"
     )
     return 0 if passed else 1
 
@@ -96,7 +99,7 @@ def _arbitrate(args: argparse.Namespace, reference: Reference, found: Arrays) ->
     """Compares both engines with the model evaluated in double precision; whether aotc is
     within the tolerance of that."""
     options = read_options(args)
-    imported = import_onnx(
+    imported = import_model(
         args.model,
         dims=options.dims,
         input_shapes=options.input_shapes,
@@ -110,7 +113,7 @@ def _arbitrate(args: argparse.Namespace, reference: Reference, found: Arrays) ->
     theirs = compare_outputs(reference.outputs, exact, args.tolerance)
     print("against the same model in double precision:")
     print_table(
-        ("output", "type", "aotc", "onnxruntime", ""),
+        ("output", "type", "aotc", default_engine(args.model), ""),
         [
             (a.name, a.type, f"{a.error:.2e}", f"{b.error:.2e}", _verdict(a.passed))
             for a, b in zip(ours, theirs, strict=True)
@@ -119,7 +122,7 @@ def _arbitrate(args: argparse.Namespace, reference: Reference, found: Arrays) ->
     )
     passed = all(difference.passed for difference in ours)
     if passed:
-        print(f"onnxruntime {reference.engine.version} is the one that is off")
+        print(f"{default_engine(args.model)} {reference.engine.version} is the one that is off")
     return passed
 
 

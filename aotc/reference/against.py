@@ -12,7 +12,7 @@ import numpy as np
 from aotc.codegen.signature import Param, Signature
 from aotc.errors import UsageError
 from aotc.frontend.ports import Ports, RaggedPort, TensorPort
-from aotc.reference.engines import Arrays, Engine, load_engine
+from aotc.reference.engines import Arrays, Engine, default_engine, load_engine
 from aotc.reference.inputs import ID_LIMITS, make_inputs
 
 
@@ -31,16 +31,18 @@ def run_reference(
     *,
     seed: int = 0,
     given: Mapping[str, np.ndarray] | None = None,
-    engine: str = "onnxruntime",
+    engine: str | None = None,
     threads: int = 1,
     ports: Ports | None = None,
 ) -> Reference:
-    """Draws inputs (see make_inputs) and runs the reference on them. With ``ports``, inputs and
+    """Draws inputs (see make_inputs) and runs the reference on them: ``engine``, or what is the
+    reference for this kind of file. With ``ports``, inputs and
     outputs are those of the model, of their actual size: the largest one for a range.
 
     Integer inputs may index a small table in the model, so the range is narrowed until the
     reference runs. UsageError when it never does.
     """
+    engine = engine or default_engine(model)
     params, outputs = _terms(signature, ports)
     shapes = {param.name: param.type.dims for param in params}
     loaded = load_engine(engine, model, outputs, shapes, threads)

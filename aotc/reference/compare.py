@@ -44,9 +44,11 @@ def compare_outputs(
     found: Mapping[str, Any],
     expected: Mapping[str, Any],
     tolerance: float,
+    steps: int = 0,
 ) -> list[Difference]:
     """One Difference per tensor of the outputs in ``expected``. One that is missing, of another
-    shape or too many is an infinite error; integers must be equal whatever the tolerance."""
+    shape or too many is an infinite error; integers must be equal whatever the tolerance, or no
+    more than ``steps`` apart."""
     found = tensors_of({name: found[name] for name in expected if name in found})
     expected = tensors_of(expected)
     result = [
@@ -59,7 +61,10 @@ def compare_outputs(
         if array is None or array.shape != reference.shape or array.dtype != reference.dtype:
             error = float("inf")
         elif exact:
-            error = float(np.mean(array != reference)) if reference.size else 0.0
+            apart = array != reference
+            if steps and reference.dtype.kind in "iu":
+                apart = np.abs(array.astype(np.float64) - reference.astype(np.float64)) > steps
+            error = float(np.mean(apart)) if reference.size else 0.0
         else:
             error = _float_error(array, reference)
         result.append(Difference(name, type_, error, 0.0 if exact else tolerance))

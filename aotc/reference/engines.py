@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +13,8 @@ import numpy as np
 import onnx
 
 from aotc.errors import UsageError
+from aotc.frontend.tflite.reader import tensor_names
+from aotc.frontend.tflite.schema import is_tflite
 from aotc.reference.ort_values import run_session
 
 Arrays = dict[str, np.ndarray]
@@ -44,11 +47,12 @@ def load_engine(
     """
     if name not in _ENGINES:
         raise UsageError(f"unknown engine '{name}'", remedy=f"use one of: {', '.join(_ENGINES)}")
+    module_name, package = _MODULES.get(name, (name, name))
     try:
-        module = importlib.import_module(name)
+        module = importlib.import_module(module_name)
     except ImportError as error:
         raise UsageError(
-            f"{name} is not installed ({error})", remedy=f"pip install {name}"
+            f"{package} is not installed ({error})", remedy=f"pip install {package}"
         ) from None
     try:
         return _ENGINES[name](module, model, outputs, shapes, threads)
@@ -170,9 +174,65 @@ class _OpenVino:
         return run
 
 
+class _LiteRt:
+    """LiteRT on the CPU: its reference kernels for results, its fastest ones for times."""
+
+    def __init__(
+        self,
+        module: Any,
+        model: Path,
+        outputs: Sequence[str],
+        shapes: Mapping[str, tuple[int, ...]],
+        threads: int,
+    ) -> None:
+        self.version: str = importlib.metadata.version("ai-edge-litert")
+        self._module = module
+        self._model = model
+        self._threads = threads
+        self._shapes = shapes
+        _, names = tensor_names(model)
+        self._places = {name: place for place, name in enumerate(names)}
+        self._outputs = list(outputs)
+        self._reference = self._open(module.OpResolverType.BUILTIN_REF)
+
+    def _open(self, kernels: Any) -> Any:
+        found = self._module.Interpreter(
+            str(self._model),
+            experimental_op_resolver_type=kernels,
+            experimental_preserve_all_tensors=True,
+            num_threads=self._threads,
+        )
+        for name, shape in self._shapes.items():
+            found.resize_tensor_input(self._places[name], shape)
+        found.allocate_tensors()
+        return found
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        for name, array in inputs.items():
+            self._reference.set_tensor(self._places[name], array)
+        self._reference.invoke()
+        return {name: self._reference.get_tensor(self._places[name]) for name in self._outputs}
+
+    def bind(self, inputs: Mapping[str, np.ndarray]) -> Callable[[], object]:
+        fast = self._open(self._module.OpResolverType.AUTO)
+        for name, array in inputs.items():
+            fast.set_tensor(self._places[name], array)
+        run: Callable[[], object] = fast.invoke
+        return run
+
+
 _ENGINES: Mapping[str, Callable[..., Engine]] = MappingProxyType(
-    {"onnxruntime": _OnnxRuntime, "openvino": _OpenVino}
+    {"onnxruntime": _OnnxRuntime, "openvino": _OpenVino, "litert": _LiteRt}
 )
+_MODULES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {"litert": ("ai_edge_litert.interpreter", "ai-edge-litert")}
+)
+"""The module and the package of an engine where they are not called as it is."""
+
+
+def default_engine(model: Path) -> str:
+    """The engine that is the reference for files of the kind of ``model``."""
+    return "litert" if is_tflite(model) else "onnxruntime"
 
 
 def _bound_sizes(session: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
