@@ -12,13 +12,25 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from aotc.commands import audit, bench, bind, check, compile, profile, run, targets, verify
+from aotc.commands import (
+    audit,
+    bench,
+    bind,
+    check,
+    compile,
+    profile,
+    quantize,
+    run,
+    targets,
+    verify,
+)
 from aotc.config import VERSION
 from aotc.errors import AotcError, ModelError, UnsupportedError, UsageError, VerifyError
 
 COMMANDS: tuple[ModuleType, ...] = (
     compile,
     verify,
+    quantize,
     bench,
     profile,
     run,

@@ -32,6 +32,7 @@ ORDER = [
     {"onnx_backend"},
     {"reference"},
     {"tune"},
+    {"quantize"},
     {"commands"},
     {"cli"},
 ]

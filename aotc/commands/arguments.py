@@ -19,10 +19,10 @@ def add_model_arguments(
     """The model file (``models`` if there may be several) and what specialises it; ``default_cpu``
     is what --cpu is when left out."""
     if several:
-        text = "the ONNX file; several make one object with an entry for each (give a --name)"
+        text = "the ONNX or TFLite file; several make one object of many entries (give a --name)"
         parser.add_argument("models", type=Path, nargs="+", metavar="model", help=text)
     else:
-        parser.add_argument("model", type=Path, help="the ONNX file")
+        parser.add_argument("model", type=Path, help="the ONNX or TFLite file")
     parser.add_argument(
         "--target",
         default="x86_64",
@@ -125,7 +125,7 @@ def add_weights_argument(parser: argparse.ArgumentParser) -> None:
 
 def read_options(args: argparse.Namespace) -> Options:
     """The Options that the flags ask for; UsageError names the flag that does not parse."""
-    dims = _pairs(args.dim, "--dim")
+    dims = read_pairs(args.dim, "--dim")
     lists = {name: _read_sizes(value, f"--dim {name}") for name, value in dims if "," in value}
     if lists and args.command != "compile":
         name, sizes = next(iter(lists.items()))
@@ -142,10 +142,11 @@ def read_options(args: argparse.Namespace) -> Options:
         sizes=lists,
         input_shapes={
             name: _read_shape(value, f"--input-shape {name}")
-            for name, value in _pairs(args.input_shape, "--input-shape")
+            for name, value in read_pairs(args.input_shape, "--input-shape")
         },
         bounds={
-            name: _read_size(value, f"--max {name}") for name, value in _pairs(args.max, "--max")
+            name: _read_size(value, f"--max {name}")
+            for name, value in read_pairs(args.max, "--max")
         },
         outputs=None if args.outputs is None else tuple(filter(None, args.outputs.split(","))),
         name=args.name,
@@ -162,7 +163,7 @@ def read_options(args: argparse.Namespace) -> Options:
 
 def read_files(texts: Iterable[str], flag: str) -> dict[str, Path]:
     """NAME=FILE pairs of a repeatable flag."""
-    return {name: Path(value) for name, value in _pairs(texts, flag)}
+    return {name: Path(value) for name, value in read_pairs(texts, flag)}
 
 
 def load_arrays(files: dict[str, Path]) -> dict[str, np.ndarray]:
@@ -189,7 +190,8 @@ def load_arrays(files: dict[str, Path]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _pairs(texts: Iterable[str], flag: str) -> list[tuple[str, str]]:
+def read_pairs(texts: Iterable[str], flag: str) -> list[tuple[str, str]]:
+    """NAME=VALUE pairs of a repeatable flag; UsageError for others, and for a name given twice."""
     found: dict[str, str] = {}
     for text in texts:
         # Names in a model may hold anything, '=' too; values never do, except in paths of files.

@@ -4,14 +4,19 @@ a TFLite model with LiteRT's, where quantised numbers may be one step apart.
 Exit status 1 when an output is further away than the tolerance, unless an evaluation in double
 precision shows that the other engine is the one that is off. With --stages, also evaluates the
 graph after every pass and the loops, and names the first stage whose result differs.
+
+With --against and --data, compiles two models for this machine and compares their decisions on the
+samples: exit status 1 when more of them differ than --max-drop allows.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import numpy as np
 
+from aotc.commands.agreement import DEFAULT_DROP, add_sample_arguments, run_against
 from aotc.commands.arguments import (
     add_model_arguments,
     add_weights_argument,
@@ -54,10 +59,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="largest error over the output's largest magnitude (default: 1e-4)",
     )
     parser.add_argument("--stages", action="store_true", help="also check every stage on the way")
+    parser.add_argument(
+        "--against", type=Path, metavar="MODEL", help="the float model that a quantised one is of"
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="samples for --against, as in `aotc quantize`"
+    )
+    parser.add_argument(
+        "--max-drop",
+        default=DEFAULT_DROP,
+        metavar="SHARE",
+        help=f"of the decisions, with --against (default: {DEFAULT_DROP}%)",
+    )
+    add_sample_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """0 when every output agrees, else 1."""
+    if args.against is not None:
+        return run_against(args)
     if not args.tolerance >= 0:
         raise UsageError(f"a tolerance of {args.tolerance} is not a distance", remedy="give 1e-4")
     options = read_options(args)

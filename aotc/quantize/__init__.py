@@ -1,0 +1,1 @@
+"""Post-training quantisation: a float ONNX model and samples in, a QDQ model and a report out."""

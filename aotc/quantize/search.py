@@ -1,0 +1,118 @@
+"""A quantised model that changes too many decisions in, the few layers to keep in float out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from aotc.quantize.calibrate import Progress
+from aotc.quantize.decisions import Decisions, Rule
+from aotc.quantize.errors import Closeness
+from aotc.quantize.runner import Arrays, Runner
+from aotc.quantize.samples import Inputs
+from aotc.quantize.switches import Switched
+
+RANKING_SAMPLES = 16
+"""So many samples tell how much each layer alone does to the outputs."""
+
+_EXCHANGES = 32
+"""At most so many of the layers kept in float are tried on codes again."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What one layer on codes does by itself: the share of decisions that change, and the squared
+    error of the outputs relative to their squares."""
+
+    name: str
+    changed: float
+    error: float
+
+
+class Search:
+    """Runs the model with any choice of its layers on codes.
+
+    ``expected`` are the outputs of the float model, for each sample the decisions in them.
+    """
+
+    def __init__(
+        self,
+        switched: Switched,
+        runner: Runner,
+        samples: Iterable[Inputs],
+        rules: Mapping[str, Rule],
+        outputs: Sequence[str],
+        progress: Progress,
+    ) -> None:
+        self._names = [unit.name for unit in switched.units]
+        self._switch = switched.switches
+        self._runner = runner
+        self._samples = samples
+        self._rules = rules
+        self._outputs = outputs
+        self._progress = progress
+        none_on = np.zeros(len(self._names), bool)
+        judge = self._judge()
+        self._expected = [judge.decide(self._run(x, none_on)) for x in samples]
+
+    def rank(self) -> list[Damage]:
+        """The layers, the one that does most damage by itself first."""
+        some = list(islice(self._samples, RANKING_SAMPLES))
+        none_on = np.zeros(len(self._names), bool)
+        exact = [self._run(inputs, none_on) for inputs in some]
+        found = []
+        for place, name in enumerate(self._names):
+            self._progress("ranking layers", place, len(self._names))
+            on = none_on.copy()
+            on[place] = True
+            judge, errors = self._judge(), {name: Closeness() for name in exact[0]}
+            for inputs, expected in zip(some, exact, strict=True):
+                outputs = self._run(inputs, on)
+                judge.add(outputs, expected)
+                for output, array in outputs.items():
+                    errors[output].add(array, expected[output])
+            error = sum(closeness.relative for closeness in errors.values())
+            found.append(Damage(name, judge.overall.share, error))
+        return sorted(found, key=lambda damage: (-damage.changed, -damage.error))
+
+    def fewest(self, ranking: Sequence[Damage], budget: float) -> list[str]:
+        """The fewest of the worst layers, and of these no more than needed, with which at most a
+        share ``budget`` of the decisions changes; all layers if need be."""
+        names = [damage.name for damage in ranking]
+        count = _least(len(names), lambda n: self.changed(names[:n]) <= budget)
+        kept = names[:count]
+        for name in list(reversed(kept[:-1]))[:_EXCHANGES]:
+            without = [other for other in kept if other != name]
+            if self.changed(without) <= budget:
+                kept = without
+        return kept
+
+    def changed(self, kept: Sequence[str]) -> float:
+        """The share of decisions that change when all layers but ``kept`` are on codes."""
+        self._progress(f"trying {len(kept)} in float", 0, 0)
+        on = np.array([name not in kept for name in self._names])
+        judge = self._judge()
+        for inputs, expected in zip(self._samples, self._expected, strict=True):
+            judge.count(judge.decide(self._run(inputs, on)), expected)
+        return judge.overall.share
+
+    def _judge(self) -> Decisions:
+        return Decisions(self._rules, self._outputs)
+
+    def _run(self, inputs: Inputs, on: np.ndarray) -> Arrays:
+        return self._runner({**inputs, self._switch: on})
+
+
+def _least(most: int, holds: Callable[[int], bool]) -> int:
+    """The least number up to ``most`` that ``holds``, if that is so for all after the first one;
+    numbers are tried in doubling steps, and then between the last two."""
+    low, high = -1, 0
+    while high < most and not holds(high):
+        low, high = high, min(max(1, 2 * high), most)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
