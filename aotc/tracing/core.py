@@ -234,6 +234,12 @@ def all_axes(axis: Any, rank: int) -> tuple[int, ...]:
     return axes
 
 
+def axis_of(axis: Any, x: Tensor) -> Any:
+    """``axis`` as numpy's reductions read it: the axis 0 or -1 of a number is none."""
+    none = not x.ndim and not isinstance(axis, Tensor | tuple | list) and axis in (0, -1)
+    return None if none else axis
+
+
 def node_of(x: Tensor) -> Node:
     """The node of ``x`` in the current scope."""
     return current().fetch(x.node, x.scope)

@@ -15,6 +15,7 @@ from aotc.graph import ops
 from aotc.graph.types import DType
 from aotc.tracing.core import (
     all_axes,
+    axis_of,
     broadcast,
     cast,
     common_type,
@@ -94,7 +95,7 @@ def expand_dims(a: Any, axis: Any) -> Tensor:
 def squeeze(a: Any, axis: Any = None) -> Tensor:
     x = lift(a)
     ones = tuple(i for i, size in enumerate(x.shape) if size == 1)
-    axes = ones if axis is None else all_axes(axis, x.ndim)
+    axes = ones if axis_of(axis, x) is None else all_axes(axis, x.ndim)
     if not set(axes) <= set(ones):
         raise misuse(f"an axis of {x.type} to squeeze is not of size 1")
     return to_shape(x, [size for i, size in enumerate(x.shape) if i not in axes])
@@ -226,7 +227,7 @@ def rot90(m: Any, k: int = 1, axes: Any = (0, 1)) -> Tensor:
 
 def repeat(a: Any, repeats: Any, axis: int | None = None) -> Tensor:
     x = lift(a)
-    if axis is None:
+    if axis_of(axis, x) is None:
         x, axis = ravel(x), 0
     chosen = one_axis(axis, x.ndim)
     counts = known(repeats)
@@ -282,7 +283,7 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", constant_values: Any
 def take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> Tensor:
     """Indices known while tracing must lie in the axis; others are held to its ends."""
     x = lift(a)
-    if axis is None:
+    if axis_of(axis, x) is None:
         x, axis = ravel(x), 0
     chosen = one_axis(axis, x.ndim)
     return gather(x, wrapped(indices, x.shape[chosen], mode), chosen)
@@ -346,8 +347,7 @@ def round(a: Any, decimals: int = 0) -> Any:
 def _triangle(lower: bool) -> Callable[..., Tensor]:
     def function(m: Any, k: int = 0) -> Tensor:
         x = lift(m)
-        rows, columns = x.shape[-2:]
-        mask = np.tri(rows, columns, k if lower else k - 1, dtype=bool)
+        mask = np.tri(*x.shape[-2:], k=k if lower else k - 1, dtype=bool)
         return select(constant(mask if lower else ~mask), x, constant(0, x.type.dtype))
 
     return function

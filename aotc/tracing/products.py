@@ -127,7 +127,7 @@ def cross(a: Any, b: Any, axis: int = -1) -> Any:
 
 def convolve(a: Any, v: Any, mode: str = "full") -> Tensor:
     """A convolution of one channel with the shorter operand, mirrored, as its weights."""
-    x, w = _alike(a, v)
+    x, w = (tnp.atleast_1d(value) for value in _alike(a, v))
     if x.ndim != 1 or w.ndim != 1 or not x.size or not w.size:
         raise misuse(f"numpy.convolve takes two vectors with elements: {described((x, w))}")
     if mode not in ("full", "same", "valid"):
@@ -145,7 +145,11 @@ def convolve(a: Any, v: Any, mode: str = "full") -> Tensor:
     if mode == "same":
         low, high = spare - (w.size - 1) // 2, (w.size - 1) // 2
     conv = ops.Conv((1,), (low,), (high,), (1,), 1, False)
-    y = emit(conv, reshape(x, (1, 1, x.size)), reshape(taps, (1, 1, w.size)))
+    kind = x.type.dtype
+    row, taps = reshape(x, (1, 1, x.size)), reshape(taps, (1, 1, w.size))
+    if kind is DType.BOOL:  # whether any product is true
+        row, taps = cast(row, DType.I64), cast(taps, DType.I64)
+    y = cast(emit(conv, row, taps), kind)
     return reshape(y, (y.size,))
 
 
@@ -225,7 +229,7 @@ def _pair(x: Tensor, left: str, y: Tensor, right: str, later: str) -> tuple[Tens
         for letter, size in zip(term, value.shape, strict=True):
             if sizes.setdefault(letter, size) not in (size, 1) and size != 1:
                 raise misuse(f"einsum: axis '{letter}' has two sizes in {described((x, y))}")
-            sizes[letter] = max(sizes[letter], size) if size else 0
+            sizes[letter] = size if sizes[letter] == 1 else sizes[letter]
     batch = [c for c in left if c in right and c in later]
     depth = [c for c in left if c in right and c not in later]
     rows = [c for c in left if c not in right]

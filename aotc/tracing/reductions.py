@@ -16,6 +16,7 @@ from aotc.graph import ops
 from aotc.graph.types import DType
 from aotc.tracing.core import (
     all_axes,
+    axis_of,
     broadcast,
     cast,
     concat,
@@ -48,7 +49,8 @@ def _sum_type(x: Tensor, dtype: Any) -> DType:
 def _total(fn: str) -> Callable[..., Tensor]:
     def function(a: Any, axis: Any = None, dtype: Any = None, *, keepdims: bool = False) -> Tensor:
         x = lift(a)
-        return reduce(fn, cast(x, _sum_type(x, dtype)), all_axes(axis, x.ndim), keepdims)
+        axes = all_axes(axis_of(axis, x), x.ndim)
+        return reduce(fn, cast(x, _sum_type(x, dtype)), axes, keepdims)
 
     return function
 
@@ -60,7 +62,7 @@ def _extreme(fn: str, on_bool: str) -> Callable[..., Tensor]:
     def function(a: Any, axis: Any = None, *, keepdims: bool = False) -> Tensor:
         x = lift(a)
         name = on_bool if x.type.dtype is DType.BOOL else fn
-        return reduce(name, x, all_axes(axis, x.ndim), keepdims)
+        return reduce(name, x, all_axes(axis_of(axis, x), x.ndim), keepdims)
 
     return function
 
@@ -68,7 +70,7 @@ def _extreme(fn: str, on_bool: str) -> Callable[..., Tensor]:
 def _logical(fn: str) -> Callable[..., Tensor]:
     def function(a: Any, axis: Any = None, *, keepdims: bool = False) -> Tensor:
         x = cast(lift(a), DType.BOOL)
-        return reduce(fn, x, all_axes(axis, x.ndim), keepdims)
+        return reduce(fn, x, all_axes(axis_of(axis, x), x.ndim), keepdims)
 
     return function
 
@@ -140,6 +142,7 @@ def _numbers(x: Tensor) -> Tensor:
 def _arg(fn: str) -> Callable[..., Tensor]:
     def function(a: Any, axis: int | None = None, *, keepdims: bool = False) -> Tensor:
         x = _numbers(lift(a))
+        axis = axis_of(axis, x)
         flat = reshape(x, (x.size,)) if axis is None else x
         chosen = 0 if axis is None else one_axis(axis, x.ndim)
         y = emit(ops.ArgReduce(fn, chosen, False), flat)
@@ -154,7 +157,7 @@ def _arg(fn: str) -> Callable[..., Tensor]:
 
 def cumsum(a: Any, axis: int | None = None, dtype: Any = None) -> Tensor:
     x = lift(a)
-    if axis is None:
+    if axis_of(axis, x) is None:
         x, axis = reshape(x, (x.size,)), 0
     return emit(ops.CumSum(one_axis(axis, x.ndim), False, False), cast(x, _sum_type(x, dtype)))
 
@@ -162,7 +165,7 @@ def cumsum(a: Any, axis: int | None = None, dtype: Any = None) -> Tensor:
 def cumprod(a: Any, axis: int | None = None, dtype: Any = None) -> Any:
     """By doubling: in each round a product takes in twice as many elements."""
     x = lift(a)
-    if axis is None:
+    if axis_of(axis, x) is None:
         x, axis = reshape(x, (x.size,)), 0
     chosen = one_axis(axis, x.ndim)
     y, size, reach = cast(x, _sum_type(x, dtype)), x.shape[chosen], 1
@@ -176,8 +179,8 @@ def diff(a: Any, n: int = 1, axis: int = -1) -> Any:
     x = lift(a)
     chosen = one_axis(axis, x.ndim)
     for _ in range(n):
-        size = x.shape[chosen]
-        later, earlier = cut(x, chosen, 1, size - 1), cut(x, chosen, 0, size - 1)
+        count = max(x.shape[chosen] - 1, 0)
+        later, earlier = cut(x, chosen, min(count, 1), count), cut(x, chosen, 0, count)
         x = later != earlier if x.type.dtype is DType.BOOL else later - earlier
     return x
 
@@ -190,7 +193,7 @@ def _ranked(x: Tensor, count: int, axis: int, largest: bool) -> Tensor:
 def argsort(a: Any, axis: int | None = -1) -> Tensor:
     """Equal elements stay in their order, whatever ``kind`` says."""
     x = lift(a)
-    if axis is None:
+    if axis_of(axis, x) is None:
         x, axis = reshape(x, (x.size,)), 0
     chosen = one_axis(axis, x.ndim)
     return _ranked(x, x.shape[chosen], chosen, False)

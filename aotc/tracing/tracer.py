@@ -128,7 +128,10 @@ def annotated(function: Callable[..., Any], first: int = 0) -> tuple[Spec, ...]:
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations, those that are text evaluated where the function is defined."""
+    """The annotations, those that are text evaluated where the function is defined; of an object
+    that can be called, those of its method."""
+    if not inspect.isroutine(function):
+        function = getattr(function, "func", getattr(type(function), "__call__", function))
     try:
         return typing.get_type_hints(function) if _is_text(function) else dict(
             getattr(function, "__annotations__", {})
