@@ -131,7 +131,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     """The annotations, those that are text evaluated where the function is defined; of an object
     that can be called, those of its method."""
     if not inspect.isroutine(function):
-        function = getattr(function, "func", getattr(type(function), "__call__", function))
+        function = getattr(function, "func", None) or function.__call__
     try:
         return typing.get_type_hints(function) if _is_text(function) else dict(
             getattr(function, "__annotations__", {})
