@@ -11,7 +11,7 @@ import math
 from types import ModuleType
 
 from aotc.errors import UsageError
-from aotc.numpy import linalg
+from aotc.numpy import fft, linalg
 from aotc.numpy.array import Array
 from aotc.numpy.creation import (
     arange,
@@ -244,6 +244,7 @@ __all__ = [
     "expand_dims",
     "expm1",
     "eye",
+    "fft",
     "finfo",
     "flip",
     "float32",
