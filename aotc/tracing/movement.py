@@ -347,7 +347,10 @@ def round(a: Any, decimals: int = 0) -> Any:
 def _triangle(lower: bool) -> Callable[..., Tensor]:
     def function(m: Any, k: int = 0) -> Tensor:
         x = lift(m)
-        mask = np.tri(*x.shape[-2:], k=k if lower else k - 1, dtype=bool)
+        if not x.ndim:
+            raise misuse(f"{x.type} has no triangle")
+        rows, columns = x.shape[-2 % x.ndim], x.shape[-1]
+        mask = np.tri(rows, columns, k if lower else k - 1, dtype=bool)
         return select(constant(mask if lower else ~mask), x, constant(0, x.type.dtype))
 
     return function

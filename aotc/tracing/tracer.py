@@ -131,7 +131,8 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     """The annotations, those that are text evaluated where the function is defined; of an object
     that can be called, those of its method."""
     if not inspect.isroutine(function):
-        function = getattr(function, "func", None) or function.__call__
+        method: Any = function.__call__  # type: ignore[operator]
+        function = getattr(function, "func", method)
     try:
         return typing.get_type_hints(function) if _is_text(function) else dict(
             getattr(function, "__annotations__", {})
