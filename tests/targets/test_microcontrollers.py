@@ -56,6 +56,28 @@ def test_half_of_the_memory_gives_the_same_bytes(tmp_path):
         assert array.tobytes() == found[output].tobytes(), output
 
 
+def test_two_memories_give_the_same_bytes(tmp_path):
+    regions = ["flash=1M", "sram=40K", "psram=1M"]
+    here = aotc.compile(get_model("tiny_kws_dscnn"))
+    model = aotc.compile(get_model("tiny_kws_dscnn"), target="cortex-m7", regions=regions)
+    inputs = make_inputs(here.signature.inputs, 0, {})
+    found = run_on_board(model, inputs, tmp_path)
+    for output, array in here.run_dict(inputs).items():
+        assert array.tobytes() == found[output].tobytes(), output
+    linked = (tmp_path / "image.map").read_text()
+    for part, start in zip(model.plan.parts, (0x20000000, 0x21000000), strict=True):
+        assert part.size_bytes > 20_000
+        placed = rf"\.bss\.aotc\.{part.region}\s+{start:#010x}\s+{part.size_bytes:#x}"
+        assert re.search(placed, linked)
+
+
+def test_memories_that_are_too_small_for_the_linker_are_named(tmp_path):
+    regions = ["flash=8M", "sram=1K", "psram=1M"]
+    model = aotc.compile(get_model("mnist_mlp"), target="cortex-m4", regions=regions)
+    with pytest.raises(AssertionError, match="compiled for 8388608 bytes of flash"):
+        run_on_board(model, make_inputs(model.signature.inputs, 0, {}), tmp_path)
+
+
 def test_the_image_holds_no_heap_and_no_libc(tmp_path):
     model = aotc.compile(get_model("mnist_mlp"), target="cortex-m4")
     run_on_board(model, make_inputs(model.signature.inputs, 0, {}), tmp_path)
