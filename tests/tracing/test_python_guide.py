@@ -4,8 +4,10 @@ import doctest
 import re
 from pathlib import Path
 
+import numpy as np
+
 from aotc import traced
-from aotc.tracing import spec
+from aotc.tracing import batching, derivatives, jacobians, spec
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "python.md"
 
@@ -19,5 +21,5 @@ def test_the_examples_of_the_guide_run(capsys):
 
 
 def test_the_examples_of_docstrings_run():
-    for module in (traced, spec):
-        assert doctest.testmod(module, extraglobs={"spec": spec.spec}).failed == 0
+    for module in (traced, spec, derivatives, batching, jacobians):
+        assert doctest.testmod(module, extraglobs={"spec": spec.spec, "np": np}).failed == 0
