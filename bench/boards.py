@@ -59,7 +59,7 @@ def missing() -> str:
 def run_on_board(model, inputs: dict[str, np.ndarray], folder: Path, *more: str):
     """The outputs by name of ``model`` (a CompiledModel for a board's processor) on ``inputs``;
     ``more`` are arguments for QEMU. A model with memory regions must have those of the example's
-    regions.ld: flash, sram and psram, on a Cortex-M4 or M7."""
+    regions.ld: flash, sram and psram, on a Cortex-M4."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save(folder)
     name, board = model.signature.name, BOARDS[model.target.name]
@@ -94,9 +94,9 @@ def _program(model, inputs: dict[str, np.ndarray]) -> str:
             f'    if (semihosting_write("out{place}.bin", out{place}, {size}))\n        return 99;'
         )
     workspaces = "static uint8_t workspace[MACRO_WORKSPACE_BYTES + 1] __attribute__((aligned(64)));"
-    if len(signature.workspaces) > 1:
-        names = [name.upper() for name in signature.workspaces]
-        lines = [f"static MACRO_DECLARE_{name}({name.lower()});" for name in names]
+    if signature.regions:
+        pairs = zip(signature.regions, signature.workspaces, strict=True)
+        lines = [f"static MACRO_DECLARE_WORKSPACE_{region.upper()}({c});" for region, c in pairs]
         workspaces = "\n".join(lines)
     arguments += signature.workspaces
     text = PROGRAM.replace("ARRAYS", "\n".join(arrays)).replace("SAVE", "\n".join(save))

@@ -45,20 +45,7 @@ def add_model_arguments(
     parser.add_argument(
         "--opt", choices=GOALS, default="speed", help="fast code (the default), or small code"
     )
-    parser.add_argument(
-        "--ram",
-        metavar="BYTES",
-        help="the most bytes that the workspace may have, e.g. 96K or 2M: if need be, the first "
-        "layers are computed by stripes, which takes more work",
-    )
-    parser.add_argument(
-        "--region",
-        action="append",
-        default=[],
-        metavar="NAME=SIZE",
-        help="a memory of the device, e.g. flash=1M, sram=256K or fast=64K:rw,cost=1: what is used "
-        "most is placed in the fastest in which it fits; may be repeated (see docs/targets.md)",
-    )
+    _add_memory_arguments(parser)
     parser.add_argument(
         "--dim",
         action="append",
@@ -92,6 +79,24 @@ def add_model_arguments(
         help="compute only these outputs, in this order",
     )
     parser.add_argument("--name", help="what the C symbols start with (default: from the file)")
+
+
+def _add_memory_arguments(parser: argparse.ArgumentParser) -> None:
+    """--ram BYTES and --region NAME=SIZE."""
+    parser.add_argument(
+        "--ram",
+        metavar="BYTES",
+        help="the most bytes that the workspace may have, e.g. 96K or 2M: if need be, the first "
+        "layers are computed by stripes, which takes more work",
+    )
+    parser.add_argument(
+        "--region",
+        action="append",
+        default=[],
+        metavar="NAME=SIZE",
+        help="a memory of the device, e.g. flash=1M, sram=256K or fast=64K:rw,cost=1: what is used "
+        "most is placed in the fastest in which it fits; may be repeated (see docs/targets.md)",
+    )
 
 
 def add_threads_argument(parser: argparse.ArgumentParser) -> None:
