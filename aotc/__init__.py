@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aotc.driver import compile, compile_together
     from aotc.frontend.onnx_reader import load_onnx
     from aotc.frontend.reader import load_tflite
+    from aotc.importers.jax_program import from_jax
     from aotc.importers.torch_program import from_torch
     from aotc.target import list_targets
     from aotc.traced import Function, compose, function, stateful
@@ -50,6 +51,7 @@ __all__ = [
     "compose",
     "cond",
     "fori_loop",
+    "from_jax",
     "from_torch",
     "function",
     "grad",
@@ -87,6 +89,7 @@ _HOMES = {
     "compose": "aotc.traced",
     "cond": "aotc.tracing.control",
     "fori_loop": "aotc.tracing.control",
+    "from_jax": "aotc.importers.jax_program",
     "from_torch": "aotc.importers.torch_program",
     "function": "aotc.traced",
     "grad": "aotc.tracing.derivatives",

@@ -1,5 +1,5 @@
-"""What a rule for an ATen operator sees: the types of its results; and which types its operands are
-brought to before it runs."""
+"""What a rule for an ATen operator is, and to which types its operands are brought before it
+runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aotc.graph.types import DType, TensorType
+from aotc.importers.use import Use
 
 
 class Operands(enum.Enum):
@@ -20,29 +20,7 @@ class Operands(enum.Enum):
     COMMON = "in torch's common type of them, at least float32 of floats"
 
 
-@dataclass(frozen=True)
-class Use:
-    """One use of an operator: the types of its results, None for those that are no tensors."""
-
-    results: tuple[TensorType | None, ...]
-
-    @property
-    def type(self) -> TensorType:
-        """The type of the first result."""
-        found = self.results[0]
-        assert found is not None
-        return found
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        """The shape of the first result."""
-        return self.type.dims
-
-    @property
-    def dtype(self) -> DType:
-        """The element type that the first result is computed in."""
-        return self.type.dtype.arithmetic if self.type.dtype.is_float else self.type.dtype
-
+__all__ = ["Lowering", "Operands", "Rule", "Use", "rules"]
 
 Lowering = Callable[..., Any]
 """(use, *arguments in the order of the operator's schema) -> its result, or a sequence of them.
