@@ -120,7 +120,11 @@ def test_loops_in_branches_in_loops():
     graph = _nested(Sketch())
     check(graph)
     check(vjp(graph))
-    derived = vmap(vjp(graph), 2)
+
+
+@pytest.mark.slow
+def test_loops_in_branches_in_loops_as_machine_code():
+    derived = vmap(vjp(_nested(Sketch())), 2)
     feeds = drawn(derived, 1)
     found = _compiled(derived, feeds)
     for name, value in evaluate(derived, feeds).items():
@@ -269,15 +273,25 @@ def _branch_sum(s):
     return s.graph(s.b.reduce("sum", branching(s), [0, 1], False))
 
 
-@pytest.mark.parametrize("build", [_network, _loop_sum, _branch_sum])
-def test_derivatives_as_machine_code(build):
-    graph = build(Sketch())
-    for derived in (value_and_grad(graph), jvp(graph), vmap(grad(graph), 2)):
-        feeds = drawn(derived, 3)
-        right = evaluate(derived, {n: _rounded(value) for n, value in feeds.items()})
-        found = _compiled(derived, feeds)
-        for name, value in right.items():
-            np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5)
+DERIVED = {"value_and_grad": value_and_grad, "jvp": jvp, "vmap": lambda g: vmap(grad(g), 2)}
+QUICK = {(_loop_sum, "value_and_grad"), (_branch_sum, "value_and_grad")}
+
+
+@pytest.mark.parametrize(
+    ("build", "name"),
+    [
+        pytest.param(build, name, marks=() if (build, name) in QUICK else pytest.mark.slow)
+        for build in (_network, _loop_sum, _branch_sum)
+        for name in DERIVED
+    ],
+)
+def test_derivatives_as_machine_code(build, name):
+    derived = DERIVED[name](build(Sketch()))
+    feeds = drawn(derived, 3)
+    right = evaluate(derived, {n: _rounded(value) for n, value in feeds.items()})
+    found = _compiled(derived, feeds)
+    for name, value in right.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5)
 
 
 def _rounded(value):

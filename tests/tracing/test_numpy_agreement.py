@@ -3,15 +3,13 @@ Integers, bools and movement are equal; floats are within a few roundings."""
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from graph_runs import for_all
 from hypothesis import strategies as st
 
 import aotc
 from aotc.graph.eval import evaluate
 from aotc.tracing.tensor import Tensor
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-LONG = settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
 TYPES = ("bool", "int8", "uint8", "int16", "int32", "int64", "uint64", "float32", "float64")
 NUMBERS = TYPES[1:]
 
@@ -72,7 +70,8 @@ def values(draw, shape, types=TYPES, least=-4):
     return (whole + rng.random(shape) if dtype.kind == "f" else whole).astype(dtype)
 
 
-def check_one(data):
+@for_all(st.data(), quick=20, slow=2000)
+def test_functions_of_one(data):
     name = data.draw(st.sampled_from(ONE))
     x = data.draw(values((3, 4)))
     if name == "reciprocal":  # numpy leaves that of the integer 0 open
@@ -80,7 +79,8 @@ def check_one(data):
     agree(getattr(np, name), x)
 
 
-def check_two(data):
+@for_all(st.data(), quick=20, slow=2000)
+def test_functions_of_two(data):
     name = data.draw(st.sampled_from(TWO))
     shapes = data.draw(st.sampled_from([((3, 4), (3, 4)), ((3, 4), (4,)), ((3, 1), (1, 4)),
                                         ((), (2, 3)), ((2, 3), (3, 2))]))  # fmt: skip
@@ -97,18 +97,6 @@ def check_two(data):
         assert "compares" in str(error)  # int64 with uint64, which numpy compares exactly
 
 
-@QUICK
-@given(st.data())
-def test_functions_of_one(data):
-    check_one(data)
-
-
-@QUICK
-@given(st.data())
-def test_functions_of_two(data):
-    check_two(data)
-
-
 EDGES = np.array([0, -0.0, 1, -1, np.inf, -np.inf, np.nan, 1e-30, -1e-5, 3.5, 88.5, -100, 1e30])
 
 
@@ -120,14 +108,6 @@ def test_functions_at_the_edges(dtype):
     a, b = np.repeat(x, len(x)), np.tile(x, len(x))
     for name in words("arctan2 hypot logaddexp floor_divide remainder copysign heaviside fmax"):
         agree(getattr(np, name), a, b)
-
-
-@pytest.mark.slow
-@LONG
-@given(st.data())
-def test_functions_at_length(data):
-    check_one(data)
-    check_two(data)
 
 
 PART = st.one_of(
@@ -153,7 +133,8 @@ def keys(draw):
     return tuple(empty if isinstance(part, list) and not part else part for part in parts)
 
 
-def check_key(key):
+@for_all(keys(), quick=20, slow=2000)
+def test_indexing(key):
     x = np.arange(3 * 4 * 3 * 2).reshape(3, 4, 3, 2)
     try:
         agree(lambda x: x[key], x)
@@ -162,22 +143,8 @@ def check_key(key):
         assert x[key].size == 0
 
 
-@QUICK
-@given(keys())
-def test_indexing(key):
-    check_key(key)
-
-
-@pytest.mark.slow
-@LONG
-@given(keys())
-def test_indexing_at_length(key):
-    check_key(key)
-
-
-@QUICK
-@given(keys(), st.integers(0, 3))
-def test_indices_of_run_time(key, seed):
+@for_all(keys(), quick=20, slow=500)
+def test_indices_of_run_time(key):
     """Arrays in the key become inputs of the graph."""
     x = np.arange(3 * 4 * 3 * 2).reshape(3, 4, 3, 2)
     arrays = [np.asarray(part) for part in key if isinstance(part, list)]
@@ -214,20 +181,22 @@ ALONG = words(
     "argmax argmin cumsum cumprod sort argsort median diff flip roll"
 )
 AXES = st.sampled_from([None, 0, 1, -1, (0, 2), (1,)])
+AXIS = st.sampled_from([None, 0, 1, -1])
 REDUCTIONS = words(
     "sum prod mean var std max min any all ptp count_nonzero nansum"
 )
 
 
-@QUICK
-@given(st.sampled_from(REDUCTIONS), values((2, 3, 4)), AXES, st.booleans())
-def test_reductions(name, x, axis, keep):
+@for_all(st.tuples(st.sampled_from(REDUCTIONS), values((2, 3, 4)), AXES, st.booleans()), 20, 500)
+def test_reductions(case):
+    name, x, axis, keep = case
     agree(lambda x: getattr(np, name)(x, axis=axis, keepdims=keep), x, ulps=64)
 
 
-@QUICK
-@given(st.sampled_from(ALONG), values((2, 3, 4)), st.sampled_from([None, 0, 1, -1]))
-def test_along_an_axis(name, x, axis):
+@for_all(st.tuples(st.sampled_from(ALONG), values((2, 3, 4)), AXIS), 20, 500)
+def test_along_an_axis(case):
+    name, x, axis = case
+
     def function(x):
         if name == "argsort":
             return np.argsort(x, axis, kind="stable")
@@ -300,9 +269,9 @@ def _in_place(x):
     return y
 
 
-@QUICK
-@given(st.sampled_from(sorted(MOVES)), values((2, 3, 4), NUMBERS))
-def test_moves(name, x):
+@for_all(st.tuples(st.sampled_from(sorted(MOVES)), values((2, 3, 4), NUMBERS)), 20, 500)
+def test_moves(case):
+    name, x = case
     agree(MOVES[name], x, ulps=32)
 
 
