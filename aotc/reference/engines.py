@@ -193,7 +193,11 @@ class _LiteRt:
         _, names = tensor_names(model)
         self._places = {name: place for place, name in enumerate(names)}
         self._outputs = list(outputs)
-        self._reference = self._open(module.OpResolverType.BUILTIN_REF)
+        kernels = module.OpResolverType
+        try:
+            self._reference = self._open(kernels.BUILTIN_REF)
+        except ValueError:  # a few operators have no reference kernel
+            self._reference = self._open(kernels.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
 
     def _open(self, kernels: Any) -> Any:
         found = self._module.Interpreter(

@@ -70,8 +70,9 @@ def _settings(use: Use) -> _Settings:
 
 
 def detection(use: Use) -> Sequence[Node]:
-    """Boxes [1, most, 4] as ymin, xmin, ymax, xmax, their classes and scores [1, most], and how
-    many there are [1], all float32; zeros behind the last."""
+    """Boxes [1, size, 4] as ymin, xmin, ymax, xmax, their classes and scores [1, size], and how
+    many there are [1], all float32; zeros behind the last. ``size`` is the most boxes times the
+    classes of each."""
     settings = _settings(use)
     encoded, scores, anchors = (use.real(index) for index in range(3))
     if encoded.type.rank != 3 or encoded.shape[0] != 1 or encoded.shape[2] < 4:
@@ -86,7 +87,7 @@ def detection(use: Use) -> Sequence[Node]:
     scores = use.call.slice_axis(scores, 2, background, settings.classes)
     boxes = _decoded(use, encoded, anchors, settings.scales)
     choose = _regular if settings.regular else _fast
-    size = settings.most * (1 if settings.regular else settings.per_anchor)
+    size = settings.most * settings.per_anchor
     return _results(use, boxes, size, choose(use, boxes, scores, settings))
 
 
@@ -129,12 +130,13 @@ def _suppressed(
     return call.reshape(chosen, shape), call.reshape(valid, shape)
 
 
-_Chosen = tuple[Node, Node, Node, Node]
-"""The places of boxes, their classes, their scores and whether they count, [n] each."""
+_Chosen = tuple[Node, Node, Node, Node, Node]
+"""The places of boxes, their classes, their scores and whether they count, [n] each; the number of
+boxes, float32[1]."""
 
 
 def _fast(use: Use, boxes: Node, scores: Node, settings: _Settings) -> _Chosen:
-    """Boxes by their best class alone, then the best classes of each."""
+    """Boxes by their best class alone, then the best classes of each, which count as one box."""
     call = use.call
     best = call.reduce("max", scores, (2,), keep=False)
     best = call.reshape(best, (1, 1, boxes.shape[1]))
@@ -152,6 +154,7 @@ def _fast(use: Use, boxes: Node, scores: Node, settings: _Settings) -> _Chosen:
         call.reshape(classes, flat),
         call.reshape(found, flat),
         call.reshape(call.broadcast(call.reshape(valid, (rounds, 1)), wide), flat),
+        _count(use, valid),
     )
 
 
@@ -174,13 +177,18 @@ def _regular(use: Use, boxes: Node, scores: Node, settings: _Settings) -> _Chose
         return call.apply(ops.Gather(0), call.reshape(x, (total,)), best)
 
     numbers = call.apply(ops.Iota((classes, rounds), 0, DType.I64))
-    return picked(order), picked(numbers), picked(found), picked(alive)
+    valid = picked(alive)
+    return picked(order), picked(numbers), picked(found), valid, _count(use, valid)
+
+
+def _count(use: Use, valid: Node) -> Node:
+    return use.call.reduce("sum", use.call.cast(valid, DType.F32), (0,), keep=True)
 
 
 def _results(use: Use, boxes: Node, size: int, chosen: _Chosen) -> list[Node]:
     """The four results, padded with zeros to ``size`` boxes."""
     call = use.call
-    places, classes, found, valid = chosen
+    places, classes, found, valid, number = chosen
     count = places.shape[0]
     corners = call.apply(ops.Gather(0), call.reshape(boxes, boxes.shape[1:]), places)
     zero = call.scalar(0.0, corners)
@@ -189,7 +197,6 @@ def _results(use: Use, boxes: Node, size: int, chosen: _Chosen) -> list[Node]:
     extra = size - count
     corners = call.pad(corners, (0, 0), (extra, 0))
     lists = [call.reshape(call.pad(x, (0,), (extra,)), (1, size)) for x in lists]
-    number = call.reduce("sum", call.cast(valid, DType.F32), (0,), keep=True)
     return [call.reshape(corners, (1, size, 4)), *lists, number]
 
 

@@ -54,13 +54,11 @@ def transpose(use: Use) -> Node:
 
 
 def concatenation(use: Use) -> Node:
-    """All operands joined along an axis, then the activation."""
+    """All operands joined along an axis."""
     options = use.options("ConcatenationOptions")
-    activation, count = options.FusedActivationFunction(), len(use.inputs)
-    if activation:
-        parts = [use.real(index) for index in range(count)]
-        return use.result(use.onnx("Concat", *parts, axis=options.Axis()), activation)
-    parts = [use.moved(use.call[index], index) for index in range(count)]
+    if options.FusedActivationFunction():
+        raise use.call.unsupported("an activation after it is not supported")
+    parts = [use.moved(use.call[index], index) for index in range(len(use.inputs))]
     return use.onnx("Concat", *parts, axis=options.Axis())
 
 
@@ -190,20 +188,22 @@ def gather(use: Use) -> Node:
         return use.moved(use.onnx("Gather", x, index, axis=axis), 0)
     if batches != axis:
         raise use.call.unsupported(f"batch_dims {batches} with axis {axis} is not supported")
-    index = use.call.reshape(index, (*index.shape, 1))
+    index = use.call.cast(use.call.reshape(index, (*index.shape, 1)), DType.I64)
     return use.moved(use.onnx("GatherND", x, index, batch_dims=batches), 0)
 
 
 def gather_nd(use: Use) -> Node:
     """The last axis of the indices addresses the leading axes of the data."""
-    return use.moved(use.onnx("GatherND", use.call[0], use.call[1]), 0)
+    index = use.call.cast(use.call[1], DType.I64)
+    return use.moved(use.onnx("GatherND", use.call[0], index), 0)
 
 
 def scatter_nd(use: Use) -> Node:
     """Zeros of the shape in operand 2 with slices added at the indices in operand 0."""
     shape = use.ints(2, "shape")
     zeros = use.call.broadcast(use.call.scalar(0, use.call[1]), shape)
-    return use.onnx("ScatterND", zeros, use.call[0], use.call[1], reduction="add")
+    index = use.call.cast(use.call[0], DType.I64)
+    return use.onnx("ScatterND", zeros, index, use.call[1], reduction="add")
 
 
 def tile(use: Use) -> Node:

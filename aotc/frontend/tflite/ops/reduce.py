@@ -74,23 +74,6 @@ def l2_normalization(use: Use) -> Node:
     return use.result(use.call.binary("div", x, norm), activation)
 
 
-def local_response_normalization(use: Use) -> Node:
-    """``x / (bias + alpha sum of squares of 2 radius + 1 neighbouring channels) ** beta``."""
-    options, x = use.options("LocalResponseNormalizationOptions"), use.real(0)
-    size = 2 * options.Radius() + 1
-    if x.type.rank != 4 or size < 1:
-        raise ModelError(f"radius {options.Radius()} does not fit {x.type}")
-    y = use.onnx(
-        "LRN",
-        use.call.transpose(x, (0, 3, 1, 2)),
-        size=size,
-        alpha=options.Alpha() * size,
-        beta=options.Beta(),
-        bias=options.Bias(),
-    )
-    return use.result(use.call.transpose(y, (0, 2, 3, 1)))
-
-
 def arg_reduce(operator: str) -> Rule:
     """The rule of the place of the largest or smallest element along the axis in operand 1."""
 
@@ -124,7 +107,6 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "ARG_MIN": arg_reduce("ArgMin"),
         "CUMSUM": cum_sum,
         "L2_NORMALIZATION": l2_normalization,
-        "LOCAL_RESPONSE_NORMALIZATION": local_response_normalization,
         "LOG_SOFTMAX": log_softmax,
         "MEAN": mean,
         "REDUCE_ALL": reduction("and"),
