@@ -17,6 +17,8 @@ from typing import Any
 from aotc.audit.elf import ElfObject, Symbol
 from aotc.errors import UsageError
 
+_VLENB = 0xC22  # the control register of RISC-V that tells the length of a vector register
+
 VECTOR_BYTES = 16
 """Of RISC-V's vector registers: the least that code with vectors is compiled for."""
 
@@ -92,7 +94,7 @@ def _scan(elf: ElfObject, symbol: Symbol, defined: list[Symbol], function: Funct
     }
     places = {s.value & ~1 if elf.machine == "arm" else s.value: s.name for s in defined}
     literals = _literals(elf, symbol, start)
-    scales = _VectorLengths() if elf.machine == "riscv" else None
+    scales = VectorLengths() if elf.machine == "riscv" else None
     page: tuple[str, int] | None = None  # what RISC-V's last auipc put where
     for address, mnemonic, operands in _instructions(elf, data, start):
         if any(first <= address < last for first, last in literals):
@@ -105,7 +107,8 @@ def _scan(elf: ElfObject, symbol: Symbol, defined: list[Symbol], function: Funct
                 name = relocated.name or places.get(relocated.value, "?")
                 function.calls.add(name)
             elif (goal := _goal(elf.machine, address, mnemonic, operands, page)) is not None:
-                function.calls.add(places.get(goal, "?"))
+                if not start < goal < start + symbol.size:  # Thumb jumps far as it calls
+                    function.calls.add(places.get(goal, "?"))
             else:
                 function.indirect += 1
             continue
@@ -283,8 +286,9 @@ def _riscv_stack(mnemonic: str, operands: str) -> int | None:
     return 0
 
 
-class _VectorLengths:
-    """Which registers of RISC-V hold a multiple of the length of a vector register."""
+class VectorLengths:
+    """Which registers of RISC-V hold a multiple of the length of a vector register, and which a
+    number: what is computed in another way is neither."""
 
     def __init__(self) -> None:
         self._multiples: dict[str, int] = {}
@@ -296,20 +300,31 @@ class _VectorLengths:
         parts = [part.strip() for part in operands.split(",")]
         if name in ("sub", "neg") and parts[0] == "sp":
             return self._multiples.get(parts[-1], 0)
-        if name == "csrr" and parts[-1] in ("vlenb", "0xc22"):
-            self._multiples[parts[0]] = 1
-        elif name == "slli" and parts[-2] in self._multiples:
-            self._multiples[parts[0]] = self._multiples[parts[-2]] << int(parts[-1], 0)
-        elif name == "li" or (name == "addi" and len(parts) == 3 and parts[1] == "zero"):
-            self._numbers[parts[0]] = int(parts[-1], 0)
-        elif name == "mul":
-            pair = [self._multiples.get(p) or self._numbers.get(p, 0) for p in parts[-2:]]
-            self._multiples[parts[0]] = pair[0] * pair[1]
-        elif name == "add" and all(p in self._multiples for p in parts[-2:]):
-            self._multiples[parts[0]] = sum(self._multiples[p] for p in parts[-2:])
-        elif name == "sub" and all(p in self._multiples for p in parts[-2:]):
-            self._multiples[parts[0]] = self._multiples[parts[-2]] - self._multiples[parts[-1]]
+        number = None
+        if name == "li" or (name == "addi" and len(parts) == 3 and parts[1] == "zero"):
+            number = int(parts[-1], 0)
+        multiple = self._multiple(name, parts[-2:])
+        for known, value in ((self._numbers, number), (self._multiples, multiple)):
+            known.pop(parts[0], None)
+            if value is not None:
+                known[parts[0]] = value
         return 0
+
+    def _multiple(self, name: str, sources: list[str]) -> int | None:
+        """What an instruction makes of its sources, in lengths of a vector register."""
+        first, last = sources[0], sources[-1]
+        known, numbers = self._multiples, self._numbers
+        if name == "csrr" and last in ("vlenb", str(_VLENB), hex(_VLENB)):
+            return 1
+        if name == "slli" and first in known:
+            return known[first] << int(last, 0)
+        if name == "mul" and first in known and last in numbers:
+            return known[first] * numbers[last]
+        if name == "mul" and first in numbers and last in known:
+            return numbers[first] * known[last]
+        if name in ("add", "sub") and first in known and last in known:
+            return known[first] + (known[last] if name == "add" else -known[last])
+        return None
 
 
 @dataclass(frozen=True)

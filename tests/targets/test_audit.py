@@ -8,8 +8,10 @@ import shutil
 import subprocess
 
 import pytest
+from graph_runs import Net
 
 import aotc
+from aotc.audit.code import VectorLengths
 from aotc.audit.elf import read_elf
 from aotc.audit.report import audit_object, peak
 from aotc.cli import main
@@ -54,6 +56,40 @@ def test_the_stack_of_a_known_frame(tmp_path):
     total, chain = worst_stack(functions, "tiny_run", re.compile("__stack_chk_fail"))
     assert chain[:2] == ["tiny_run", "g"]
     assert total is not None and 300 + 16 <= total <= 400
+
+
+def softmax(rows, columns):
+    net = Net()
+    x = net.x(rows, columns)
+    largest = net.b.reduce("max", x, [1], True)
+    shifted = net.b.binary("sub", x, net.b.broadcast(largest, x.shape))
+    powers = net.b.unary("exp", shifted)
+    total = net.b.reduce("sum", powers, [1], True)
+    return net.graph(net.b.binary("div", powers, net.b.broadcast(total, x.shape)))
+
+
+@pytest.mark.parametrize(
+    ("target", "rows", "columns"),
+    [("cortex-m0", 3, 10), ("cortex-m0", 2, 100), ("riscv64", 2, 100)],
+)
+def test_far_jumps_and_frames_of_vectors_are_understood(target, rows, columns):
+    audit = audit_object(aotc.compile(softmax(rows, columns), target=target).object_bytes())
+    (stack,) = [promise for promise in audit.promises if promise.claim.startswith("stack")]
+    found = int(re.match(r"(\d+) bytes: net_run > net_k00\w+$", stack.found)[1])
+    assert stack.holds and 16 <= found <= 512
+
+
+def test_a_register_holds_a_multiple_of_vectors_until_it_is_written():
+    lengths = VectorLengths()
+    assert lengths.step("csrr", "a2, 3106") == lengths.step("c.slli", "a2, 1") == 0
+    assert lengths.step("sub", "sp, sp, a2") == 2
+    lengths.step("c.li", "a3, 3")
+    lengths.step("mul", "a4, a2, a3")
+    assert lengths.step("sub", "sp, sp, a4") == 6
+    lengths.step("lw", "a2, 8(a0)")
+    lengths.step("c.addi", "a3, 1")
+    lengths.step("mul", "a4, a4, a3")
+    assert lengths.step("sub", "sp, sp, a2") == lengths.step("sub", "sp, sp, a4") == 0
 
 
 def test_instruction_sets_are_those_in_use():
