@@ -242,6 +242,10 @@ def _floor_divide(a: Tensor, b: Tensor) -> Tensor:
     below = unary("floor", whole)
     near = select(compare("gt", binary("sub", whole, below), 0.5), binary("add", below, 1), below)
     result = select(compare("eq", whole, 0), _copysign(whole, plain), near)
+    if a.itemsize > 2:  # a quotient without fraction, of which the remainder may be inexact
+        huge = compare("ge", unary("abs", plain), 2.0**52)
+        huge = binary("and", huge, unary("not", unary("isinf", a)))
+        result = select(huge, plain, result)
     return select(compare("eq", b, 0), plain, result)
 
 
