@@ -15,6 +15,7 @@ from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType, TensorType
 from aotc.tracing.core import cast, common_type, constant, emit, known, lift, node_of, reshape
+from aotc.tracing.eager import eager
 from aotc.tracing.places import misuse
 from aotc.tracing.scope import Scope, current, entered
 from aotc.tracing.tensor import Tensor
@@ -131,6 +132,7 @@ def _new_state(name: str, after: Any, init: Any, state: Sequence[Tensor]) -> lis
     return nodes
 
 
+@eager
 def while_loop(condition: Callable[[Any], Any], body: Callable[[Any], Any], init: Any) -> Any:
     """``state = init; while condition(state): state = body(state)``; the last state.
 
@@ -149,6 +151,7 @@ def while_loop(condition: Callable[[Any], Any], body: Callable[[Any], Any], init
     return _loop("aotc.while_loop", step, first, (), trips, start, ops.UNLIMITED)[0]
 
 
+@eager
 def fori_loop(low: Any, high: Any, body: Callable[[Any, Any], Any], init: Any) -> Any:
     """``state = init; for i in range(low, high): state = body(i, state)``; the last state. The
     bounds may be traced; ``i`` is int64."""
@@ -165,6 +168,7 @@ def fori_loop(low: Any, high: Any, body: Callable[[Any, Any], Any], init: Any) -
     return _loop("aotc.fori_loop", step, init, (), trips, constant(True), limit)[0]
 
 
+@eager
 def scan(
     body: Callable[[Any, Any], Any], init: Any, xs: Any = None, length: int | None = None
 ) -> tuple[Any, Any]:
@@ -196,6 +200,7 @@ def scan(
     return state, forms[0](stacks)
 
 
+@eager
 def map_rows(function: Callable[[Any], Any], xs: Any) -> Any:
     """``function`` of each row of ``xs`` along its first axis, the results stacked: a loop that
     runs row by row. UsageError when the operands differ in length."""

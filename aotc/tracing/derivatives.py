@@ -22,11 +22,11 @@ from aotc.autodiff.engine import Back, pushforward, reverse
 from aotc.graph.ir import Node
 from aotc.graph.types import TensorType
 from aotc.tracing.core import lift, node_of, stopped
+from aotc.tracing.eager import evaluated
 from aotc.tracing.nested import (
     Nested,
     blamed,
     emitter,
-    evaluated,
     numbered,
     spread,
     tensors,

@@ -22,6 +22,7 @@ from aotc.tracing.core import (
     reshape,
     transpose,
 )
+from aotc.tracing.eager import eager
 from aotc.tracing.places import misuse, unsupported
 from aotc.tracing.tensor import Tensor, tnp
 
@@ -213,6 +214,7 @@ def _pick_many(y: Tensor, axes: list[int], arrays: list[Any], place: int) -> Ten
     return transpose(z, order)
 
 
+@eager
 def updated(x: Any, key: Any, value: Any, how: str = "set") -> Tensor:
     """A new value that is ``x`` after ``x[key] = value``, or, as ``how`` says, after the elements
     ``add``, ``mul``, ``min`` or ``max`` it; where indices repeat, in their order.

@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 
 from aotc.autodiff.emit import Emit
 from aotc.errors import AotcError
-from aotc.graph.eval import evaluate
 from aotc.graph.ir import Graph, Node
 from aotc.graph.types import TensorType
 from aotc.tracing.core import lift, node_of
+from aotc.tracing.eager import evaluated
 from aotc.tracing.places import here, misuse
-from aotc.tracing.scope import Scope, current, entered, is_tracing
+from aotc.tracing.scope import Scope, current, entered
 from aotc.tracing.tensor import Tensor
 from aotc.tracing.trees import Rebuild, flatten
 
@@ -71,18 +71,6 @@ def blamed(transform: Callable[[], T]) -> T:
     except AotcError as error:
         message = f"{error.message} ({error.where})" if error.where else error.message
         raise type(error)(message, where=str(here()), remedy=error.remedy) from None
-
-
-def evaluated(function: Callable[[], Any]) -> Any:
-    """What ``function`` gives; outside of a trace its numbers, which the evaluator computes."""
-    if is_tracing():
-        return function()
-    scope = Scope()
-    with entered(scope):
-        leaves, rebuild = flatten(function())
-        outputs = [(f"y{place}", node_of(lift(leaf))) for place, leaf in enumerate(leaves)]
-    values = evaluate(scope.builder.finish("now", outputs), {})
-    return rebuild([value[()] for value in values.values()])
 
 
 def transformed(

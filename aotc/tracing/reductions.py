@@ -31,6 +31,7 @@ from aotc.tracing.core import (
     stopped,
     unary,
 )
+from aotc.tracing.eager import eager
 from aotc.tracing.places import misuse, unsupported
 from aotc.tracing.spec import element_type
 from aotc.tracing.tensor import Tensor, tnp
@@ -224,6 +225,7 @@ def median(a: Any, axis: int | None = None, *, keepdims: bool = False) -> Tensor
     return reshape(y, kept if keepdims else [s for i, s in enumerate(y.shape) if i != chosen])
 
 
+@eager
 def top_k(x: Any, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
     """The ``k`` largest (or smallest) elements along ``axis``, best first, and their positions
     (int64); equal ones in their order, a NaN as the largest. UsageError when there are fewer."""
@@ -235,6 +237,7 @@ def top_k(x: Any, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor,
     return emit(ops.GatherElements(chosen), value, places), places
 
 
+@eager
 def softmax(x: Any, axis: int = -1) -> Any:
     """exp(x) over its sum along ``axis``, the largest taken off first so that nothing
     overflows. The result does not depend on what is taken off, nor does its derivative."""

@@ -5,14 +5,20 @@ import pytest
 
 import aotc
 from aotc.graph.eval import evaluate
+from aotc.tracing.trees import flatten
 
 I64, F32 = np.int64, np.float32
 
 
 def run(function, *arrays):
+    """The results of the graph, which are those of the function on arrays."""
     graph = aotc.trace(function, *arrays)
     names = [node.op.name for node in graph.inputs]
-    return list(evaluate(graph, dict(zip(names, map(np.asarray, arrays), strict=True))).values())
+    feeds = dict(zip(names, map(np.asarray, arrays), strict=True))
+    found = list(evaluate(graph, feeds).values())
+    for one, two in zip(found, flatten(function(*arrays))[0], strict=True):
+        np.testing.assert_array_equal(one, two)
+    return found
 
 
 def test_cond_takes_one_side_and_values_around_it():

@@ -324,6 +324,9 @@ def test_top_k_and_softmax():
     (soft,) = traced(aotc.softmax, x)
     power = np.exp(x - x.max(axis=1, keepdims=True))
     np.testing.assert_allclose(soft, power / power.sum(axis=1, keepdims=True), rtol=1e-6)
+    np.testing.assert_array_equal(aotc.softmax(x), soft)  # on arrays as well
+    np.testing.assert_array_equal(aotc.top_k(x, 2)[1], places)
+    np.testing.assert_array_equal(aotc.updated(x, (0, 1), 9)[0], [3, 9, 2, 3])
 
 
 def test_tensor_knows_its_type():
