@@ -208,7 +208,8 @@ class _Importer:
     def _apply(self, equation: Any, operands: Sequence[Tensor]) -> Any:
         keys = [self._is_key(var.aval) for var in equation.invars]
         types = self._types(equation)
-        rule = partial(RULES[str(equation.primitive)], **equation.params)
+        params = {key: _plain(value) for key, value in equation.params.items()}
+        rule = partial(RULES[str(equation.primitive)], **params)
         if not any(keys):
             return listed(rule(Use(tuple(types)), *operands), types, single=False)
         # a primitive that moves keys moves their two words alike
@@ -253,6 +254,13 @@ class _Importer:
         (result,) = whole(self._run(self._jax.make_jaxpr(function)(*examples), operands))
         assert types[0] is not None
         return [expected(reshape(result, types[0].dims), types[0])]
+
+
+def _plain(value: Any) -> Any:
+    """A parameter with Python's integers in place of numpy's."""
+    if isinstance(value, np.integer):
+        return int(value)
+    return tuple(map(_plain, value)) if type(value) in (tuple, list) else value
 
 
 def _place(equation: Any) -> Place | None:

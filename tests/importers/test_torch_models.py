@@ -5,7 +5,9 @@ import pytest
 
 import aotc
 
-torch = pytest.importorskip("torch", reason="PyTorch is an optional extra: pip install 'aotc[torch]'")
+torch = pytest.importorskip(
+    "torch", reason="PyTorch is an optional extra: pip install 'aotc[torch]'"
+)
 
 from torch import nn  # noqa: E402
 

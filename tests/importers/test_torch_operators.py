@@ -3,7 +3,9 @@ torch's own."""
 
 import pytest
 
-torch = pytest.importorskip("torch", reason="PyTorch is an optional extra: pip install 'aotc[torch]'")
+torch = pytest.importorskip(
+    "torch", reason="PyTorch is an optional extra: pip install 'aotc[torch]'"
+)
 F = torch.nn.functional
 
 from tests.importers.torch_agreement import Family, agree, seeded  # noqa: E402
@@ -58,7 +60,8 @@ def test_operators_of_two_tensors_promote_as_torch_does():
         lambda a, b, n, s: s >> 1, lambda a, b, n, s: torch.logical_and(a > 0, n),
         lambda a, b, n, s: a.abs() ** b, lambda a, b, n, s: a.to(torch.int32),
         lambda a, b, n, s: (a > 0).to(torch.float64) + n, lambda a, b, n, s: torch.hypot(a, b),
-        lambda a, b, n, s: torch.clamp(a, b.min(), b.max()), lambda a, b, n, s: torch.lerp(a, b, 0.3),
+        lambda a, b, n, s: torch.clamp(a, b.min(), b.max()),
+        lambda a, b, n, s: torch.lerp(a, b, 0.3),
         lambda a, b, n, s: torch.addcmul(a, a, b, value=0.5), lambda a, b, n, s: a.double() + b,
     ]  # fmt: skip
     agree(Family(functions), (a, b, n, small))
@@ -78,9 +81,11 @@ def test_reductions():
         lambda x, n: x.logsumexp(1), lambda x, n: x.softmax(1), lambda x, n: x.log_softmax(-1),
         lambda x, n: x.norm(), lambda x, n: torch.linalg.vector_norm(x, 1, 2),
         lambda x, n: torch.linalg.vector_norm(x, float("inf"), (0, 1)),
-        lambda x, n: torch.sort(x, 1), lambda x, n: torch.sort(n, dim=2, descending=True, stable=True),
+        lambda x, n: torch.sort(x, 1),
+        lambda x, n: torch.sort(n, dim=2, descending=True, stable=True),
         lambda x, n: torch.topk(x, 2, 2), lambda x, n: torch.topk(x, 1, 1, largest=False),
-        lambda x, n: torch.argsort(x, -1), lambda x, n: x.median(), lambda x, n: torch.var_mean(x, 1),
+        lambda x, n: torch.argsort(x, -1), lambda x, n: x.median(),
+        lambda x, n: torch.var_mean(x, 1),
         lambda x, n: F.normalize(x, dim=1), lambda x, n: F.cosine_similarity(x, x * x + 1, 1),
         lambda x, n: torch.cdist(x[0], x[1]), lambda x, n: torch.diff(x, dim=1),
         lambda x, n: n.count_nonzero(1),
@@ -106,13 +111,15 @@ def test_movement():
         lambda x: torch.arange(4) * x, lambda x: torch.linspace(0, 1, 4) + x,
         lambda x: torch.eye(4) @ x.mT, lambda x: x.masked_fill(x > 0, 9.0),
         lambda x: torch.as_strided(x, (2, 2), (4, 1), 3), lambda x: x.swapaxes(0, 2).contiguous(),
-        lambda x: torch.meshgrid(x[0, 0], x[0, :, 0], indexing="ij"), lambda x: x.unflatten(2, (2, 2)),
+        lambda x: torch.meshgrid(x[0, 0], x[0, :, 0], indexing="ij"),
+        lambda x: x.unflatten(2, (2, 2)),
         lambda x: x.unfold(2, 2, 1), lambda x: F.pixel_shuffle(x.reshape(1, 4, 3, 2), 2),
         lambda x: torch.rot90(x, 1, (1, 2)), lambda x: torch.block_diag(x[0], x[1]),
         lambda x: torch.movedim(x, 0, 2), lambda x: torch.narrow(x, 1, 1, 2),
         lambda x: torch.select_scatter(x, x[:, 0] * 2, 1, 2),
         lambda x: torch.slice_scatter(x, x[:, :1] * 3, 1, 1, 2), lambda x: x.mT,
-        lambda x: torch.slice_scatter(x, x[:, :2] * 3, 1, 0, 3, 2), lambda x: torch.tensor([1.0, 2]),
+        lambda x: torch.slice_scatter(x, x[:, :2] * 3, 1, 0, 3, 2),
+        lambda x: torch.tensor([1.0, 2]),
     ]  # fmt: skip
     agree(Family(functions), (x,), rtol=1e-6)
 
@@ -132,15 +139,18 @@ def test_indices():
     functions = [
         lambda x, i, j: x[i], lambda x, i, j: x[:, j], lambda x, i, j: x[i, i],
         lambda x, i, j: x[i][:, i], lambda x, i, j: x.gather(1, j), lambda x, i, j: x[i.abs(), 1:],
-        lambda x, i, j: torch.index_select(x, 1, i.abs()), lambda x, i, j: x[:2].take_along_dim(j, 1),
+        lambda x, i, j: torch.index_select(x, 1, i.abs()),
+        lambda x, i, j: x[:2].take_along_dim(j, 1),
         lambda x, i, j: torch.zeros(5, 4).scatter(1, j, x), lambda x, i, j: x.scatter(1, j, 2.5),
         lambda x, i, j: x.scatter_add(0, j, x), in_place,
         lambda x, i, j: x.scatter_reduce(1, j, x, "amax"),
         lambda x, i, j: x.scatter_reduce(0, j, x, "prod", include_self=False),
         lambda x, i, j: x.index_put((i,), x[:3], accumulate=True),
-        lambda x, i, j: x.index_add(0, i.abs(), x[:3]), lambda x, i, j: x.index_copy(0, i.abs(), x[:3]),
+        lambda x, i, j: x.index_add(0, i.abs(), x[:3]),
+        lambda x, i, j: x.index_copy(0, i.abs(), x[:3]),
         lambda x, i, j: F.embedding(j, x), lambda x, i, j: F.one_hot(j, 4),
-        lambda x, i, j: x.masked_scatter(x > 0, x.flip(0)), lambda x, i, j: x.index_fill(0, i.abs(), 1.5),
+        lambda x, i, j: x.masked_scatter(x > 0, x.flip(0)),
+        lambda x, i, j: x.index_fill(0, i.abs(), 1.5),
         lambda x, i, j: x[[2, 0]], lambda x, i, j: x[None, :, j, None],
     ]  # fmt: skip
     agree(Family(functions), (x, i, j))
@@ -154,13 +164,16 @@ def test_products_and_norms():
         lambda x, y: torch.dot(x[0, 0], y[0, :, 0]), lambda x, y: torch.outer(x[0, 0], y[0, 0]),
         lambda x, y: torch.einsum("bij,bjk->kbi", x, y), lambda x, y: torch.kron(x[0], y[0]),
         lambda x, y: torch.addmm(x[0, :, :5], x[0], y[0], beta=0.5, alpha=2),
-        lambda x, y: torch.baddbmm(x[:, :, :5], x, y), lambda x, y: torch.tensordot(x, y, ([2], [1])),
+        lambda x, y: torch.baddbmm(x[:, :, :5], x, y),
+        lambda x, y: torch.tensordot(x, y, ([2], [1])),
         lambda x, y: F.linear(x, y[0].T, y[0, 0]), lambda x, y: F.layer_norm(x, (3, 8)),
-        lambda x, y: F.layer_norm(x, (8,), x[0, 0], x[0, 1], 1e-3), lambda x, y: F.rms_norm(x, (8,)),
+        lambda x, y: F.layer_norm(x, (8,), x[0, 0], x[0, 1], 1e-3),
+        lambda x, y: F.rms_norm(x, (8,)),
         lambda x, y: F.group_norm(y, 4, y[0, :, 0], y[0, :, 1]), lambda x, y: F.instance_norm(y),
         lambda x, y: F.batch_norm(y, y[0, :, 0], y[1, :, 1].abs() + 0.5, y[0, :, 2], y[0, :, 3]),
         lambda x, y: F.batch_norm(y, None, None, training=True),
-        lambda x, y: F.local_response_norm(y, 3), lambda x, y: F.bilinear(x, x, torch.ones(4, 8, 8)),
+        lambda x, y: F.local_response_norm(y, 3),
+        lambda x, y: F.bilinear(x, x, torch.ones(4, 8, 8)),
         lambda x, y: F.prelu(y, y[0, :, 0]),
         lambda x, y: F.scaled_dot_product_attention(x, x, x * 2),
         lambda x, y: F.scaled_dot_product_attention(x, x, x, is_causal=True),
@@ -183,7 +196,8 @@ def test_convolutions():
         lambda x, w, t, v: F.conv_transpose2d(x, w[:4], stride=2, padding=1, output_padding=1),
         lambda x, w, t, v: F.conv_transpose2d(x, w[:4, :2], groups=2, dilation=2),
         lambda x, w, t, v: F.conv_transpose1d(t, w[:4, :, 0], stride=3),
-        lambda x, w, t, v: F.fold(F.unfold(x, 3, padding=1, stride=2), (9, 8), 3, padding=1, stride=2),
+        lambda x, w, t, v: F.fold(F.unfold(x, 3, padding=1, stride=2), (9, 8), 3, padding=1,
+                                  stride=2),
     ]  # fmt: skip
     agree(Family(functions), (x, w, t, v), rtol=1e-5, atol=1e-5)
 
@@ -194,7 +208,8 @@ def test_windows_and_resampling():
         lambda x: F.max_pool2d(x, 3, 2, 1), lambda x: F.max_pool2d(x, 2, ceil_mode=True),
         lambda x: F.max_pool2d(x, 2, dilation=2, return_indices=True),
         lambda x: F.max_pool1d(x[0], 3), lambda x: F.max_pool3d(x, 2),
-        lambda x: F.avg_pool2d(x, 3, 2, 1), lambda x: F.avg_pool2d(x, (2, 3), count_include_pad=False),
+        lambda x: F.avg_pool2d(x, 3, 2, 1),
+        lambda x: F.avg_pool2d(x, (2, 3), count_include_pad=False),
         lambda x: F.avg_pool2d(x, 2, divisor_override=3), lambda x: F.avg_pool1d(x[0], 2),
         lambda x: F.adaptive_avg_pool2d(x, 1), lambda x: F.adaptive_avg_pool2d(x, (3, 4)),
         lambda x: F.adaptive_avg_pool1d(x[0], 3), lambda x: F.adaptive_max_pool2d(x, 1),
@@ -204,14 +219,19 @@ def test_windows_and_resampling():
         lambda x: F.interpolate(x, scale_factor=1.7, mode="bicubic"),
         lambda x: F.interpolate(x, (4, 5), mode="bilinear", antialias=True),
         lambda x: F.interpolate(x, (4, 5), mode="bicubic", antialias=True),
-        lambda x: F.interpolate(x[0], 12, mode="linear"), lambda x: F.interpolate(x, (3, 4), mode="area"),
-        lambda x: F.interpolate(x[None], (3, 4, 5), mode="trilinear"), lambda x: F.lp_pool2d(x.abs(), 2, 2),
+        lambda x: F.interpolate(x[0], 12, mode="linear"),
+        lambda x: F.interpolate(x, (3, 4), mode="area"),
+        lambda x: F.interpolate(x[None], (3, 4, 5), mode="trilinear"),
+        lambda x: F.lp_pool2d(x.abs(), 2, 2),
         lambda x: F.interpolate(x, scale_factor=1.5, mode="nearest-exact"),
         lambda x: F.grid_sample(x, torch.tanh(x.permute(0, 2, 3, 1)), align_corners=False),
-        lambda x: F.grid_sample(x, x.permute(0, 2, 3, 1), padding_mode="border", align_corners=True),
-        lambda x: F.grid_sample(x, torch.tanh(x.permute(0, 2, 3, 1)), "bicubic", align_corners=False),
+        lambda x: F.grid_sample(x, x.permute(0, 2, 3, 1), padding_mode="border",
+                                align_corners=True),
+        lambda x: F.grid_sample(x, torch.tanh(x.permute(0, 2, 3, 1)), "bicubic",
+                                align_corners=False),
         lambda x: F.grid_sample(x, x.permute(0, 2, 3, 1), "nearest", "reflection", False),
-        lambda x: F.affine_grid(x[0, :, :2, :3][None][0][:1] * 0.1, (1, 1, 4, 5), align_corners=False),
+        lambda x: F.affine_grid(x[0, :, :2, :3][None][0][:1] * 0.1, (1, 1, 4, 5),
+                                align_corners=False),
     ]  # fmt: skip
     agree(Family(functions), (x,), rtol=1e-5, atol=1e-5)
 

@@ -30,7 +30,9 @@ class Family(torch.nn.Module):
 
 
 def leaves(value):
-    return [x for item in value for x in leaves(item)] if isinstance(value, tuple | list) else [value]
+    if not isinstance(value, tuple | list):
+        return [value]
+    return [x for item in value for x in leaves(item)]
 
 
 def numbers(tensor):

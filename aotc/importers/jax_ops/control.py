@@ -74,7 +74,7 @@ def _scan(read: Read, params: Mapping[str, Any], operands: Sequence[Tensor]) -> 
 
 
 _CALLS = (
-    "jit pjit closed_call core_call remat checkpoint custom_jvp_call custom_vjp_call"
+    "jit pjit closed_call core_call remat remat2 checkpoint custom_jvp_call custom_vjp_call"
     " custom_vjp_call_jaxpr composite"
 )
 

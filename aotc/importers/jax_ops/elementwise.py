@@ -97,6 +97,21 @@ def _shift(name: str, signed: bool) -> Lowering:
     return rule
 
 
+def _ordered(name: str) -> Lowering:
+    """Comparison in IEEE 754's total order: -NaN, -inf, ..., -0, 0, ..., inf, NaN."""
+
+    def key(x: Tensor) -> Tensor:
+        if not x.type.dtype.is_float:
+            return x
+        bits = _as_bits(x, True)
+        width = 8 * x.itemsize
+        # of negative numbers all bits but the sign turn, so that larger ones come first
+        turned = binary("and", binary("shr", bits, width - 1), (1 << (width - 1)) - 1)
+        return binary("xor", bits, turned)
+
+    return lambda use, a, b: compare(name, key(a), key(b))
+
+
 def _bitcast(use: Use, x: Tensor, new_dtype: Any) -> Tensor:
     if use.type.dtype.size_bytes != x.itemsize:
         raise UnsupportedError("bits as elements of another size are not supported")
@@ -192,6 +207,7 @@ RULES: Mapping[str, Lowering] = MappingProxyType(
         **_table("sub rem=fmod div", _binary),
         **_table("add=add add_any=add mul=multiply max=maximum min=minimum", _plain),
         **_table("eq=equal ne=not_equal lt=less le=less_equal gt=greater ge=greater_equal", _plain),
+        **_table("eq_to=eq lt_to=lt le_to=le", _ordered),
         **_table("and or xor", _logical),
         "not": _not,
         "round": _round,

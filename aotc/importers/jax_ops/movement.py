@@ -69,7 +69,7 @@ def _concatenate(use: Use, *parts: Tensor, dimension: int) -> Tensor:
 
 def _split(use: Use, x: Tensor, sizes: Sequence[int], axis: int) -> list[Tensor]:
     starts = np.cumsum([0, *sizes])
-    return [cut(x, axis, int(at), size) for at, size in zip(starts, sizes, strict=False)]
+    return [cut(x, axis, int(at), int(n)) for at, n in zip(starts, sizes, strict=False)]
 
 
 def _stack(use: Use, *parts: Tensor, axis: int = 0) -> Any:
