@@ -27,7 +27,8 @@ def vmap(graph: Graph, size: int, axes: int | None | Sequence[int | None] = 0) -
     ``axes`` says for each input (or for all) which axis of the new input counts the samples, None
     for an input that is the same for all of them. The new inputs have their names and types with
     that axis added, the outputs theirs with the axis in front. UsageError when an axis does not fit
-    or a size is not known; UnsupportedError for a loop whose trips would differ between samples.
+    or a size is not known; UnsupportedError for a branch or loop that may fail and that samples
+    would take differently.
     """
     require_static(graph)
     chosen = list(axes) if isinstance(axes, Sequence) else [axes] * len(graph.inputs)
@@ -105,10 +106,7 @@ def _branch(batch: Batch, node: Node, operands: Sequence[Node], flags: Sequence[
         pairs = [
             batch.spread_all(*run(batch, graph, values, flags[1:])) for graph in (op.then, op.other)
         ]
-        chosen = []
-        for a, b in zip(*pairs, strict=True):
-            shaped = e.builder.reshape(condition, (batch.size, *[1] * (a.type.rank - 1)))
-            chosen.append(e.select(shaped, a, b))
+        chosen = [batch.chosen(condition, a, b) for a, b in zip(*pairs, strict=True)]
         return chosen, [True] * count
 
     def nested(graph: Graph) -> Graph:
@@ -148,11 +146,7 @@ def _repeat(batch: Batch, node: Node, operands: Sequence[Node], flags: Sequence[
             break
         of_state = after
     if any(flags[:2]) or found[0]:
-        raise not_supported(
-            "the samples of a batch would leave this loop at different iterations",
-            node,
-            "give it a trip count and a condition that are the same for all samples",
-        )
+        return _parting(batch, node, operands, flags)
     last = 1 + op.carried
     state = [
         own.spread(x, had) if flag else x
@@ -166,3 +160,51 @@ def _repeat(batch: Batch, node: Node, operands: Sequence[Node], flags: Sequence[
         for x, flag in zip(items[last:], found[last:], strict=True)
     ]
     return [*items[:last], *stacks], [False, *of_state, *found[last:]]
+
+
+def _parting(batch: Batch, node: Node, operands: Sequence[Node], flags: Sequence[bool]) -> Many:
+    """A loop that samples leave at iterations of their own: it runs as long as one of them does,
+    and whoever has left keeps its values. Carried in front: who goes on, and for how long each
+    did."""
+    op, e = node.op, batch.e
+    assert isinstance(op, ops.Repeat)
+    if op.body.checks:
+        raise not_supported(
+            "the samples of a batch would leave this loop, which may fail, at different iterations",
+            node,
+            "give it a trip count and a condition that are the same for all samples",
+        )
+    first, second = 2 + op.carried, 2 + op.carried + op.scanned
+    trips, start = batch.spread_all(operands[:2], flags[:2])
+    alive = e.binary("and", start, e.compare("gt", trips, 0))
+    state = batch.spread_all(operands[2:first], flags[2:first])
+    carried = [alive, e.full(0, trips.type), *state]
+    scanned = [
+        e.move_axis(x, 0, 1) if flag else x
+        for x, flag in zip(operands[first:second], flags[first:second], strict=True)
+    ]
+    rows = [TensorType(x.type.dtype, x.shape[1:]) for x in scanned]
+    captured = [trips, *operands[second:]]
+
+    inner = Nested()
+    own = Batch(inner.e, batch.size)
+    (index,) = inner.take([TensorType(DType.I64, ())])
+    going, done, *before = inner.take([x.type for x in carried])
+    slices, (ends, *held) = inner.take(rows), inner.take([x.type for x in captured])
+    inside = [index, *before, *slices, *held]
+    outputs, found = run(own, op.body, inside, [False, *[True] * op.carried, *flags[first:]])
+    more, *results = own.spread_all(outputs, found)
+    here = inner.e
+    after = [own.chosen(going, x, old) for x, old in zip(results, before, strict=False)]
+    stacked = [own.chosen(going, x, 0.0) for x in results[op.carried :]]
+    counted = here.binary("add", done, here.builder.cast(going, DType.I64))
+    later = here.compare("lt", here.binary("add", index, 1), ends)
+    going = here.binary("and", going, here.binary("and", more, later))
+    some = here.builder.reduce("or", going, [0], keep=False)
+    body = inner.finish(op.body.name, [some, going, counted, *after, *stacked])
+    longest = e.builder.reduce("max", trips, [0], keep=False)
+    begin = e.builder.reduce("or", alive, [0], keep=False)
+    made = ops.Repeat(body, 2 + op.carried, op.scanned, op.limit)
+    _, _, *items = e.items(e.apply(made, longest, begin, *carried, *scanned, *captured))
+    stacks = [e.move_axis(x, 1, 0) for x in items[1 + op.carried :]]
+    return [*items[: 1 + op.carried], *stacks], [True] * len(items)

@@ -33,6 +33,11 @@ class Batch:
         """Every operand with the axis of the batch."""
         return [self.spread(x, flag) for x, flag in zip(operands, batched, strict=True)]
 
+    def chosen(self, flags: Node, a: Node, b: Node | float) -> Node:
+        """For each sample ``a`` or ``b``, as its flag says."""
+        shaped = self.e.builder.reshape(flags, (self.size, *[1] * (a.type.rank - 1)))
+        return self.e.select(shaped, a, b)
+
 
 Batched = Callable[[Batch, Op, Sequence[Node], Sequence[bool]], Node]
 """Applies a primitive to operands of which at least one is batched."""

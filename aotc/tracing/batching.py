@@ -31,8 +31,9 @@ def vmap(
     number of samples, needed only when no argument has them. What the function takes from outside
     of itself is the same for all samples, and computed once.
 
-    UsageError when axes do not fit or arguments differ in their number of samples; UnsupportedError
-    for a loop that samples would leave at different iterations.
+    A loop that samples leave at iterations of their own runs until the last one leaves. UsageError
+    when axes do not fit or arguments differ in their number of samples; UnsupportedError for a
+    branch or loop that may fail and that samples would take differently.
 
     >>> import numpy as np
     >>> rows = np.arange(6.0).reshape(2, 3)

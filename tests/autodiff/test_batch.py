@@ -11,6 +11,7 @@ from test_derivatives import CASES
 
 from aotc.autodiff.batch import vmap
 from aotc.autodiff.transform import grad
+from aotc.driver import compile
 from aotc.errors import UnsupportedError, UsageError
 from aotc.graph import ops
 from aotc.graph.eval import evaluate
@@ -124,14 +125,57 @@ def test_branches_and_loops():
         check(graph, axes)
 
 
-def test_loops_that_would_part_are_refused():
+def _numbers(graph, seed):
+    """Values whose integers are 0 to 4."""
+    feeds = drawn(graph, seed)
+    rng = np.random.default_rng(seed)
+    return {
+        name: rng.integers(0, 5, x.shape) if x.dtype.kind == "i" else x for name, x in feeds.items()
+    }
+
+
+def test_loops_that_samples_leave_at_different_iterations():
     s = Sketch()
-    count = s.x(dtype=DType.I64)
-    with pytest.raises(UnsupportedError, match="different iterations"):
-        vmap(s.graph(*looping(s, count)), SIZE)
+    graph = s.graph(*looping(s, s.x(dtype=DType.I64)))
+    for axes in all_choices(graph):
+        check(graph, axes, _numbers)
     s = Sketch()
+    graph = s.graph(*looping(s, s.x(dtype=DType.I64), condition=False, bound=0.7))
+    for axes in all_choices(graph):
+        check(graph, axes, _numbers)
+
+
+def test_the_count_of_iterations_of_each_sample():
+    s, t = Sketch(), Sketch()
+    t.x(dtype=DType.I64)
+    n = t.x(dtype=DType.I64)
+    lower = t.b.binary("sub", n, t.b.constant(1, DType.I64))
+    body = t.graph(t.b.compare("gt", lower, t.b.constant(0, DType.I64)), lower)
+    n, start = s.x(dtype=DType.I64), s.x(dtype=DType.BOOL)
+    many = s.b.constant(ops.UNLIMITED, DType.I64)
+    made = s.b.apply(ops.Repeat(body, 1, 0, ops.UNLIMITED), many, start, n)
+    graph = vmap(s.graph(s.b.apply(ops.Item(0), made), s.b.apply(ops.Item(1), made)), 3)
+    feeds = {"x0": np.array([1, 4, 2]), "x1": np.array([True, True, False])}
+    found = evaluate(graph, feeds)
+    np.testing.assert_array_equal(found["y0"], [1, 4, 0])
+    np.testing.assert_array_equal(found["y1"], [0, 0, 2])
+    for name, value in compile(graph).run_dict(feeds).items():
+        np.testing.assert_array_equal(value, found[name])
+
+
+def test_loops_that_may_fail_are_refused_where_samples_part():
+    s, t = Sketch(), Sketch()
+    t.x(dtype=DType.I64)
+    x = t.x(2)
+    small = t.b.compare("lt", t.b.reduce("max", x, [0], False), t.b.constant(9.0, DType.F64))
+    t.b.check(small, "too large")
+    body = t.graph(t.b.constant(True, DType.BOOL), t.b.binary("add", x, x))
+    start = s.b.constant(True, DType.BOOL)
+    loop = ops.Repeat(body, 1, 0, ops.UNLIMITED)
+    graph = s.graph(s.b.apply(ops.Item(1), s.b.apply(loop, s.x(dtype=DType.I64), start, s.x(2))))
+    vmap(graph, SIZE, [None, 0])
     with pytest.raises(UnsupportedError, match="different iterations"):
-        vmap(s.graph(*looping(s, 3, condition=False)), SIZE)
+        vmap(graph, SIZE, [0, None])
 
 
 def _checked(flag_is_batched):

@@ -39,7 +39,7 @@ def test_a_branch(flag):
     check(graph, {**drawn(graph, 1), "x0": np.asarray(flag)})
 
 
-def loop_body(condition=True):
+def loop_body(condition=True, bound=1e9):
     """h' = tanh(W h + row) * (1 + i); also an integer that counts, and h' * row as a stack."""
     t = Sketch()
     index, h, n = t.x(dtype=DType.I64), t.x(3), t.x(dtype=DType.I64)
@@ -51,17 +51,18 @@ def loop_body(condition=True):
     after = t.b.binary("mul", moved, scale)
     more = t.b.constant(True, DType.BOOL)
     if not condition:
-        more = t.b.compare("lt", t.b.reduce("sum", after, [0], False), t.b.constant(1e9, DType.F64))
+        total = t.b.reduce("sum", after, [0], False)
+        more = t.b.compare("lt", total, t.b.constant(bound, DType.F64))
     counted = t.b.binary("add", n, t.b.constant(1, DType.I64))
     return t.graph(more, after, counted, t.b.binary("mul", after, row))
 
 
-def looping(s, trips, condition=True, limit=4):
+def looping(s, trips, condition=True, limit=4, bound=1e9):
     """The final h and the stack."""
     start = s.b.constant(True, DType.BOOL)
     count = s.b.constant(trips, DType.I64) if isinstance(trips, int) else trips
     made = s.b.apply(
-        ops.Repeat(loop_body(condition), 2, 1, limit),
+        ops.Repeat(loop_body(condition, bound), 2, 1, limit),
         *(count, start, s.x(3), s.b.constant(0, DType.I64), s.x(limit, 3), s.x(3, 3)),
     )
     return s.b.apply(ops.Item(1), made), s.b.apply(ops.Item(3), made)

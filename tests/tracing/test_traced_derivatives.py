@@ -231,6 +231,19 @@ def test_a_while_loop_has_forward_mode_alone():
     assert "jvp" in caught.value.remedy
 
 
+def test_samples_leave_a_loop_at_iterations_of_their_own():
+    x = np.array([1.5, 2.0, 900.0])
+    np.testing.assert_allclose(both(aotc.vmap(root), x), np.sqrt(x), rtol=1e-14)
+    slopes = aotc.vmap(lambda x: aotc.jvp(root, (x,), (1.0,))[1])(x)
+    np.testing.assert_allclose(slopes, 0.5 / np.sqrt(x), rtol=1e-12)
+
+    def powers(x, n):
+        return aotc.fori_loop(0, n, lambda i, y: y * x, 1.0)
+
+    both(aotc.vmap(powers, (0, 0)), x, np.array([3, 0, 2]))
+    np.testing.assert_allclose(aotc.vmap(powers)(x, np.array([3, 0, 2])), x ** [3, 0, 2])
+
+
 def test_a_derivative_has_names_and_types_of_its_function():
     def loss(w: aotc.Tensor[3], x: aotc.Tensor[3]) -> aotc.Tensor[()]:
         """What is lost."""
@@ -276,7 +289,6 @@ ERRORS = {
     "out axes": (lambda x: aotc.vmap(np.sin, out_axes=None)(x), ["differs between samples"]),
     "out place": (lambda x: aotc.vmap(np.sin, out_axes=1)(x), ["no place 1"]),
     "in axes": (lambda x: aotc.vmap(np.sin, (0, 0))(x), ["in_axes"]),
-    "loops": (lambda x: aotc.vmap(root)(abs(x)), ["different iterations"]),
     "jacobian": (lambda x: aotc.jacfwd(np.argmax)(x), ["not of floats"]),
 }
 
