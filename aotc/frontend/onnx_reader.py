@@ -117,6 +117,13 @@ def parse_model(path: Path) -> onnx.ModelProto:
         raise ModelError(
             f"cannot read the file: {error.strerror}", where=str(path), remedy="check the path"
         ) from None
+    if data.startswith(b"PK\x03\x04"):
+        raise ModelError(
+            "the file is an archive, not ONNX",
+            where=str(path),
+            remedy="PyTorch's files (.pt, .pt2) can run code when they are read, so aotc opens none: "
+            "load the program in Python and give it to aotc.from_torch",
+        )
     remedy = "check that the file is a complete ONNX model; download or export it again"
     try:
         model.ParseFromString(data)

@@ -95,6 +95,13 @@ def test_files_that_are_not_onnx(data, tmp_path):
             read(path)
 
 
+def test_an_archive_of_pytorch_is_not_opened(tmp_path):
+    path = tmp_path / "net.pt2"
+    path.write_bytes(b"PK\x03\x04" + bytes(40))
+    with pytest.raises(ModelError, match="(?s)an archive, not ONNX.*run code.*aotc.from_torch"):
+        load_onnx(path)
+
+
 def test_a_truncated_file(tmp_path):
     model = model_of([helper.make_node("Add", ["x", "w"], ["y"])], {"x": X}, ["y"], {"w": X})
     data = model.SerializeToString()
