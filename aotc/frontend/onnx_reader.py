@@ -121,8 +121,8 @@ def parse_model(path: Path) -> onnx.ModelProto:
         raise ModelError(
             "the file is an archive, not ONNX",
             where=str(path),
-            remedy="PyTorch's files (.pt, .pt2) can run code when they are read, so aotc opens none: "
-            "load the program in Python and give it to aotc.from_torch",
+            remedy="PyTorch's files (.pt, .pt2) can run code when they are read, so aotc opens "
+            "none: load the program in Python and give it to aotc.from_torch",
         )
     remedy = "check that the file is a complete ONNX model; download or export it again"
     try:
