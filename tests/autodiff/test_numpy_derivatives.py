@@ -180,23 +180,57 @@ def test_transformations_against_jax():
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
 
 
+def control(module, lib):
+    """Functions of (w, xs) whose loops and branches are those of ``lib``."""
+
+    def recurrence(w, xs):
+        def step(h, x):
+            wide = lib.cond(module.sum(x) > 0, lambda h: w @ h, lambda h: h * h - x, h)
+            h = module.tanh(wide + x)
+            return h, module.sum(h * h)
+
+        last, rows = lib.scan(step, module.zeros(3), xs)
+        return module.sum(last) + module.sum(rows)
+
+    def powers(w, xs):
+        last = lib.fori_loop(0, 4, lambda i, m: m @ w / (i + 1.0), w)
+        return module.sum(module.sin(last)) * module.sum(xs)
+
+    def root(w, xs):
+        far = lambda s: (module.abs(s * s - module.sum(w * w)) > 1e-9) & (s < 1e9)  # noqa: E731
+        last = lib.while_loop(far, lambda s: (s + module.sum(w * w) / s) / 2, module.sum(xs * xs))
+        return last * module.sum(xs)
+
+    return recurrence, powers, root
+
+
 @pytest.mark.slow
 def test_loops_against_jax():
     jax = pytest.importorskip("jax")
     jax.config.update("jax_enable_x64", True)
     rng = np.random.default_rng(0)
     w, xs = rng.normal(size=(3, 3)) / 2, rng.normal(size=(6, 3))
+    many = rng.normal(size=(4, 6, 3))
+    both = zip(control(np, aotc), control(jax.numpy, jax.lax), strict=True)
+    for ours, theirs in both:
+        pairs = [
+            (aotc.jvp(ours, (w, xs), (w + 1, xs)), jax.jvp(theirs, (w, xs), (w + 1, xs))),
+            (aotc.vmap(ours, (None, 0))(w, many), jax.vmap(theirs, (None, 0))(w, many)),
+            (aotc.jacfwd(aotc.jacfwd(ours))(w, xs), jax.jacfwd(jax.jacfwd(theirs))(w, xs)),
+        ]
+        if ours.__name__ != "root":
+            each, slope = (None, 0), jax.grad(theirs)
+            pairs += [
+                (traced(aotc.grad(ours, (0, 1)), w, xs), jax.grad(theirs, (0, 1))(w, xs)),
+                (aotc.vmap(aotc.grad(ours), each)(w, many), jax.vmap(slope, each)(w, many)),
+                (aotc.hessian(ours)(w, xs), jax.hessian(theirs)(w, xs)),
+                (aotc.jacrev(aotc.jacrev(ours))(w, xs), jax.jacrev(jax.jacrev(theirs))(w, xs)),
+            ]
+        for mine, other in pairs:
+            for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(other), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8, err_msg=ours.__name__)
 
-    def run(module, scan, w, xs):
-        def step(h, x):
-            h = module.tanh(w @ h + x)
-            return h, module.sum(h * h)
 
-        last, rows = scan(step, module.zeros(3), xs)
-        return module.sum(last) + module.sum(rows)
-
-    graph = aotc.trace(aotc.grad(lambda w, xs: run(np, aotc.scan, w, xs), (0, 1)), w, xs)
-    ours = aotc.compile(graph)(w, xs)
-    theirs = jax.grad(lambda w, xs: run(jax.numpy, jax.lax.scan, w, xs), (0, 1))(w, xs)
-    for a, b in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+def traced(function, *arrays):
+    """What machine code for ``function`` gives."""
+    return aotc.compile(aotc.trace(function, *arrays))(*arrays)
