@@ -100,12 +100,13 @@ def test_lstm(time_major, peepholes, tmp_path):
     check(net, tmp_path, tolerance=1e-5)
 
 
-def detector(regular, *, boxes=40, classes=4, background=1, most=6, each=1, seed=0, dtype="float32"):
+def detector(regular, *, boxes=40, classes=4, most=6, each=1, seed=0, dtype="float32"):
+    """A model of one detection; class 0 of the scores is the background."""
     rng, net = np.random.default_rng(seed), Net()
     details = {} if dtype == "float32" else {"scale": 0.03, "zero": 120}
     encoded = net.input((1, boxes, 4), dtype, **details)
     details = {} if dtype == "float32" else {"scale": 1 / 256, "zero": 0}
-    scores = net.input((1, boxes, classes + background), dtype, **details)
+    scores = net.input((1, boxes, classes + 1), dtype, **details)
     centres = rng.uniform(0.2, 0.8, (boxes, 2))
     anchors = np.hstack([centres, np.full((boxes, 2), 0.3)])
     if dtype == "float32":

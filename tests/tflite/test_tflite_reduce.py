@@ -27,7 +27,7 @@ def one(name, dtype, shape, output, kind="", constants=(), result=None, details=
     return net
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.data())
 def test_pooling(tmp_path_factory, data):
     def pair(low, high):
@@ -103,7 +103,8 @@ def test_log_softmax(dtype, details, tmp_path):
     ],
 )
 def test_l2_normalization(dtype, details, tmp_path):
-    check(one("L2_NORMALIZATION", dtype, (4, 10), (4, 10), "L2NormOptions", details=details), tmp_path)
+    net = one("L2_NORMALIZATION", dtype, (4, 10), (4, 10), "L2NormOptions", details=details)
+    check(net, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["ARG_MAX", "ARG_MIN"])
@@ -132,7 +133,7 @@ def test_cum_sum(exclusive, reverse, tmp_path):
     check(net, tmp_path)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.data())
 def test_resizing(tmp_path_factory, data):
     def pair(low, high):

@@ -6,20 +6,16 @@ with aotc's import.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Any
 
 import flatbuffers
 import numpy as np
 import tflite
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-from ai_edge_litert.interpreter import Interpreter, OpResolverType  # noqa: E402
-
-from aotc.frontend.reader import import_model  # noqa: E402
-from aotc.graph.eval import evaluate  # noqa: E402
+from aotc.frontend.reader import import_model
+from aotc.graph.eval import evaluate
 
 TYPES = {
     "float32": "FLOAT32",
@@ -32,6 +28,7 @@ TYPES = {
     "int64": "INT64",
     "bool": "BOOL",
     "uint32": "UINT32",
+    "int4": "INT4",
 }
 
 #: Operators of which LiteRT knows no first version.
@@ -88,13 +85,26 @@ class Net(Graph):
 
     others: list[Graph] = field(default_factory=list)
 
-    def to_bytes(self) -> bytes:
-        """The file."""
-        return _Writer().model([self, *self.others])
+    def to_bytes(self, behind=False) -> bytes:
+        """The file; with ``behind`` the values stand behind the tables."""
+        data = _Writer(16 if behind else None).model([self, *self.others])
+        if not behind:
+            return data
+        start = -(-len(data) // 16) * 16
+        writer = _Writer(start)
+        data = writer.model([self, *self.others])
+        return data.ljust(start, b"\0") + b"".join(map(_aligned, writer.buffers))
+
+
+def _aligned(data):
+    return data.ljust(-(-len(data) // 16) * 16, b"\0")
 
 
 class _Writer:
-    def __init__(self):
+    """``start`` is where values begin in the file, None where buffers hold them."""
+
+    def __init__(self, start=None):
+        self.start = start
         self.builder = flatbuffers.Builder(1024)
         self.codes: list[tuple[str, bool]] = []
         self.buffers: list[bytes] = [b""]
@@ -211,6 +221,13 @@ class _Writer:
         return tflite.OperatorCodeEnd(self.builder)
 
     def _buffer(self, data):
+        if self.start is not None:
+            place, self.start = self.start, self.start + len(_aligned(data))
+            tflite.BufferStart(self.builder)
+            if data:
+                tflite.BufferAddOffset(self.builder, place)
+                tflite.BufferAddSize(self.builder, len(data))
+            return tflite.BufferEnd(self.builder)
         # the values of tensors stand at multiples of 16 bytes
         self.builder.StartVector(1, len(data), 16)
         self.builder.head -= len(data)

@@ -366,10 +366,10 @@ class _Reader:
         # a file that was never calibrated has a scale of 0 where nothing is quantised
         if scales.size == 1 and scales[0] == 0 and zeros[0] == 0:
             return None
-        if not (np.isfinite(scales).all() and (scales > 0).all()):
+        wrong = scales[~(np.isfinite(scales) & (scales > 0))]
+        if wrong.size:
             raise ModelError(
-                f"tensor '{name}' has a scale of {scales[~(scales > 0)][:1] or scales[:1]}: a "
-                "scale is a number more than 0",
+                f"tensor '{name}' has a scale of {wrong[0]}: it must be more than 0",
                 remedy="quantise the model again with representative data",
             )
         return Quantization(scales, zeros, axis)

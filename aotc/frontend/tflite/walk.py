@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -91,6 +92,9 @@ class Walker:
             return
         except AotcError as error:
             self._report(error, operator, scope)
+        except struct.error:
+            text = "its options cannot be read"
+            self._report(ModelError(text, remedy=_REMEDY), operator, scope)
         except MALFORMED as error:
             # the type rules of the primitives raise ValueError with a sentence
             plain = isinstance(error, ValueError)

@@ -23,7 +23,10 @@ def _sides(use: Use) -> tuple[Any, Window]:
     if x.type.rank != 4:
         raise ModelError(f"needs data of 4 axes, got {x.type}")
     size = (options.FilterHeight(), options.FilterWidth())
-    return options, window(use, options, size, x.shape[1:3])
+    sides = window(use, options, size, x.shape[1:3])
+    for extent, reach in zip(sides.extent, size, strict=True):
+        use.call.expect_indexable(extent * reach)
+    return options, sides
 
 
 def _slide(use: Use, x: Node, fn: str, sides: Window) -> Node:
@@ -61,15 +64,23 @@ def average_pool_2d(use: Use) -> Node:
         return use.result(_mean(use, use.real(0), sides), activation)
     call, x = use.call, use.call[0]
     total = _slide(use, call.cast(x, DType.I32), "sum", sides)
-    counts = [element_counts(size, sides, axis, False) for axis, size in enumerate(x.shape[1:3])]
-    count = np.multiply.outer(*counts).reshape(1, *total.shape[1:3], 1).astype(np.int32)
-    divisor = call.constant(count if count.min() < count.max() else count.reshape(-1)[0])
+    divisor = call.constant(_window_sizes(use, x, sides))
     half = call.binary("div", divisor, 2)
     up, down = call.binary("add", total, half), call.binary("sub", total, half)
     rounded = call.select(call.compare("gt", total, 0), up, down)
     low, high = use.limits(use.output(), want, activation)
     mean = call.binary("div", rounded, divisor)
     return call.cast(call.binary("min", call.binary("max", mean, low), high), x.type.dtype)
+
+
+def _window_sizes(use: Use, x: Node, sides: Window) -> np.ndarray:
+    """How many elements each window has, i32[1, height, width, 1], or i32[] for all of them."""
+    counts = [element_counts(size, sides, axis, False) for axis, size in enumerate(x.shape[1:3])]
+    if all((each == each[0]).all() for each in counts):
+        return np.asarray(counts[0][0] * counts[1][0], np.int32)
+    use.call.expect_indexable(counts[0].size * counts[1].size)
+    sizes: np.ndarray = np.multiply.outer(*counts).astype(np.int32)
+    return sizes.reshape(1, *sides.extent, 1)
 
 
 def l2_pool_2d(use: Use) -> Node:
