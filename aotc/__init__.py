@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from aotc import image
     from aotc.compiled import CompiledModel, CompiledModels
     from aotc.driver import compile, compile_together
+    from aotc.export.onnx_file import save_onnx
     from aotc.frontend.onnx_reader import load_onnx
     from aotc.frontend.reader import load_tflite
     from aotc.importers.jax_program import from_jax
@@ -65,6 +66,7 @@ __all__ = [
     "load_onnx",
     "load_tflite",
     "map",
+    "save_onnx",
     "scan",
     "softmax",
     "spec",
@@ -102,6 +104,7 @@ _HOMES = {
     "load_onnx": "aotc.frontend.onnx_reader",
     "load_tflite": "aotc.frontend.reader",
     "map": "aotc.tracing.control",
+    "save_onnx": "aotc.export.onnx_file",
     "scan": "aotc.tracing.control",
     "softmax": "aotc.tracing.reductions",
     "spec": "aotc.tracing.spec",

@@ -14,7 +14,7 @@ ORDER = [
     {"graph"},
     {"autodiff"},
     {"frontend", "tracing"},
-    {"image"},
+    {"image", "export"},
     {"importers"},
     {"passes"},
     {"loop"},
