@@ -7,8 +7,10 @@ may fit is estimated from the groups; whether one does, its plan must say.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from aotc.errors import UsageError
 from aotc.fuse.groups import VIEW_OPS, Group, GroupKind, Groups, fuse
@@ -28,6 +30,8 @@ _TRIALS = 24
 _LAST_TRIALS = 3
 #: Estimates leave out alignment and scratch memory.
 _SLACK = 1.02
+#: Nor do they know of better orders, so a limit is given up only if they miss it by as much.
+_HOPELESS = 1.25
 
 
 @dataclass(frozen=True)
@@ -91,11 +95,13 @@ def fit(graph: Graph, target: Target, limit_bytes: int) -> tuple[Graph, Fit]:
     """
     plain_bytes = _arena_bytes(graph, target)
     fitted = Fit(plain_bytes, plain_bytes)
-    work = sum(map(multiply_adds, graph.nodes()))
-    joined = None
-    for parts in range(2):
-        if fitted.arena_bytes > limit_bytes and len(fitted.parts) == parts:
-            graph, joined, fitted = _one_part(graph, joined, target, limit_bytes, fitted, work)
+    if plain_bytes > limit_bytes:
+        hopeless = least_possible(graph, target) > limit_bytes * _HOPELESS
+        search = _Search(target, limit_bytes, sum(map(multiply_adds, graph.nodes())), hopeless)
+        joined = None
+        for parts in range(2):
+            if fitted.arena_bytes > limit_bytes and len(fitted.parts) == parts:
+                graph, joined, fitted = _one_part(graph, joined, search, fitted)
     if fitted.arena_bytes > limit_bytes:
         raise _too_small(limit_bytes, fitted, target)
     return graph, fitted
@@ -106,18 +112,57 @@ def _arena_bytes(graph: Graph, target: Target) -> int:
     return plan_in_order(program)[1].arena_bytes
 
 
+@dataclass(frozen=True)
+class _Search:
+    """What is searched for. ``work`` are the multiply-adds of the plain graph; a search that is
+    ``hopeless`` is for the message, which tells the least that was found."""
+
+    target: Target
+    limit_bytes: int
+    work: int
+    hopeless: bool
+
+    def trials(self, found: Sequence[_Candidate]) -> list[_Candidate]:
+        """The candidates to be lowered, each once."""
+        smallest = sorted(found, key=lambda one: one.estimate)
+        if self.hopeless:
+            return smallest[:1]
+        fitting = [one for one in found if one.estimate <= self.limit_bytes * _SLACK]
+        nearest = sorted(found, key=lambda one: one.misses(self.limit_bytes))
+        listed = [*fitting[:_TRIALS], *nearest[:_LAST_TRIALS], *smallest[:_LAST_TRIALS]]
+        return list(dict.fromkeys(listed))
+
+
+def least_possible(graph: Graph, target: Target) -> float:
+    """About how many bytes are alive at once at least, whichever two parts of ``graph`` are
+    computed by however many stripes: as if each part were a stripe of its middle row only."""
+    groups = fuse(graph)
+    footprint = _Footprint(groups)
+    plain = np.array(footprint.loads(None, {}))
+    choices = [(np.zeros(len(plain), bool), plain)]
+    for region in _regions(groups, lambda node: convolution_tile(node, target) > 0):
+        middle = region.rows // 2
+        rows = {node: len(part) for node, part in region.ranges(range(middle, middle + 1)).items()}
+        inside = footprint.positions(region)
+        mask = np.zeros(len(plain), bool)
+        mask[inside[0] : inside[-1] + 1] = True
+        choices.append((mask, np.array(footprint.loads(region, rows))))
+    best = float(plain.max())
+    for mask, loads in choices:
+        first = np.where(mask, loads, plain)
+        for other, its in choices:
+            best = min(best, float(np.where(other & ~mask, its, first).max()))
+    return best
+
+
 def _one_part(
-    graph: Graph, joined: Node | None, target: Target, limit_bytes: int, before: Fit, work: int
+    graph: Graph, joined: Node | None, search: _Search, before: Fit
 ) -> tuple[Graph, Node | None, Fit]:
     """``graph`` with one more part computed by stripes: the cheapest that fits, or the smallest;
-    the node that joins them, and the fit so far. ``joined`` is that of a part before, ``work`` are
-    the multiply-adds of the plain graph."""
-    found = _candidates(graph, joined, target, work)
-    trials = [one for one in found if one.estimate <= limit_bytes * _SLACK][:_TRIALS]
-    trials += sorted(found, key=lambda one: one.misses(limit_bytes))[:_LAST_TRIALS]
-    trials += sorted(found, key=lambda one: one.estimate)[:_LAST_TRIALS]
+    the node that joins them, and the fit so far. ``joined`` is that of a part before."""
+    target, limit_bytes = search.target, search.limit_bytes
     best = graph, joined, before
-    for candidate in dict.fromkeys(trials):
+    for candidate in search.trials(_candidates(graph, joined, target, search.work)):
         striped, join = compute_by_stripes(graph, candidate.region, candidate.stripes)
         if _transformed(striped, target) > _transformed(graph, target):
             continue  # by another algorithm the bytes would change
@@ -269,19 +314,33 @@ class _Footprint:
                 return root
         return None
 
+    def positions(self, region: Region) -> list[int]:
+        """The groups that are computed by stripes, by number."""
+        return [
+            position for position, group in enumerate(self._groups) if group.result in region.cuts
+        ]
+
     def peaks(self, region: Region, rows: dict[Node, int]) -> tuple[float, float]:
         """Bytes alive at once at most, with ``rows`` at a time of each node of ``region``: while it
         is computed, and before and after that."""
-        inside = [
-            position for position, group in enumerate(self._groups) if group.result in region.cuts
-        ]
+        inside = self.positions(region)
         first, last = inside[0], inside[-1]
+        loads = self.loads(region, rows)
+        return max(loads[first : last + 1]), max((*loads[:first], *loads[last + 1 :]))
+
+    def loads(self, region: Region | None, rows: Mapping[Node, int]) -> list[float]:
+        """Bytes alive at each group and at the end, with ``rows`` at a time of each node of
+        ``region``, if there is one."""
+        inside = [] if region is None else self.positions(region)
+        first, last = (inside[0], inside[-1]) if inside else (0, -1)
+        cuts = {} if region is None else region.cuts
+        result = None if region is None else region.result
         shared = {root for position in inside for root in self._touched[position]}
         loads = [0.0] * (len(self._groups) + 1)
         for root, (born, dies) in self._spans.items():
             size = float(root.type.size_bytes)
-            if root in region.cuts and root is not region.result:
-                size *= rows[root] / root.shape[region.cuts[root][0]]
+            if root in cuts and root is not result:
+                size *= rows[root] / root.shape[cuts[root][0]]
             elif root in shared:
                 born, dies = min(born, first), max(dies, last)
             for position in range(born, dies + 1):
@@ -289,7 +348,7 @@ class _Footprint:
             if root in self._in_place:
                 position = self._in_place.index(root)
                 loads[position] -= size if position == dies else 0
-        return max(loads[first : last + 1]), max((*loads[:first], *loads[last + 1 :]))
+        return loads
 
 
 def _computed(node: Node) -> Node:

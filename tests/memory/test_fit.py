@@ -10,8 +10,9 @@ from wide_nets import wide_net
 import aotc
 from aotc.errors import UsageError
 from aotc.graph import ops
+from aotc.lower.program import lower
 from aotc.lower.winograd import convolution_tile
-from aotc.memory.fit import fit
+from aotc.memory.fit import fit, least_possible
 from aotc.passes.runner import run_passes
 from aotc.reference.inputs import make_inputs
 from aotc.target import resolve_target
@@ -71,6 +72,27 @@ def test_the_best_that_was_found_is_in_the_message():
     assert aotc.compile(wide_first(), ram=least).plan.arena_bytes == least
 
 
+def test_what_is_hopeless_is_refused_without_a_search(monkeypatch):
+    """The same figures, of no more programs than the plain one and one for each part."""
+    graph = run_passes(wide_first())
+    lowered = []
+
+    def counted(*args):
+        lowered.append(args)
+        return lower(*args)
+
+    monkeypatch.setattr("aotc.memory.fit.lower", counted)
+    assert least_possible(graph, TARGET) > 2 * 2000
+    with pytest.raises(UsageError) as quick:
+        fit(graph, TARGET, 2000)
+    few = len(lowered)
+    assert 2 <= few <= 3
+    monkeypatch.setattr("aotc.memory.fit.least_possible", lambda *_: 0.0)
+    with pytest.raises(UsageError) as thorough:
+        fit(graph, TARGET, 2000)
+    assert str(quick.value) == str(thorough.value) and len(lowered) >= 2 * few
+
+
 def test_a_second_part_follows_where_the_first_is_not_enough():
     """Two wide places with a narrow one between them, where all rows meet."""
     net = Net()
@@ -121,4 +143,5 @@ def test_random_networks_fit_or_say_by_how_much_not(case):
         assert f"more than the {limit} of --ram" in str(error)
         return
     assert model.plan.arena_bytes <= limit
+    assert least_possible(run_passes(graph), TARGET) <= 1.1 * limit
     assert_same_bytes(outputs_of(model), outputs_of(plain))
