@@ -29,6 +29,11 @@ X86_AVX512 = _names(
     """
 )
 
+# Of these, the ones with AVX512_VNNI.
+X86_VNNI = frozenset(X86_AVX512) - frozenset(
+    _names("cannonlake knl knm mic_avx512 skx skylake-avx512 skylake_avx512 x86-64-v4")
+)
+
 # Known to LLVM, but without AVX2 or FMA: the kernels of this compiler are built on both.
 X86_TOO_OLD = _names(
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import enum
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from aotc.processors import (
     X86_AVX2,
     X86_AVX512,
     X86_TOO_OLD,
+    X86_VNNI,
 )
 
 
@@ -34,6 +36,17 @@ class Pipeline:
     single_issue: bool = False
 
 
+class DotProducts(enum.Enum):
+    """The instructions for sums of products of bytes."""
+
+    NONE = "none"
+    VNNI = "vpdpbusd"  # four products a lane
+    PMADD = "vpmaddwd"  # two products of int16 a lane
+    USDOT = "usdot"  # four products a lane
+    SMLAD = "smlad"  # two products of int16 in a general register
+    WASM = "i32x4.dot_i16x8_s"  # two products of int16 a lane
+
+
 @dataclass(frozen=True)
 class Target:
     """What code generation and scheduling need to know about a machine.
@@ -41,7 +54,8 @@ class Target:
     ``features`` is LLVM's list (``+avx2,-sse4a``), empty when ``cpu`` says it all; ``abi`` is its
     name for the calling convention, empty for the usual one. ``vector_bits`` is the size of one
     vector register, 32 where floats are computed one by one; the caches are those of one core.
-    ``compact`` asks for small code before fast code; ``pipeline`` is for the cost model.
+    ``compact`` asks for small code before fast code; ``pipeline`` is for the cost model;
+    ``dot_products`` says what multiplies bytes.
     """
 
     name: str
@@ -56,6 +70,7 @@ class Target:
     abi: str = ""
     compact: bool = False
     pipeline: Pipeline = Pipeline()
+    dot_products: DotProducts = DotProducts.NONE
 
     @property
     def object_format(self) -> str:
@@ -137,7 +152,9 @@ def _family_of_triple(name: str) -> tuple[_Family, str]:
     )
 
 
-def _x86(name: str, cpu: str, features: str = "", wide: bool | None = None) -> Target:
+def _x86(
+    name: str, cpu: str, features: str = "", wide: bool | None = None, vnni: bool = False
+) -> Target:
     if cpu in X86_TOO_OLD and wide is None:
         raise UsageError(
             f"cpu '{cpu}' has no AVX2 and FMA, which the generated code is built on",
@@ -145,7 +162,7 @@ def _x86(name: str, cpu: str, features: str = "", wide: bool | None = None) -> T
         )
     if wide is None:
         _expect_known(name, cpu, (*X86_AVX2, *X86_AVX512), native=True)
-        wide = cpu in X86_AVX512
+        wide, vnni = cpu in X86_AVX512, cpu in X86_VNNI
     return Target(
         name=name,
         triple="x86_64-unknown-linux-gnu",
@@ -156,6 +173,7 @@ def _x86(name: str, cpu: str, features: str = "", wide: bool | None = None) -> T
         has_fma=True,
         l1_bytes=32 << 10,
         l2_bytes=(1 << 20) if wide else (256 << 10),
+        dot_products=DotProducts.VNNI if vnni else DotProducts.PMADD,
     )
 
 
@@ -231,6 +249,7 @@ def _cortex_m(name: str, cpu: str) -> Target:
         l2_bytes=64 << 10,
         # MVE multiplies by a general register
         pipeline=Pipeline(1, 1) if core.vectors else Pipeline(1, 2, single_issue=True),
+        dot_products=DotProducts.SMLAD if core.fpu else DotProducts.NONE,
     )
 
 
@@ -276,6 +295,7 @@ def _wasm(name: str, cpu: str) -> Target:
         l1_bytes=32 << 10,
         l2_bytes=256 << 10,
         pipeline=Pipeline(loads_per_cycle=1, operand_registers=2),
+        dot_products=DotProducts.WASM if cpu == "simd128" else DotProducts.NONE,
     )
 
 
@@ -351,7 +371,8 @@ def _native(name: str) -> Target:
             "this machine has no AVX2 and FMA, which the generated code is built on",
             remedy="compile for another processor with --cpu, for example x86-64-v3",
         )
-    return _x86(name, llvm.get_host_cpu_name(), features, wide=bool(enabled.get("avx512f")))
+    wide, vnni = (bool(enabled.get(feature)) for feature in ("avx512f", "avx512vnni"))
+    return _x86(name, llvm.get_host_cpu_name(), features, wide, vnni and wide)
 
 
 def _expect_known(name: str, cpu: str, known: Sequence[str], native: bool = False) -> None:

@@ -64,7 +64,7 @@ class _Emitter(Expressions):
 
     def __init__(self, kernel: Kernel, target: Target) -> None:
         names = {buffer: f"%p{number}" for number, buffer in enumerate(kernel.params)}
-        super().__init__(IndexAnalysis(kernel), names)
+        super().__init__(IndexAnalysis(kernel), names, target.dot_products)
         self._read_elements = read_elements(kernel, self.analysis)
         self._most_lanes = most_lanes(kernel.body)
         self._register_bits = target.vector_bits * target.vector_registers

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from aotc.codegen import operators
 from aotc.codegen.address import Addresses
+from aotc.codegen.dot import dot_product
 from aotc.codegen.linear import IndexAnalysis
 from aotc.codegen.text import (
     literal,
@@ -21,11 +22,13 @@ from aotc.codegen.text import (
 from aotc.errors import VerifyError
 from aotc.graph.types import DType
 from aotc.loop.ir import (
+    GROUP,
     Bin,
     Bits,
     Buffer,
     Cmp,
     Conv,
+    DotProduct,
     Expr,
     Fma,
     For,
@@ -37,6 +40,7 @@ from aotc.loop.ir import (
     Var,
 )
 from aotc.loop.walk import operands, post_order
+from aotc.target import DotProducts
 
 # Loads with these steps between lanes are vector loads of the whole window and shuffles.
 _SHUFFLED_STEPS = (-1, 2, 3, 4)
@@ -53,10 +57,14 @@ class Value:
 
 
 class Expressions(Addresses):
-    """Computes expressions; ``vector`` is the vector loop that is being emitted, if any."""
+    """Computes expressions; ``vector`` is the vector loop that is being emitted, if any, ``dots``
+    what multiplies bytes."""
 
-    def __init__(self, analysis: IndexAnalysis, bases: dict[Buffer, str]) -> None:
+    def __init__(
+        self, analysis: IndexAnalysis, bases: dict[Buffer, str], dots: DotProducts
+    ) -> None:
         super().__init__(analysis, bases)
+        self._dots = dots
         self.vector: For | None = None
         self.memo: dict[Expr, Value] = {}  # of the statement that is being emitted
 
@@ -83,7 +91,7 @@ class Expressions(Addresses):
         """What must be computed before ``expr``; an index is not, it becomes an address."""
         if expr in self.memo or isinstance(expr, Load) or self._is_linear(expr):
             return ()
-        return operands(expr)
+        return (expr.c,) if isinstance(expr, DotProduct) else operands(expr)
 
     def _is_linear(self, expr: Expr) -> bool:
         """Whether ``expr`` is a sum or product that ``_integer`` takes apart."""
@@ -99,6 +107,8 @@ class Expressions(Addresses):
                 return Value(literal(expr.value, expr.dtype), False)
             case Load():
                 return self._load(expr)
+            case DotProduct():
+                return self._dot_product(expr)
             case Var():
                 return self._integer(expr)
             case Bin():
@@ -241,6 +251,28 @@ class Expressions(Addresses):
         else:
             text = self.put(f"load {ty}, ptr {pointer}, {aligned(buffer)}")
         return Value(self._from_memory(buffer.dtype, loop.lanes, text), True)
+
+    def _dot_product(self, expr: DotProduct) -> Value:
+        words = [self._load_group(buffer, first) for buffer, first in expr.reads]
+        c = self.expr(expr.c)
+        if not (c.is_vector or any(word.is_vector for word in words)):
+            text = dot_product(self.put, self._dots, 0, words[0].text, words[1].text, c.text)
+            return Value(text, False)
+        a, b, total = (self.widen(value, DType.I32) for value in (*words, c))
+        return Value(dot_product(self.put, self._dots, self.lanes, a, b, total), True)
+
+    def _load_group(self, buffer: Buffer, first: Expr) -> Value:
+        """The four bytes from ``first`` on as one word; in lanes that are four bytes apart, or in
+        all lanes the same."""
+        step = self.lane_step(first)
+        if step == 0:
+            pointer = self.address(buffer, first)
+            return Value(self.put(f"load i32, ptr {pointer}, {aligned(buffer)}"), False)
+        loop = self.vector_loop()
+        if step != GROUP or loop.extent < loop.lanes:
+            raise VerifyError(f"the groups of '{buffer.name}' do not lie side by side")
+        pointer = self.lane_address(buffer, first, 0)
+        return Value(self.put(f"load <{loop.lanes} x i32>, ptr {pointer}, {aligned(buffer)}"), True)
 
     def _load_window(self, expr: Load, step: int) -> Value:
         """Lanes a small constant step apart: the vectors from the first to the last lane, shuffled.

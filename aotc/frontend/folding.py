@@ -15,6 +15,7 @@ from aotc.errors import ModelError
 from aotc.graph import ops
 from aotc.graph.build import Builder
 from aotc.graph.ir import Node, Op
+from aotc.graph.types import DType
 
 EXACT_ELEMS = 4096
 """Integers and bools up to this many elements are computed at once: they may become shapes."""
@@ -48,6 +49,13 @@ def known_value(node: Node) -> np.ndarray | None:
 def is_small(node_or_size: int, is_float: bool) -> bool:
     """Whether a tensor of so many elements is computed while reading."""
     return node_or_size <= (FLOAT_ELEMS if is_float else EXACT_ELEMS)
+
+
+def _keeps_codes(op: Op, operands: tuple[Node, ...]) -> bool:
+    """Whether ``op`` makes numbers of quantised weights, which a pass had better see as codes."""
+    if not isinstance(op, ops.Cast) or not op.dtype.is_float:
+        return False
+    return operands[0].type.rank > 1 and operands[0].type.dtype in (DType.I8, DType.U8)
 
 
 class FoldingBuilder(Builder):
@@ -87,7 +95,7 @@ class FoldingBuilder(Builder):
     def apply(self, op: Op, *operands: Node, origin: str = "") -> Node:
         """The node ``op(operands)``, or its value; ModelError names ``origin`` when the type rule
         refuses."""
-        if isinstance(op, _NEVER):
+        if isinstance(op, _NEVER) or _keeps_codes(op, operands):
             return super().apply(op, *operands, origin=origin)
         picked = self._picked(op, operands)
         if picked is not None:

@@ -1,7 +1,8 @@
 """Fusion: a Graph becomes Groups; each group is computed by one kernel and yields one tensor.
 
 Reshape, Transpose, Slice and Broadcast join no group (except inside row groups): the lowering
-reads through them as strided views. An Item is in no group either: it names a result of a control
+reads through them as strided views, and through the widening of bytes that only products read,
+which multiply bytes. An Item is in no group either: it names a result of a control
 group. Everything else is in exactly one group, and the groups are in execution order.
 """
 
@@ -87,6 +88,8 @@ class Groups:
 
     graph: Graph
     groups: tuple[Group, ...]
+    widened: frozenset[Node] = frozenset()
+    """Casts of bytes to int32 that are in no group: who reads them reads the bytes."""
 
     def as_text(self) -> str:
         """One line a group: kind, result and the ops in it."""
@@ -132,6 +135,26 @@ def is_gated(node: Node, users: Sequence[Node]) -> bool:
     return 1 < len(starts) <= GATE_SLICES and starts == set(range(0, columns, width))
 
 
+def widened_bytes(graph: Graph) -> frozenset[Node]:
+    """The casts of uint8 to int32 whose only readers, looking through views, are products of them
+    with constants."""
+    users = graph.users()
+    kept = {node for _, node in (*graph.outputs, *graph.checks)}
+    found: dict[Node, bool] = {}
+
+    def multiplies(user: Node, operand: Node) -> bool:
+        if isinstance(user.op, (ops.Dot, ops.Conv)):
+            return user.inputs[0] is operand and user.inputs[1].data is not None
+        return isinstance(user.op, VIEW_OPS) and found.get(user, False)
+
+    for node in reversed(list(graph.nodes())):
+        is_cast = node.op == ops.Cast(DType.I32) and node.inputs[0].type.dtype is DType.U8
+        if node.type.dtype is DType.I32 and (is_cast or isinstance(node.op, VIEW_OPS)):
+            only = all(multiplies(user, node) for user in users[node])
+            found[node] = only and node not in kept
+    return frozenset(n for n, only in found.items() if only and isinstance(n.op, ops.Cast))
+
+
 class _Fuser:
     """The state of one partition: which group each node went to so far."""
 
@@ -140,7 +163,8 @@ class _Fuser:
         self.order = {node: i for i, node in enumerate(graph.nodes())}
         self.users = graph.users()
         self.output_nodes = {node for _, node in (*graph.outputs, *graph.checks)}
-        self.taken: set[Node] = set()
+        self.widened = widened_bytes(graph)
+        self.taken: set[Node] = set(self.widened)
         self.groups: list[Group] = []
 
     def run(self) -> Groups:
@@ -152,7 +176,7 @@ class _Fuser:
             if isinstance(node.op, POINTWISE_OPS) and node not in self.taken:
                 self._close(GroupKind.MAP, self._absorb_producers({node}, node.shape), node, node)
         self.groups.sort(key=lambda group: self.order[group.result])
-        return Groups(self.graph, tuple(_toposorted(self.groups, self.order)))
+        return Groups(self.graph, tuple(_toposorted(self.groups, self.order)), self.widened)
 
     def _anchored(self, kind: GroupKind, anchor: Node) -> None:
         if kind in (GroupKind.MOVE, GroupKind.CONTROL) or _reduces_nothing(anchor):
@@ -171,6 +195,8 @@ class _Fuser:
         members, result = self._absorb_users(members, anchor, fits)
         if kind is GroupKind.ROWS:
             members = self._absorb_producers(members, anchor.inputs[0].shape)
+        elif kind is not GroupKind.REDUCE:
+            members |= self._light_operands(members, anchor)
         self._close(kind, members, anchor, result)
 
     def _gates(self, anchor: Node) -> bool:
@@ -235,6 +261,24 @@ class _Fuser:
                 members.add(node)
                 work.extend(node.inputs)
         return members
+
+    def _light_operands(self, members: set[Node], anchor: Node) -> set[Node]:
+        """Casts and sums of other tensors that only the epilogue reads: what makes numbers of codes
+        is cheaper than storing the numbers."""
+        found: set[Node] = set()
+        work = [x for node in members if node is not anchor for x in node.inputs]
+        while work:
+            node = work.pop()
+            light = isinstance(node.op, (ops.Cast, ops.Binary)) and node.shape == anchor.shape
+            if (
+                light
+                and node not in members | found | self.taken | self.output_nodes
+                and all(user in members | found for user in self.users[node])
+                and anchor not in self.users[node]
+            ):
+                found.add(node)
+                work.extend(node.inputs)
+        return found
 
     def _absorb_users(
         self, members: set[Node], anchor: Node, fits: Callable[[Node], bool]

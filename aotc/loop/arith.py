@@ -8,6 +8,7 @@ type; float operations round once, to nearest even.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -129,6 +130,14 @@ def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
         if a.dtype == np.float64:
             return _fma_f64(a, b, c)
         return _fma_narrow(a, b, c)
+
+
+def dot_product(
+    a: Sequence[np.ndarray], b: Sequence[np.ndarray], c: np.ndarray
+) -> np.ndarray:
+    """`ir.DotProduct` of groups whose elements are given one by one."""
+    products = (x.astype(np.int32) * y.astype(np.int32) for x, y in zip(a, b, strict=True))
+    return _keep(sum(products, start=c), c)
 
 
 def convert(x: np.ndarray, dtype: DType) -> np.ndarray:

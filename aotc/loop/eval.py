@@ -20,12 +20,14 @@ from aotc.loop import arith
 from aotc.loop.disjoint import iterations_disjoint
 from aotc.loop.index import Affine, affine
 from aotc.loop.ir import (
+    GROUP,
     Alloc,
     Bin,
     Bits,
     Buffer,
     Cmp,
     Conv,
+    DotProduct,
     Expr,
     Fma,
     For,
@@ -301,6 +303,18 @@ class _Run:
             where = memory.replica * memory.elems + where
         return memory, where
 
+    def _group(
+        self, buffer: Buffer, index: Expr, values: dict[int, np.ndarray]
+    ) -> list[np.ndarray]:
+        """The elements of ``buffer`` from ``index`` on that a dot product reads."""
+        memory, first = self._locate(buffer, index, values)
+        if np.max(first) + GROUP > memory.elems:
+            raise VerifyError(
+                f"kernel '{self._kernel.name}': a group from {np.max(first)} is not inside "
+                f"'{buffer.name}', which has {memory.elems} elements"
+            )
+        return [np.atleast_1d(memory.data[first + t]) for t in range(GROUP)]
+
     def _index(self, index: Expr, values: dict[int, np.ndarray]) -> int | np.ndarray:
         form = self._form(index)
         if form is None:
@@ -347,6 +361,9 @@ class _Run:
             case Load(buffer=buffer, index=index):
                 memory, where = self._locate(buffer, index, values)
                 return np.atleast_1d(memory.data[where])
+            case DotProduct(c=c):
+                first, second = (self._group(buffer, i, values) for buffer, i in expr.reads)
+                return arith.dot_product(first, second, values[id(c)])
             case Un(fn=fn, x=x):
                 return arith.unary(fn, values[id(x)])
             case Bin(fn=fn, a=a, b=b):

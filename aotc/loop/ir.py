@@ -122,6 +122,28 @@ class Fma(Expr):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
+class DotProduct(Expr):
+    """``c + sum of a[i + t] * b[j + t] for t < 4`` in int32, which wraps: what dot-product
+    instructions compute. ``a`` is a buffer of uint8, ``b`` one of int8, both GLOBAL."""
+
+    a: Buffer
+    i: Expr
+    b: Buffer
+    j: Expr
+    c: Expr
+    dtype: DType = DType.I32
+
+    @property
+    def reads(self) -> tuple[tuple[Buffer, Expr], tuple[Buffer, Expr]]:
+        """The first element of each group, as buffer and index."""
+        return (self.a, self.i), (self.b, self.j)
+
+
+#: Elements of a group that a DotProduct multiplies.
+GROUP = 4
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class Cmp(Expr):
     """``fn``: eq ne lt le gt ge; ordered except ne, as C has it. Result bool."""
 

@@ -18,6 +18,7 @@ from aotc.loop.ir import (
     Buffer,
     Cmp,
     Conv,
+    DotProduct,
     Expr,
     Fma,
     For,
@@ -249,6 +250,9 @@ class _Printer:
                 left, right = self._expr(a), self._expr(b)
                 infix = _INFIX.get(fn)
                 return f"({left} {infix} {right})" if infix else f"{fn}({left}, {right})"
+            case DotProduct(c=c):
+                groups = (f"{self._names.of(b)}[{self._index(i)} ..]" for b, i in expr.reads)
+                return f"dot4({', '.join(groups)}, {self._outer(c)})"
             case Un(fn=fn, x=x):
                 return f"{fn}({self._outer(x)})"
             case Fma():

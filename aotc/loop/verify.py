@@ -23,6 +23,7 @@ from aotc.loop.ir import (
     Buffer,
     Cmp,
     Conv,
+    DotProduct,
     Expr,
     Fma,
     For,
@@ -53,7 +54,7 @@ from aotc.loop.program import (
     step_args,
 )
 from aotc.loop.text import print_stmt
-from aotc.loop.walk import post_order
+from aotc.loop.walk import elements_read, post_order
 
 _FLOAT_UN = frozenset({"sqrt", "floor", "ceil", "round"})
 _NUMBER_UN = frozenset({"neg", "abs"})
@@ -324,6 +325,13 @@ class _KernelCheck:
         match expr:
             case Load(buffer=buffer, index=index):
                 self._access(buffer, index)
+            case DotProduct(a=a, b=b, c=c):
+                for buffer, index in elements_read(expr):
+                    self._access(buffer, index)
+                types = (a.dtype, b.dtype, c.dtype)
+                self._require(types == (DType.U8, DType.I8, DType.I32), "a dot product's types")
+                shared = a.space is b.space is Space.GLOBAL
+                self._require(shared, "a dot product of private buffers")
             case Lit():
                 self._literal(expr)
             case Var():

@@ -7,12 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from aotc.loop.ir import Alloc, Buffer, Expr, For, Kind, Load, Stmt, Store
+from aotc.loop.ir import (
+    GROUP,
+    Alloc,
+    Bin,
+    Buffer,
+    DotProduct,
+    Expr,
+    For,
+    Kind,
+    Lit,
+    Load,
+    Stmt,
+    Store,
+)
 
 
 def operands(expr: Expr) -> tuple[Expr, ...]:
-    """The direct operands of an expression, in field order; the index of a load is one."""
-    fields = (getattr(expr, name, None) for name in ("cond", "x", "a", "b", "c", "index"))
+    """The direct operands of an expression; the indices of what it reads are among them."""
+    names = ("cond", "x", "i", "j", "a", "b", "c", "index")
+    fields = (getattr(expr, name, None) for name in names)
     return tuple(field for field in fields if isinstance(field, Expr))
 
 
@@ -34,6 +48,17 @@ def post_order(
     return order
 
 
+def elements_read(expr: Expr) -> Iterator[tuple[Buffer, Expr]]:
+    """Every element that ``expr`` itself reads, as buffer and index."""
+    match expr:
+        case Load(buffer=buffer, index=index):
+            yield buffer, index
+        case DotProduct():
+            for buffer, first in expr.reads:
+                for t in range(GROUP):
+                    yield buffer, Bin("add", first, Lit(t)) if t else first
+
+
 def has_parallel_loops(body: Sequence[Stmt]) -> bool:
     """Whether a PARALLEL loop occurs anywhere in ``body``."""
     return any(
@@ -53,8 +78,7 @@ def accesses(body: Sequence[Stmt]) -> Iterator[tuple[Buffer, Expr, bool]]:
             case Store(buffer=buffer, index=index, value=value):
                 yield buffer, index, True
                 for expr in post_order((index, value)):
-                    if isinstance(expr, Load):
-                        yield expr.buffer, expr.index, False
+                    yield from ((*read, False) for read in elements_read(expr))
             case For(body=inner):
                 yield from accesses(inner)
             case Alloc(buffer=local, body=inner):

@@ -69,6 +69,8 @@ class Context:
         if isinstance(node.op, Constant):
             assert node.data is not None
             return self.constant(node.data, "weights")
+        if node in self.groups.widened:
+            return self.view(node.inputs[0])
         if isinstance(node.op, VIEW_OPS):
             source = self.view(node.inputs[0])
             derived = apply_view_op(node, source)

@@ -19,11 +19,15 @@ import numpy as np
 from aotc.fuse.groups import Group
 from aotc.graph import ops
 from aotc.graph.ir import Node
+from aotc.graph.types import DType
+from aotc.loop.index import range_of
+from aotc.loop.ir import GROUP
 from aotc.lower.context import Context
-from aotc.lower.contract_kernel import ContractWriter, Operands
+from aotc.lower.contract_kernel import Bytes, ContractWriter, Operands
 from aotc.lower.views import View, collapse
 from aotc.schedule.cpu import ContractSizes
 from aotc.schedule.recipe import ContractRecipe
+from aotc.target import DotProducts
 
 
 def lower_contract(context: Context, group: Group) -> None:
@@ -37,25 +41,54 @@ def lower_contract(context: Context, group: Group) -> None:
     else:
         operands = _conv_operands(context, group.anchor, result, leaves)
     operands = _simplified(operands)
+    bytes_ = _in_groups(context, group.anchor.type.dtype, operands)
     depth = operands.lhs.shape[operands.batch + 2 :]
+    if bytes_:
+        depth = (*depth[:-1], bytes_.groups)
     rows, columns, channels = operands.result.shape[-3:]
+    lanes = context.lanes_for(group.anchor.type.dtype, operands.result.dtype)
+    if bytes_ and context.target.dot_products is DotProducts.SMLAD:
+        lanes = 1
     sizes = ContractSizes(
         rows=rows,
         columns=columns,
         channels=channels,
         depth=math.prod(depth),
         inner_depth=depth[-1],
-        lanes=context.lanes_for(operands.lhs.dtype, operands.result.dtype),
-        elem_bytes=operands.lhs.dtype.size_bytes,
+        lanes=lanes,
+        elem_bytes=group.anchor.type.dtype.size_bytes,
         overlapping=columns > 1 and _pixels_overlap(operands),
         streamed=rows == 1 and _is_streamed(operands),
     )
     recipe = context.choose(sizes, context.target)
     packed = None
     if operands.rhs.is_constant:
-        packed = context.constant(pack(operands, recipe), "packed")
-    writer = ContractWriter(group, epilogue, leaf_nodes, operands, recipe, packed)
+        packed = context.constant(pack(operands, recipe, bytes_), "packed")
+    writer = ContractWriter(
+        group, epilogue, leaf_nodes, operands, recipe, packed, bytes_=bytes_
+    )
     context.emit(writer.call(f"{sizes.key}: {recipe}"))
+
+
+def _in_groups(context: Context, sums: DType, operands: Operands) -> Bytes | None:
+    """How bytes are multiplied in groups of four; None where they are not."""
+    lhs, rhs = operands.lhs, operands.rhs
+    if (lhs.dtype, sums) != (DType.U8, DType.I32):
+        return None
+    if context.target.dot_products is DotProducts.NONE or not fits_bytes(rhs):
+        return None
+    if lhs.strides[-1] != 1 or lhs.shape[-1] < GROUP:
+        return None
+    return Bytes(lhs.shape[-1])
+
+
+def fits_bytes(view: View) -> bool:
+    """Whether ``view`` is of constant integers that an int8 can hold."""
+    if not view.is_constant or not view.dtype.is_int:
+        return False
+    values = constant_array(view)
+    least, most = range_of(DType.I8)
+    return bool(values.min() >= least and values.max() <= most)
 
 
 def _is_streamed(operands: Operands) -> bool:
@@ -231,8 +264,12 @@ def constant_array(view: View) -> np.ndarray:
     )
 
 
-def pack(operands: Operands, recipe: ContractRecipe) -> np.ndarray:
-    """Constant weights as [*batch][panel][depth][lanes of the panel], zero beyond the last channel.
+def pack(
+    operands: Operands, recipe: ContractRecipe, bytes_: Bytes | None = None
+) -> np.ndarray:
+    """Constant weights as [*batch][panel][depth][lanes of the panel], zero beyond the last channel;
+    with ``bytes_`` the depth is that in groups, and each lane has the bytes of a group. Integers
+    that are multiplied by bytes are stored as bytes where they fit.
 
     Batch axes along which the weights repeat stay of size 1.
     """
@@ -246,13 +283,32 @@ def pack(operands: Operands, recipe: ContractRecipe) -> np.ndarray:
     depth = math.prod(rhs.shape[operands.batch : -1])
     batch = math.prod(kept[: operands.batch])
     width = recipe.stored[-1].stop * recipe.lanes
-    packed = np.zeros((batch, depth * width), values.dtype)
-    matrix = values.reshape(batch, depth, channels)
+    if operands.lhs.dtype.size_bytes == 1 and fits_bytes(rhs):
+        values = values.astype(np.int8)
+    if bytes_:
+        matrix = _grouped(values.reshape(-1, bytes_.extent, channels), bytes_)
+        depth = depth // bytes_.extent * bytes_.groups
+    else:
+        matrix = values[..., None]
+    matrix = matrix.reshape(batch, depth, channels, -1)
+    packed = np.zeros((batch, depth * width, matrix.shape[-1]), values.dtype)
     for panel in recipe.stored:
         lanes = panel.size * recipe.lanes
         for i in range(panel.count):
             first = panel.start * recipe.lanes + i * lanes
             live = min(lanes, channels - first)
-            block = packed[:, first * depth : (first + lanes) * depth].reshape(batch, depth, lanes)
+            block = packed[:, first * depth : (first + lanes) * depth]
+            block = block.reshape(batch, depth, lanes, -1)
             block[:, :, :live] = matrix[:, :, first : first + live]
     return packed.reshape(-1)
+
+
+def _grouped(values: np.ndarray, bytes_: Bytes) -> np.ndarray:
+    """Weights [outer, extent, channels] as [outer, groups, channels, 4]; in a last group that
+    begins early, what the one before it has is zero."""
+    parts = [values[:, GROUP * g : GROUP * (g + 1)] for g in range(bytes_.whole)]
+    if bytes_.whole < bytes_.groups:
+        last = values[:, -GROUP:].copy()
+        last[:, : GROUP * bytes_.groups - bytes_.extent] = 0
+        parts.append(last)
+    return np.stack(parts, axis=1).transpose(0, 1, 3, 2)

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 
 from aotc.fuse.groups import Group
 from aotc.graph.ir import Node
+from aotc.graph.types import DType
 from aotc.loop import index
 from aotc.loop.ir import (
+    GROUP,
     Alloc,
     Bin,
     Buffer,
+    Conv,
+    DotProduct,
     Expr,
     Fma,
     Kind,
@@ -44,6 +48,29 @@ class Operands:
     rhs: View
     result: View
     leaves: tuple[View, ...]
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """How a contraction of bytes with bytes goes through its innermost depth axis, of ``extent``
+    elements: in groups of four, the last of which begins early where the extent is no multiple."""
+
+    extent: int
+
+    @property
+    def whole(self) -> int:
+        """Groups that begin where the one before ends."""
+        return self.extent // GROUP
+
+    @property
+    def groups(self) -> int:
+        return -(-self.extent // GROUP)
+
+    def first(self, group: Expr) -> Expr:
+        """The first element of ``group``; the early one is asked for by a literal."""
+        if isinstance(group, Lit) and group.value == self.whole:
+            return index.lit(self.extent - GROUP)
+        return index.mul(group, GROUP)
 
 
 #: The unit in which memory moves on every target that aotc knows.
@@ -75,6 +102,11 @@ def multiply_add(a: Expr, b: Expr, c: Expr) -> Expr:
     return Fma(a, b, c) if a.dtype.is_float else Bin("add", Bin("mul", a, b), c)
 
 
+def widened(x: Expr, dtype: DType) -> Expr:
+    """``x`` in the type ``dtype`` of sums: bytes are multiplied as integers of 32 bits."""
+    return x if x.dtype is dtype else Conv(x, dtype)
+
+
 def _together(hints: Sequence[_Ahead]) -> _Ahead | None:
     """All of ``hints`` before each chunk; None when there are none."""
     if not hints:
@@ -93,7 +125,8 @@ class ContractWriter:
     ``epilogue`` are the pointwise nodes after the anchor, ``leaf_nodes`` what they read
     besides it, in the order of ``operands.leaves``. ``packed`` is the constant storage of
     packed weights, or None when the rhs is computed at run time and read through its own
-    strides. ``scope`` is that of the kernel that the contraction is a part of, if it is.
+    strides. ``scope`` is that of the kernel that the contraction is a part of, if it is. ``bytes_``
+    says that packed weights and left-hand side are multiplied in groups of bytes.
     """
 
     def __init__(
@@ -105,15 +138,21 @@ class ContractWriter:
         recipe: ContractRecipe,
         packed: View | None,
         scope: KernelScope | None = None,
+        bytes_: Bytes | None = None,
     ) -> None:
         self.group = group
         self.epilogue = epilogue
         self.leaf_nodes = leaf_nodes
         self.operands = operands
         self.recipe = recipe
-        self.dtype = operands.lhs.dtype
+        self.dtype = group.anchor.type.dtype
         self.rhs_packed = packed is not None
+        self.bytes = bytes_
         self.depth = operands.lhs.shape[operands.batch + 2 :]
+        if bytes_:
+            self.depth = (*self.depth[:-1], bytes_.groups)
+        #: Elements of packed weights that one lane takes in one step.
+        self.cell = GROUP if bytes_ else 1
         self.channels = operands.result.shape[-1]
         self.scope = scope or KernelScope()
         rhs = packed or operands.rhs
@@ -223,15 +262,32 @@ class ContractWriter:
 
         def term(i: Expr, j: Expr, w: int) -> list[Stmt]:
             def lane(v: Expr) -> list[Stmt]:
-                a = self.lhs.load((*at, index.add(tile.r0, i), index.add(tile.c0, j), *k))
-                b = self._weight(at, tile, k, w, v)
+                pixel = (*at, index.add(tile.r0, i), index.add(tile.c0, j))
                 target = self._cell(tile, i, j, w, v)
-                return [Store(acc, target, multiply_add(a, b, Load(acc, target)))]
+                return [Store(acc, target, self._sum(pixel, at, tile, k, w, v, Load(acc, target)))]
 
             active = lanes if self.rhs_packed else self._active(tile, w)
             return [vector("v", active, lanes, lane)]
 
         return self._each(tile, term, Kind.UNROLLED)
+
+    def _sum(
+        self,
+        pixel: tuple[Expr, ...],
+        at: tuple[Expr, ...],
+        tile: _Tile,
+        k: tuple[Expr, ...],
+        w: int,
+        v: Expr,
+        total: Expr,
+    ) -> Expr:
+        """``total`` plus one term, or the terms of one group."""
+        b = self._weight(at, tile, k, w, v)
+        if self.bytes:
+            i = self.lhs.index((*pixel, *k[:-1], self.bytes.first(k[-1])))
+            return DotProduct(self.lhs.buffer, i, b.buffer, b.index, total)
+        a = self.lhs.load((*pixel, *k))
+        return multiply_add(widened(a, self.dtype), widened(b, self.dtype), total)
 
     def _each(
         self, tile: _Tile, body: Callable[[Expr, Expr, int], list[Stmt]], kind: Kind
@@ -268,14 +324,15 @@ class ContractWriter:
         pixel = index.add(index.mul(tile.r0, columns), tile.c0)
         per_pixel = -(-elems // (rows * columns))
         first = index.add(index.add(start, elems), index.mul(pixel, per_pixel))
-        return self._hints(self.rhs.buffer, first, per_pixel * tile.pixels)
+        return self._hints(
+            self.rhs.buffer, index.mul(first, self.cell), per_pixel * tile.pixels * self.cell
+        )
 
     def _pixels_ahead(self, at: tuple[Expr, ...], tile: _Tile) -> _Ahead | None:
         """Asks for the left-hand side of the next tile, or for this panel's share of it."""
         if not self.recipe.fetch_ahead:
             return None
-        depth = self.depth[-1]
-        elems = tile.column.size * depth
+        elems = tile.column.size * self.operands.lhs.shape[-1]
         following = index.add(tile.c0, index.lit(tile.column.size))
         first = self.lhs.index((*at, tile.r0, following, index.lit(0)))
         if not self.recipe.panel_outer:
@@ -290,7 +347,7 @@ class ContractWriter:
         """Prefetches ``elems`` elements from ``first``, the same number before each chunk."""
         chunks = max(1, math.prod(self.depth) // self.recipe.depth_unroll)
         per_chunk = -(-elems // chunks)
-        line = CACHE_LINE_BYTES // self.dtype.size_bytes
+        line = CACHE_LINE_BYTES // buffer.dtype.size_bytes
 
         def hints(chunk: Expr) -> list[Stmt]:
             start = index.add(first, index.mul(chunk, per_chunk))
@@ -324,6 +381,9 @@ class ContractWriter:
         def shifted(chunk: Expr) -> list[Stmt]:
             return ahead(index.add(done, chunk)) if ahead else []
 
+        if self.bytes and self.bytes.whole < self.bytes.groups:
+            stmts = self._unrolled(self.bytes.whole, lambda i: step((*k, i)), shifted)
+            return [*stmts, *step((*k, index.lit(self.bytes.whole)))]
         return self._unrolled(dims[0], lambda i: step((*k, i)), shifted)
 
     def _unrolled(
@@ -361,17 +421,17 @@ class ContractWriter:
 
     def _weight(
         self, at: tuple[Expr, ...], tile: _Tile, k: tuple[Expr, ...], w: int, v: Expr
-    ) -> Expr:
+    ) -> Load:
         if not self.rhs_packed:
             return self.rhs.load((*at, *k, self._channel(tile, w, v)))
         size = self.recipe.stored_size(tile.panel.start)
         panel, vector_ = divmod(w, size)
         offset = (panel * size * math.prod(self.depth) + vector_) * self.recipe.lanes
         start = index.add(self._packed_start(at, tile, k), index.lit(offset))
-        return Load(self.rhs.buffer, index.add(start, v))
+        return Load(self.rhs.buffer, index.mul(index.add(start, v), self.cell))
 
     def _packed_start(self, at: tuple[Expr, ...], tile: _Tile, k: tuple[Expr, ...]) -> Expr:
-        """Where the packed weights of the tile's panel for depth position ``k`` begin."""
+        """Where the packed weights of the tile's panel for depth position ``k`` begin, in cells."""
         lanes, depth = self.recipe.lanes, math.prod(self.depth)
         width = tile.panel.size * lanes
         total: Expr = index.lit(tile.panel.start * lanes * depth)
@@ -384,7 +444,7 @@ class ContractWriter:
         return total
 
     def _batch_offset(self, at: tuple[Expr, ...], depth: int) -> Expr:
-        """Where the packed weights of batch ``at`` begin."""
+        """Where the packed weights of batch ``at`` begin, in cells."""
         rhs = self.operands.rhs
         total: Expr = index.lit(0)
         step = depth * self.recipe.panels[-1].stop * self.recipe.lanes

@@ -16,8 +16,8 @@ from aotc.graph.types import DType
 from aotc.loop import index
 from aotc.loop.ir import Alloc, Bin, Buffer, Expr, Kind, Lit, Load, Space, Stmt, Store
 from aotc.lower.context import Context
-from aotc.lower.contract import constant_array
-from aotc.lower.contract_kernel import multiply_add
+from aotc.lower.contract import constant_array, fits_bytes
+from aotc.lower.contract_kernel import multiply_add, widened
 from aotc.lower.pointwise import evaluate_nodes
 from aotc.lower.scope import KernelScope, loop, rest_lanes, vector
 from aotc.lower.views import View
@@ -60,6 +60,8 @@ def lower_depthwise(context: Context, group: Group) -> None:
     taps_last = weights.transpose((1, *range(2, spatial + 2), 0))  # [1, *window, C]
     if taps_last.is_constant:
         packed = np.ascontiguousarray(constant_array(taps_last))
+        if data.dtype.size_bytes == 1 and fits_bytes(taps_last):
+            packed = packed.astype(np.int8)
         taps = context.constant(packed, "filters")
     else:
         taps = context.temporary(weights.dtype, taps_last.shape, "filters")
@@ -105,7 +107,7 @@ class _Sweep:
         self.group = group
         self.first = first
         self.combine = combine
-        self.dtype = windows.dtype
+        self.dtype = group.anchor.type.dtype
         rank = len(windows.shape) // 2
         self.dims, self.window = windows.shape[:rank], windows.shape[rank:]
         self.epilogue = tuple(node for node in group.nodes if node is not group.anchor)
@@ -191,10 +193,11 @@ class _Sweep:
 
         def step(tap: tuple[Expr, ...]) -> list[Stmt]:
             def term(t: Expr, v: Expr) -> Stmt:
-                x = self.data.load((*where(t, v), *tap))
+                x = widened(self.data.load((*where(t, v), *tap)), self.dtype)
                 weight: Expr = Lit(0, self.dtype)
                 if self.taps:
                     weight = self.taps.load((*tap[:-1], index.add(start, v), tap[-1]))
+                    weight = widened(weight, self.dtype)
                 target = cell(t, v)
                 return Store(acc, target, self.combine(Load(acc, target), x, weight))
 

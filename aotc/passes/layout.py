@@ -14,6 +14,7 @@ from typing import TypeVar
 from aotc.graph import ops
 from aotc.graph.build import Builder
 from aotc.graph.ir import Graph, Node, Parameter
+from aotc.graph.types import DType
 from aotc.passes.shapes import inverse, moves_nothing, reshape_groups
 
 Perm = tuple[int, ...]
@@ -28,17 +29,19 @@ def layout(graph: Graph) -> Graph:
     with some of them done early, and around each convolution; the last bounds what can happen. """
     if not any(_is_channels_first(node) for node in graph.nodes()):
         return graph
-    late = _Placer(graph, frozenset())
+    wanted = _wanted(graph)
+    late = _Placer(graph, frozenset(), wanted)
     placed_late = late.run()
-    some = _early_reads(graph, late.placed, late.wanted)
+    some = _early_reads(graph, late.placed, wanted)
     others = [
         (operand, node)
         for node in graph.nodes()
         for operand in node.inputs
         if not _is_channels_first(node)
     ]
-    placed_early = (_Placer(graph, reads).run() for reads in (some, frozenset(others)))
-    return min((placed_late, *placed_early), key=_transposed_bytes)
+    early = _Placer(graph, some, wanted).run()
+    around = _Placer(graph, frozenset(others), {}).run()
+    return min((placed_late, early, around), key=_transposed_bytes)
 
 
 def _transposed_bytes(graph: Graph) -> int:
@@ -52,6 +55,11 @@ def _transposed_bytes(graph: Graph) -> int:
 
 def _is_channels_first(node: Node) -> bool:
     return isinstance(node.op, ops.Conv) and not node.op.channels_last
+
+
+def is_widened(node: Node) -> bool:
+    """Whether ``node`` is bytes as integers of 32 bits."""
+    return node.op == ops.Cast(DType.I32) and node.inputs[0].type.dtype is DType.U8
 
 
 def channels_last(rank: int) -> Perm:
@@ -194,13 +202,18 @@ class _Placer:
     """Re-emits one graph; ``placed`` knows where each old value lies now.
 
     ``early`` are the (value, reader) pairs where the reader gets the value in the graph's own
-    order. """
+    order, ``wanted`` the placements in which values are read further down. """
 
-    def __init__(self, graph: Graph, early: frozenset[tuple[Node, Node]]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        early: frozenset[tuple[Node, Node]],
+        wanted: Mapping[Node, Perm],
+    ) -> None:
         self.graph = graph
         self.early = early
         self.builder = Builder()
-        self.wanted = _wanted(graph)
+        self.wanted = wanted
         self.placed: dict[Node, _Placed] = {}
 
     def run(self) -> Graph:
@@ -231,6 +244,15 @@ class _Placer:
             return node
         if isinstance(node.op, ops.Transpose):
             return self._move(node.inputs[0], tuple(node.op.perm[axis] for axis in perm))
+        if node.type.dtype is DType.I32 and is_widened(node):
+            # Bytes that are multiplied: moved as bytes, into their padding at once.
+            inner = self._move(node.inputs[0], perm)
+            return self.builder.apply(node.op, inner, origin=node.origin)
+        if node.type.dtype is DType.U8 and isinstance(node.op, ops.Pad):
+            low, high = (tuple(side[axis] for axis in perm) for side in (node.op.low, node.op.high))
+            inner = self._move(node.inputs[0], perm)
+            pad = replace(node.op, low=low, high=high)
+            return self.builder.apply(pad, inner, origin=node.origin)
         shape = tuple(node.shape[axis] for axis in perm)
         if moves_nothing(perm, node.shape):
             return self.builder.reshape(node, shape, node.origin)
@@ -240,14 +262,16 @@ class _Placer:
         return self.builder.apply(ops.Transpose(perm), node, origin=node.origin)
 
     def _cost(self, node: Node, perm: Perm) -> int:
-        """The bytes that a run-time transpose has to move to transpose ``node`` by ``perm``."""
+        """The elements that a run-time transpose has to move to transpose ``node`` by ``perm``; not
+        the bytes, because what is narrow here may well be moved for the sake of a reader of
+        something wide that is never stored."""
         if node.data is not None or moves_nothing(perm, node.shape):
             return 0
         if isinstance(node.op, ops.Transpose):
             return self._cost(node.inputs[0], tuple(node.op.perm[axis] for axis in perm))
         if isinstance(node.op, ops.Broadcast):
             return self._cost(node.inputs[0], perm)
-        return node.type.size_bytes
+        return node.type.elems
 
     def _at(self, value: _Placed, perm: Perm) -> Node:
         """The tensor that holds ``value`` placed by ``perm``."""
@@ -257,20 +281,19 @@ class _Placer:
         return self._at(value, tuple(range(len(value.perm))))
 
     def _common_perm(self, node: Node, values: Iterable[_Placed]) -> Perm:
-        """The placement for an operator on several values that moves the fewest bytes now and after
-        it."""
+        """The placement for an operator on several values that moves the fewest elements now and
+        after it."""
         values = list(values)
         plain = tuple(range(node.type.rank))
         target = self.wanted.get(node, plain)
-        size_bytes = node.type.size_bytes
 
-        def moved_bytes(perm: Perm) -> int:
+        def moved(perm: Perm) -> int:
             now = sum(self._cost(value.node, _physical(value.perm, perm)) for value in values)
             shape = _physical(node.shape, perm)
-            after = 0 if moves_nothing(_physical(perm, target), shape) else size_bytes
+            after = 0 if moves_nothing(_physical(perm, target), shape) else node.type.elems
             return now + after
 
-        return min([*(value.perm for value in values), target, plain], key=moved_bytes)
+        return min([*(value.perm for value in values), target, plain], key=moved)
 
     # One operator.
 

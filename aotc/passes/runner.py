@@ -17,6 +17,7 @@ from aotc.passes.explicit_pad import explicit_pad
 from aotc.passes.fold import fold
 from aotc.passes.fold_scales import fold_scales
 from aotc.passes.gather_last import gather_last
+from aotc.passes.integer import integer
 from aotc.passes.layout import layout
 from aotc.passes.legalize import legalize
 from aotc.passes.one_hot import one_hot
@@ -52,6 +53,7 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("cleanup", cleanup),
     Pass("legalize", legalize),
     Pass("empty", drop_empty),
+    Pass("integer", integer),
     Pass("fold", fold),
     Pass("simplify", simplify),
     Pass("fold-again", fold),

@@ -1,0 +1,100 @@
+"""Dot products of four bytes: in go the operands of a `DotProduct` as 32-bit words, out comes the
+sum, by the instructions that the target has.
+
+The sum is exact whatever the instructions: no product of a uint8 and an int8, and no sum of two,
+leaves what the instructions used here keep of it. (The x86 instruction that adds pairs of such
+products with saturation, ``vpmaddubsw``, is therefore not used.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from aotc.codegen.operators import Put
+from aotc.codegen.text import splat_constant
+from aotc.target import DotProducts
+
+#: Intrinsics that add four products to each lane, by style and lanes.
+_OF_FOUR: Mapping[tuple[DotProducts, int], str] = MappingProxyType(
+    {
+        (DotProducts.VNNI, 16): "x86.avx512.vpdpbusd.512",
+        (DotProducts.VNNI, 8): "x86.avx512.vpdpbusd.256",
+        (DotProducts.VNNI, 4): "x86.avx512.vpdpbusd.128",
+        (DotProducts.USDOT, 4): "aarch64.neon.usdot.v4i32.v16i8",
+    }
+)
+#: Intrinsics that add the products of pairs of int16.
+_OF_PAIRS: Mapping[tuple[DotProducts, int], str] = MappingProxyType(
+    {
+        (DotProducts.VNNI, 16): "x86.avx512.pmaddw.d.512",
+        (DotProducts.VNNI, 8): "x86.avx2.pmadd.wd",
+        (DotProducts.VNNI, 4): "x86.sse2.pmadd.wd",
+        (DotProducts.PMADD, 16): "x86.avx512.pmaddw.d.512",
+        (DotProducts.PMADD, 8): "x86.avx2.pmadd.wd",
+        (DotProducts.PMADD, 4): "x86.sse2.pmadd.wd",
+        (DotProducts.WASM, 4): "wasm.dot",
+    }
+)
+
+
+def dot_product(put: Put, style: DotProducts, lanes: int, a: str, b: str, c: str) -> str:
+    """``c`` plus the products of the four uint8 in each word of ``a`` with the four int8 in that of
+    ``b``; ``lanes`` words, 0 for scalars."""
+    if (style, lanes) in _OF_FOUR:
+        name, bytes_ = _OF_FOUR[style, lanes], f"<{4 * lanes} x i8>"
+        words = f"<{lanes} x i32>"
+        first, second = (put(f"bitcast {words} {x} to {bytes_}") for x in (a, b))
+        return put(f"call {words} @llvm.{name}({words} {c}, {bytes_} {first}, {bytes_} {second})")
+    if style is DotProducts.SMLAD and not lanes:
+        return _smlad(put, a, b, c)
+    if (style, lanes) in _OF_PAIRS:
+        return _by_pairs(put, _OF_PAIRS[style, lanes], lanes, a, b, c)
+    return _one_by_one(put, lanes, a, b, c)
+
+
+def _smlad(put: Put, a: str, b: str, c: str) -> str:
+    """Bytes 0 and 2, then 1 and 3, each pair as two int16 in a register."""
+    for turn in (0, 8):
+        halves = []
+        for x, extension in ((a, "uxtb16"), (b, "sxtb16")):
+            if turn:  # the instruction has a rotation of its own
+                x = put(f"call i32 @llvm.fshr.i32(i32 {x}, i32 {x}, i32 {turn})")
+            halves.append(put(f"call i32 @llvm.arm.{extension}(i32 {x})"))
+        c = put(f"call i32 @llvm.arm.smlad(i32 {halves[0]}, i32 {halves[1]}, i32 {c})")
+    return c
+
+
+def _by_pairs(put: Put, name: str, lanes: int, a: str, b: str, c: str) -> str:
+    """As `_smlad`, in every lane."""
+    words, pairs = f"<{lanes} x i32>", f"<{2 * lanes} x i16>"
+    eight = splat_constant("8", "i16")
+    a, b = (put(f"bitcast {words} {x} to {pairs}") for x in (a, b))
+    raised = put(f"shl {pairs} {b}, {eight}")
+    even = (
+        put(f"and {pairs} {a}, {splat_constant('255', 'i16')}"),
+        put(f"ashr {pairs} {raised}, {eight}"),
+    )
+    odd = (put(f"lshr {pairs} {a}, {eight}"), put(f"ashr {pairs} {b}, {eight}"))
+    for x, y in (even, odd):
+        sums = put(f"call {words} @llvm.{name}({pairs} {x}, {pairs} {y})")
+        c = put(f"add {words} {c}, {sums}")
+    return c
+
+
+def _one_by_one(put: Put, lanes: int, a: str, b: str, c: str) -> str:
+    ty = f"<{lanes} x i32>" if lanes else "i32"
+
+    def constant(value: int) -> str:
+        return splat_constant(str(value), "i32") if lanes else str(value)
+
+    def byte(x: str, t: int, right: Callable[[str], str]) -> str:
+        raised = put(f"shl {ty} {x}, {constant(24 - 8 * t)}")
+        return put(right(raised))
+
+    for t in range(4):
+        x = byte(a, t, lambda raised: f"lshr {ty} {raised}, {constant(24)}")
+        y = byte(b, t, lambda raised: f"ashr {ty} {raised}, {constant(24)}")
+        product = put(f"mul {ty} {x}, {y}")
+        c = put(f"add {ty} {c}, {product}")
+    return c

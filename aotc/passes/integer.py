@@ -1,0 +1,423 @@
+"""Quantised arithmetic: a graph in which codes become floats and floats become codes goes in; out
+comes one whose products multiply the codes themselves.
+
+A tensor is quantised when it is ``(codes - zero) * scale`` with codes of 8 bits. A product or a
+convolution of such a tensor with constant quantised weights is a sum of products of integers, exact
+in 32 bits, times one scale for each output channel; the zero point adds a constant to each channel
+(nothing else is in the sum, since padding is made explicit and holds the zero point). A bias of
+which the scale makes a whole number joins that constant. Where a tensor is quantised, the division
+by its scale moves up to the scales of what it is made of, so that one multiplication remains; a
+result may differ by one step where a quotient lies next to the middle between two codes. Codes of
+eight bits with a sign become codes without one, which is what instructions multiply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from aotc.graph import ops
+from aotc.graph.build import Builder
+from aotc.graph.ir import Graph, Node
+from aotc.graph.types import DType
+from aotc.passes.constants import splat_value, stretch, stretched_value
+from aotc.passes.rewrite import reemit
+
+#: Data movement through which the codes are looked for.
+_MOVES = (ops.Reshape, ops.Transpose, ops.Slice, ops.Broadcast)
+#: How far from a whole number of steps a bias may be: what rounding its float32 value did.
+_BIAS_SLACK = 2.0**-20
+_DEPTH = 24
+
+
+@dataclass(frozen=True)
+class _Quantized:
+    """A float32 tensor as ``(codes - zero) * scale``."""
+
+    codes: Node  # uint8 or int8
+    zero: int
+    scale: float
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    """A float32 tensor as ``sums * scale``: ``sums`` int32, ``scale`` broadcasts over it."""
+
+    sums: Node
+    scale: np.ndarray
+
+
+def integer(graph: Graph) -> Graph:
+    """Products of quantised tensors with quantised weights on integers."""
+    if not any(_narrows(node) for node in graph.nodes()):
+        return graph
+    return _Rewriter().run(graph)
+
+
+def _narrows(node: Node) -> bool:
+    """Whether ``node`` turns codes into numbers."""
+    return node.op == ops.Cast(DType.F32) and node.inputs[0].type.dtype in (DType.I8, DType.U8)
+
+
+class _Rewriter:
+    """Re-emits one graph; knows of new float nodes which integers they stand for."""
+
+    def __init__(self) -> None:
+        self.builder = Builder()
+        self.scaled: dict[Node, _Scaled] = {}
+        self.unsigned: dict[Node, Node] = {}
+
+    def run(self, graph: Graph) -> Graph:
+        return reemit(graph, self._emit, self.builder)
+
+    def _emit(self, builder: Builder, node: Node, new: Mapping[Node, Node]) -> Node | None:
+        operands = tuple(new[x] for x in node.inputs)
+        match node.op:
+            case ops.Conv() | ops.Dot() if node.type.dtype is DType.F32:
+                return self._product(node, *operands)
+            case ops.Binary(fn="add") if node.type.dtype is DType.F32:
+                return self._biased(operands[0], operands[1], node.origin)
+            case ops.ReduceWindow(fn="max") if node.type.dtype is DType.F32:
+                return self._largest(node.op, operands[0], node.origin)
+            case ops.Reshape() | ops.Transpose() if operands[0] in self.scaled:
+                return self._moved(node.op, operands[0], node.origin)
+            case ops.Cast(dtype=dtype) if dtype in (DType.I8, DType.U8):
+                return self._quantize(node, operands[0])
+        return None
+
+    # What is quantised.
+
+    def _quantized(self, node: Node, depth: int = _DEPTH) -> _Quantized | None:
+        """``node`` as codes, if it is a known constant multiple of them, moved or not."""
+        if depth == 0:
+            return None
+        if isinstance(node.op, (*_MOVES, ops.Pad)):
+            source = self._quantized(node.inputs[0], depth - 1)
+            if source is None:
+                return None
+            op = node.op
+            if isinstance(op, ops.Pad):
+                if op.value != 0:
+                    return None
+                op = replace(op, value=float(source.zero))
+            codes = self.builder.apply(op, source.codes, origin=node.origin)
+            return replace(source, codes=codes)
+        if node.op != ops.Binary("mul"):
+            return None
+        shifted, factor = node.inputs
+        scale = _positive(factor)
+        if scale is None:
+            return None
+        zero = 0
+        if shifted.op == ops.Binary("sub"):
+            shifted, point = shifted.inputs
+            value = splat_value(point)
+            if value is None or float(value) != int(value):
+                return None
+            zero = int(value)
+        if not _narrows(shifted):
+            return None
+        codes = shifted.inputs[0]
+        least, most = codes.type.dtype.int_range
+        return _Quantized(codes, zero, scale) if least <= zero <= most else None
+
+    def _without_sign(self, value: _Quantized) -> _Quantized:
+        """The same with codes of uint8."""
+        codes = value.codes
+        if codes.type.dtype is DType.U8:
+            return value
+        made = self.unsigned.get(codes)
+        if made is None:
+            bits = self.builder.apply(ops.Bitcast(DType.U8), codes, origin=codes.origin)
+            made = self.builder.binary("xor", bits, _number(self.builder, 128, bits), codes.origin)
+        return replace(value, codes=made, zero=value.zero + 128)
+
+    # Products.
+
+    def _product(self, node: Node, data: Node, weights: Node) -> Node | None:
+        found = self._quantized(data)
+        if found is None:
+            return None
+        factors = quantized_weights(weights)
+        if factors is None:
+            return None
+        codes, scales = factors
+        scale = _per_channel(node.op, scales)
+        if scale is None:
+            return None
+        found = self._without_sign(found)
+        if isinstance(node.op, ops.Conv):
+            return self._convolution(node, node.op, found, codes, scale)
+        totals = codes.sum(axis=-2, keepdims=True)
+        wide = self.builder.cast(found.codes, DType.I32, node.origin)
+        sums = self._sums(node, node.op, wide, codes, -found.zero * totals)
+        return self._float_of(sums, _times(scale, found.scale), node.origin)
+
+    def _convolution(
+        self, node: Node, op: ops.Conv, found: _Quantized, codes: np.ndarray, scale: np.ndarray
+    ) -> Node:
+        builder, origin = self.builder, node.origin
+        image = found.codes
+        if any(op.low) or any(op.high):
+            low, high = (
+                (0, *side, 0) if op.channels_last else (0, 0, *side) for side in (op.low, op.high)
+            )
+            image = builder.apply(ops.Pad(low, high, float(found.zero)), image, origin=origin)
+        none = (0,) * len(op.low)
+        ones = (1,) * (node.type.rank - 2)
+        shape = (1, *ones, -1) if op.channels_last else (1, -1, *ones)
+        correction = -found.zero * codes.sum(axis=tuple(range(1, codes.ndim))).reshape(shape)
+        wide = builder.cast(image, DType.I32, origin)
+        sums = self._sums(node, replace(op, low=none, high=none), wide, codes, correction)
+        return self._float_of(sums, _times(scale, found.scale).reshape(shape), origin)
+
+    def _sums(
+        self, node: Node, op: ops.Op, wide: Node, codes: np.ndarray, correction: np.ndarray
+    ) -> Node:
+        """The products' sums, and what the zero point adds to each channel."""
+        builder = self.builder
+        sums = builder.apply(op, wide, builder.constant(codes), origin=node.origin)
+        if not correction.any():
+            return sums
+        addend = builder.constant(correction.astype(np.int32))
+        return builder.binary("add", sums, addend, node.origin)
+
+    def _float_of(self, sums: Node, scale: np.ndarray, origin: str) -> Node:
+        """``sums * scale`` as float32."""
+        number = self.builder.cast(sums, DType.F32, origin)
+        node = self.builder.binary("mul", number, self.builder.constant(scale), origin)
+        self.scaled[node] = _Scaled(sums, scale)
+        return node
+
+    def _biased(self, a: Node, b: Node, origin: str) -> Node | None:
+        """A bias that is a whole number of steps is added to the sums."""
+        for x, bias in ((a, b), (b, a)):
+            found, values = self.scaled.get(x), stretched_value(bias)
+            if found is None or values is None or x.type.rank != values.ndim:
+                continue
+            if values.size > max(found.scale.size, max(x.shape, default=1)):
+                continue
+            steps = values.astype(np.float64) / found.scale
+            whole = np.rint(steps)
+            if (np.abs(steps - whole) > _BIAS_SLACK * np.maximum(np.abs(whole), 1)).any():
+                continue
+            if (np.abs(whole) >= 2**30).any():
+                continue
+            constant = self.builder.constant(whole.astype(np.int32))
+            sums = self.builder.binary("add", found.sums, constant, origin)
+            return self._float_of(sums, found.scale, origin)
+        return None
+
+    def _moved(self, op: ops.Reshape | ops.Transpose, x: Node, origin: str) -> Node | None:
+        """Movement of scaled sums: of the sums, if the scale is one number or moves along."""
+        found = self.scaled[x]
+        if isinstance(op, ops.Transpose):
+            if found.scale.ndim != len(op.perm):
+                return None
+            scale = found.scale.transpose(op.perm)
+        elif found.scale.size == 1:
+            scale = found.scale.reshape((1,) * len(op.shape))
+        elif found.scale.size == x.shape[-1] == found.scale.shape[-1] == op.shape[-1]:
+            scale = found.scale.reshape((*(1,) * (len(op.shape) - 1), -1))
+        else:
+            return None
+        sums = self.builder.apply(op, found.sums, origin=origin)
+        return self._float_of(sums, scale, origin)
+
+    def _largest(self, op: ops.ReduceWindow, x: Node, origin: str) -> Node | None:
+        """The largest number has the largest code."""
+        found = self._quantized(x)
+        if found is None:
+            return None
+        return self._dequantized(
+            replace(found, codes=self.builder.apply(op, found.codes, origin=origin)), origin
+        )
+
+    def _dequantized(self, value: _Quantized, origin: str) -> Node:
+        builder = self.builder
+        number = builder.cast(value.codes, DType.F32, origin)
+        shifted = builder.binary("sub", number, _number(builder, value.zero, number), origin)
+        return builder.binary("mul", shifted, _number(builder, value.scale, number), origin)
+
+    # Quantisation.
+
+    def _quantize(self, node: Node, limited: Node) -> Node | None:
+        """``cast(min(max(round(x / scale) + zero, low), high))`` with the division moved up."""
+        assert isinstance(node.op, ops.Cast)
+        inner, high = _with_constant(limited, "min")
+        inner, low = _with_constant(inner, "max")
+        inner, zero = _with_constant(inner, "add")
+        if low is None or high is None or inner.op != ops.Unary("round"):
+            return None
+        quotient = inner.inputs[0]
+        if quotient.op != ops.Binary("div"):
+            return None
+        x, divisor = quotient.inputs
+        scale = _positive(divisor)
+        if scale is None or (zero is not None and zero != int(zero)):
+            return None
+        same = self._quantized(x)
+        if same is not None and same.codes.type.dtype is node.op.dtype:
+            unchanged = same.scale == scale and same.zero == (zero or 0)
+            if unchanged and (low, high) == same.codes.type.dtype.int_range:
+                return same.codes
+        point = float(zero or 0)
+        x = self._unlimited(x, low - point, high - point, scale)
+        divided = self._divided(x, scale)
+        if divided is None:
+            return None
+        code = self._code(divided, point, low, high, node.op.dtype, node.origin)
+        if node.op.dtype is DType.I8:
+            self.unsigned[code] = self._code(
+                divided, point + 128, low + 128, high + 128, DType.U8, node.origin
+            )
+        return code
+
+    def _code(
+        self, x: Node, zero: float, low: float, high: float, dtype: DType, origin: str
+    ) -> Node:
+        builder = self.builder
+        value = builder.unary("round", x, origin)
+        for fn, number in (("add", zero), ("max", low), ("min", high)):
+            value = builder.binary(fn, value, _number(builder, number, value), origin)
+        return builder.cast(value, dtype, origin)
+
+    def _unlimited(self, x: Node, low: float, high: float, scale: float) -> Node:
+        """``x`` without limits (of activation functions) beyond which the codes end anyway."""
+        while isinstance(x.op, ops.Binary) and x.op.fn in ("max", "min"):
+            inner, number = _with_constant(x, x.op.fn)
+            if number is None:
+                break
+            steps = float(number) / scale
+            if steps > low - 0.5 if x.op.fn == "max" else steps < high + 0.5:
+                break
+            x = inner
+        return x
+
+    def _divided(self, x: Node, scale: float, depth: int = _DEPTH) -> Node | None:
+        """``x / scale`` without a division; None when ``x`` is not made of scaled terms."""
+        if depth == 0:
+            return None
+        builder = self.builder
+        found = self.scaled.get(x)
+        if found is not None:
+            factor = (found.scale.astype(np.float64) / scale).astype(np.float32)
+            number = builder.cast(found.sums, DType.F32, x.origin)
+            return builder.binary("mul", number, builder.constant(factor), x.origin)
+        value = stretched_value(x)
+        if value is not None:
+            quotient = (value.astype(np.float64) / scale).astype(np.float32)
+            return stretch(builder, quotient, x.shape, x.origin)
+        if not isinstance(x.op, ops.Binary):
+            if isinstance(x.op, (ops.Reshape, ops.Transpose)):
+                inner = self._divided(x.inputs[0], scale, depth - 1)
+                return inner and builder.apply(x.op, inner, origin=x.origin)
+            return None
+        if x.op.fn == "mul" and self._quantized(x) is not None:
+            steps = (_positive(x.inputs[1]) or 1.0) / scale
+            return builder.binary("mul", x.inputs[0], _number(builder, steps, x), x.origin)
+        if x.op.fn in ("add", "sub", "max", "min"):
+            parts = [self._divided(part, scale, depth - 1) for part in x.inputs]
+            if parts[0] is None or parts[1] is None:
+                return None
+            return builder.binary(x.op.fn, parts[0], parts[1], x.origin)
+        return None
+
+
+def _with_constant(node: Node, fn: str) -> tuple[Node, float | None]:
+    """The other operand of ``fn`` with a constant that is the same everywhere, and that; the node
+    itself and None where it is something else."""
+    if node.op == ops.Binary(fn):
+        for x, constant in (node.inputs, node.inputs[::-1]):
+            value = splat_value(constant)
+            if value is not None:
+                return x, float(value)
+    return node, None
+
+
+def _positive(node: Node) -> float | None:
+    """The one finite number above zero that ``node`` is known to hold, or None."""
+    value = splat_value(node)
+    number = 0.0 if value is None else float(value)
+    return number if 0 < number < np.inf else None
+
+
+def _number(builder: Builder, value: float, like: Node) -> Node:
+    """``value`` in the type and the shape of ``like``."""
+    constant = np.full((1,) * like.type.rank, value, like.type.dtype.numpy)
+    return stretch(builder, constant, like.shape)
+
+
+def _times(scale: np.ndarray, factor: float) -> np.ndarray:
+    """The product of two scales, rounded once."""
+    return (scale.astype(np.float64) * factor).astype(np.float32)
+
+
+def quantized_weights(node: Node) -> tuple[np.ndarray, np.ndarray] | None:
+    """Codes less their zero points (int32, in the range of int8) and scales (float32) of constant
+    quantised weights, both of the node's shape; None for anything else."""
+    moves = []
+    while isinstance(node.op, _MOVES):
+        moves.append(node.op)
+        node = node.inputs[0]
+    if node.op != ops.Binary("mul"):
+        return None
+    shifted, factor = node.inputs
+    scales = _stretched(factor)
+    points: np.ndarray | None = np.zeros((1,) * node.type.rank, np.int32)
+    if shifted.op == ops.Binary("sub"):
+        shifted, point = shifted.inputs
+        points = _stretched(point)
+    if scales is None or points is None or not _narrows(shifted):
+        return None
+    codes = _evaluated(shifted.inputs[0])
+    if codes is None or codes.size == 0:
+        return None
+    values = codes.astype(np.int32) - points.astype(np.int32)
+    if values.min() < -128 or values.max() > 127 or not np.isfinite(scales).all():
+        return None
+    scales = np.broadcast_to(scales, values.shape)
+    for op in reversed(moves):
+        values, scales = op.evaluate(values), op.evaluate(scales)
+    return np.ascontiguousarray(values), scales
+
+
+def _stretched(node: Node) -> np.ndarray | None:
+    """As `stretched_value`, of what may take a few steps to make."""
+    return _evaluated(node.inputs[0] if isinstance(node.op, ops.Broadcast) else node)
+
+
+def _evaluated(node: Node) -> np.ndarray | None:
+    """The values of what a few elementwise steps make of constants; None for anything else."""
+    order: dict[Node, None] = {}
+    stack = [node]
+    while stack:
+        at = stack.pop()
+        if not (at.data is not None or isinstance(at.op, (*ops.ELEMENTWISE, *_MOVES))):
+            return None
+        order.pop(at, None)
+        order[at] = None
+        stack.extend(at.inputs)
+        if len(order) > _DEPTH:
+            return None
+    values: dict[Node, np.ndarray] = {}
+    for at in reversed(order):
+        if at.data is not None:
+            values[at] = at.data
+        else:
+            values[at] = at.op.evaluate(*(values[x] for x in at.inputs))
+    return values[node]
+
+
+def _per_channel(op: ops.Op, scales: np.ndarray) -> np.ndarray | None:
+    """The scale of each output channel, to broadcast over a Dot's result or as a vector for a
+    Conv; None when it changes within one sum."""
+    axes = tuple(range(1, scales.ndim)) if isinstance(op, ops.Conv) else (scales.ndim - 2,)
+    first = scales
+    for axis in axes:
+        first = first.take([0], axis=axis)
+    if not (scales == first).all() or not (first > 0).all():
+        return None
+    return first.reshape(-1) if isinstance(op, ops.Conv) else first

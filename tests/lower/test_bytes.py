@@ -1,0 +1,114 @@
+"""Products of bytes: reference, loop IR and machine code, with every dot-product instruction."""
+
+import numpy as np
+import pytest
+from graph_runs import BASE, NEON, WIDE, Net, check, for_all, lowered
+from hypothesis import strategies as st
+
+from aotc.graph import ops
+from aotc.graph.types import DType
+from aotc.loop.text import print_program
+from aotc.target import resolve_target
+
+ICE = resolve_target("x86_64", "icelake-server")
+M4 = resolve_target("cortex-m4")
+WASM = resolve_target("wasm32")
+TARGETS = (BASE, WIDE, ICE, NEON, M4, WASM, resolve_target("cortex-m55"))
+
+
+def weights(net, *shape):
+    values = np.random.default_rng(net._next()).integers(-128, 128, shape)
+    return net.b.constant(values.astype(np.int32))
+
+
+def finished(net, draw, sums):
+    """What follows the sums of a quantised layer."""
+    b = net.b
+    if draw(st.booleans()):
+        sums = b.binary("add", sums, net.c(*sums.shape[-1:], dtype=DType.I32))
+    if not draw(st.booleans()):
+        return sums
+    x = b.binary("mul", b.cast(sums, DType.F32), b.constant(np.float32(0.003)))
+    zero = draw(st.sampled_from([0.0, 128.0]))
+    value = b.unary("round", x)
+    for fn, number in (("add", zero), ("max", 0.0), ("min", 255.0)):
+        value = b.binary(fn, value, b.scalar_like(number, value))
+    return b.cast(value, DType.U8)
+
+
+def codes(net, *shape):
+    return net.b.cast(net.x(*shape, dtype=DType.U8), DType.I32)
+
+
+def inputs(graph, seed=5):
+    random = np.random.default_rng(seed)
+    return {x.op.name: random.integers(0, 256, x.shape).astype(np.uint8) for x in graph.inputs}
+
+
+@st.composite
+def matrices(draw):
+    net = Net()
+    rows, depth, columns = (draw(st.integers(1, 20)) for _ in range(3))
+    sums = net.b.apply(ops.Dot(), codes(net, rows, depth), weights(net, depth, columns))
+    return net.graph(finished(net, draw, sums))
+
+
+@st.composite
+def convolutions(draw):
+    net = Net()
+    outputs, inner = draw(st.integers(1, 20)), draw(st.integers(1, 9))
+    groups = draw(st.sampled_from([1, 1, 2]))
+    each = draw(st.booleans())  # one filter for each channel
+    channels = outputs if each else inner * groups
+    shape = (outputs, 1 if each else inner) if each else (outputs * groups, inner)
+    window = (draw(st.integers(1, 3)), draw(st.integers(1, 3)))
+    stride, dilation = (tuple(draw(st.integers(1, 2)) for _ in range(2)) for _ in range(2))
+    reach = ((w - 1) * d + 1 for w, d in zip(window, dilation, strict=True))
+    size = [least + draw(st.integers(0, 4)) for least in reach]
+    none = (0, 0)
+    op = ops.Conv(stride, none, none, dilation, outputs if each else groups, True)
+    data = codes(net, draw(st.integers(1, 2)), *size, channels)
+    sums = net.b.apply(op, data, weights(net, *shape, *window))
+    return net.graph(finished(net, draw, sums))
+
+
+@for_all(matrices(), quick=5, slow=80)
+def test_matrices_of_bytes(graph):
+    check(graph, targets=TARGETS, inputs=inputs(graph))
+
+
+@for_all(convolutions(), quick=5, slow=80)
+def test_convolutions_of_bytes(graph):
+    check(graph, targets=TARGETS, inputs=inputs(graph))
+
+
+def grouped(target, depth):
+    net = Net()
+    sums = net.b.apply(ops.Dot(), codes(net, 3, depth), weights(net, depth, 16))
+    return print_program(lowered(net.graph(sums), target))
+
+
+@pytest.mark.parametrize("target", [BASE, WIDE, ICE, M4, WASM], ids=lambda t: t.cpu)
+def test_bytes_are_multiplied_in_groups_of_four(target):
+    assert "dot4(" in grouped(target, 4) and "dot4(" in grouped(target, 7)
+    assert "dot4(" not in grouped(target, 3)
+
+
+def test_without_instructions_for_it_bytes_are_multiplied_one_by_one():
+    assert "dot4(" not in grouped(resolve_target("cortex-m0"), 8)
+
+
+def test_weights_beyond_a_byte_are_multiplied_as_they_are():
+    net = Net()
+    w = net.b.constant(np.full((8, 16), 300, np.int32))
+    graph = net.graph(net.b.apply(ops.Dot(), codes(net, 3, 8), w))
+    assert "dot4(" not in print_program(lowered(graph, ICE))
+    check(graph, targets=(BASE, ICE), inputs=inputs(graph))
+
+
+def test_a_widened_tensor_that_something_else_reads_is_made():
+    net = Net()
+    wide = codes(net, 3, 8)
+    sums = net.b.apply(ops.Dot(), wide, weights(net, 8, 4))
+    graph = net.graph(sums, net.b.unary("neg", wide))
+    check(graph, targets=(BASE, ICE), inputs=inputs(graph))

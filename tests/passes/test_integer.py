@@ -1,0 +1,168 @@
+"""Quantised products become products of codes: the same values, in integers."""
+
+import io
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from quantized_nets import QuantizedNet, image_net, matrix_net
+
+import aotc
+from aotc.graph import ops
+from aotc.graph.build import Builder
+from aotc.graph.eval import evaluate
+from aotc.graph.text import print_graph
+from aotc.graph.types import DType, TensorType
+from aotc.passes.cleanup import cleanup
+from aotc.passes.integer import integer
+
+
+def imported(model, tmp_path):
+    path = tmp_path / "net.onnx"
+    onnx.save(model, path)
+    return aotc.load_onnx(path)
+
+
+def reference(model, inputs):
+    """What ONNX Runtime makes of the model as it is written."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    file = io.BytesIO()
+    onnx.save(model, file)
+    return onnxruntime.InferenceSession(file.getvalue(), options).run(None, inputs)[0]
+
+
+def products(graph):
+    return [node for node in graph.nodes() if isinstance(node.op, (ops.Conv, ops.Dot))]
+
+
+NETS = {
+    "image": (lambda seed: image_net(seed), (1, 3, 9, 11), 0.05),
+    "signed": (lambda seed: image_net(seed, np.int8), (1, 3, 9, 11), 0.05),
+    "matrix": (lambda seed: matrix_net(seed), (5, 13), 0.2),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_every_product_is_of_codes_and_within_a_step(name, seed, tmp_path):
+    make, shape, step = NETS[name]
+    model = make(seed)
+    graph = integer(imported(model, tmp_path))
+    assert products(graph) and all(node.type.dtype is DType.I32 for node in products(graph))
+    x = {"x": np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32)}
+    wanted = reference(model, x)
+    (found,) = evaluate(graph, x).values()
+    assert np.abs(found - wanted).max() <= step * 1.001
+    native = aotc.compile(tmp_path / "net.onnx")
+    np.testing.assert_array_equal(next(iter(native.run_dict(x).values())), found)
+
+
+def quantized(builder, codes, scale, zero):
+    number = builder.cast(codes, DType.F32)
+    return apply(builder, apply(builder, number, "sub", zero), "mul", scale)
+
+
+def apply(builder, x, fn, number):
+    constant = builder.constant(np.full((1,) * x.type.rank, number, np.float32))
+    return builder.binary(fn, x, constant)
+
+
+def codes_of(builder, x, scale, zero):
+    value = builder.unary("round", apply(builder, x, "div", scale))
+    for fn, number in (("add", zero), ("max", 0.0), ("min", 255.0)):
+        value = apply(builder, value, fn, number)
+    return builder.cast(value, DType.U8)
+
+
+def dense(scales, weights=None, shape=(2, 3)):
+    """Codes times quantised weights [3, 2] with ``scales``, to codes."""
+    b = Builder()
+    x = quantized(b, b.parameter("x", TensorType(DType.U8, shape)), 0.5, 3)
+    codes = np.array([[1, -2], [3, 4], [-5, 6]], np.int8) if weights is None else weights
+    w = b.binary("mul", b.cast(b.constant(codes), DType.F32), b.constant(scales))
+    y = codes_of(b, b.apply(ops.Dot(), x, w), 2.0, 10)
+    return b.finish("dense", [("y", y)])
+
+
+def test_a_product_of_codes_as_text():
+    graph = integer(dense(np.array([[1.0, 0.25]], np.float32)))
+    assert print_graph(cleanup(graph)) == (
+        'graph "dense"\n'
+        '%0 = parameter "x" : uint8[2,3]\n'
+        "%1 = cast(%0, dtype=int32) : int32[2,3]\n"
+        "%2 = constant [1, -2, 3, 4, -5, 6] : int32[3,2]\n"
+        "%3 = dot(%1, %2) : int32[2,2]\n"
+        "%4 = constant [3, -24] : int32[1,2]\n"
+        "%5 = broadcast(%4, shape=(2, 2)) : int32[2,2]\n"
+        '%6 = binary(%3, %5, fn="add") : int32[2,2]\n'
+        "%7 = cast(%6, dtype=float32) : float32[2,2]\n"
+        "%8 = constant [0.25, 0.0625] : float32[1,2]\n"
+        "%9 = broadcast(%8, shape=(2, 2)) : float32[2,2]\n"
+        '%10 = binary(%7, %9, fn="mul") : float32[2,2]\n'
+        '%11 = unary(%10, fn="round") : float32[2,2]\n'
+        "%12 = constant [10.0] : float32[1,1]\n"
+        "%13 = broadcast(%12, shape=(2, 2)) : float32[2,2]\n"
+        '%14 = binary(%11, %13, fn="add") : float32[2,2]\n'
+        "%15 = constant [0.0] : float32[1,1]\n"
+        "%16 = broadcast(%15, shape=(2, 2)) : float32[2,2]\n"
+        '%17 = binary(%14, %16, fn="max") : float32[2,2]\n'
+        "%18 = constant [255.0] : float32[1,1]\n"
+        "%19 = broadcast(%18, shape=(2, 2)) : float32[2,2]\n"
+        '%20 = binary(%17, %19, fn="min") : float32[2,2]\n'
+        "%21 = cast(%20, dtype=uint8) : uint8[2,2]\n"
+        'return "y" = %21\n'
+    )
+
+
+@pytest.mark.parametrize(
+    "scales, weights",
+    [
+        (np.array([[1.0], [2.0], [1.0]], np.float32), None),  # changes within a sum
+        (np.array([[0.0, 1.0]], np.float32), None),
+        (np.array([[np.inf, 1.0]], np.float32), None),
+        (np.array([[-1.0, 1.0]], np.float32), None),
+        (np.array([[1.0, 1.0]], np.float32), np.full((3, 2), 200, np.uint8)),
+    ],
+    ids=["along the depth", "zero", "infinite", "negative", "beyond int8"],
+)
+def test_scales_and_weights_that_sums_of_codes_cannot_have(scales, weights):
+    graph = integer(dense(scales, weights))
+    assert all(node.type.dtype is DType.F32 for node in products(graph))
+    x = {"x": np.arange(6, dtype=np.uint8).reshape(2, 3)}
+    before = evaluate(dense(scales, weights), x)
+    np.testing.assert_array_equal(evaluate(graph, x)["y"], before["y"])
+
+
+def test_a_bias_of_whole_steps_joins_the_sums(tmp_path):
+    net = QuantizedNet()
+    x = net.requantized("x", 0.5)
+    codes, scale = np.ones((4, 2), np.int8), np.float32(0.25)
+    w = net.node("DequantizeLinear", net.constant(codes), net.constant(scale))
+    grid = net.constant(np.array([3, -5], np.int32)), net.constant(np.float32(0.125))
+    y = net.node("Add", net.node("MatMul", x, w), net.node("DequantizeLinear", *grid))
+    model = net.model({"x": (3, 4)}, net.requantized(y, 0.5), (3, 2))
+    graph = integer(imported(model, tmp_path))
+    assert not any(
+        node.op == ops.Binary("add") and node.type.dtype is DType.F32
+        for node in cleanup(graph).nodes()
+        if node.shape == (3, 2) and isinstance(node.inputs[0].op, ops.Binary)
+    )
+    x = {"x": np.linspace(-4, 4, 12, dtype=np.float32).reshape(3, 4)}
+    np.testing.assert_array_equal(evaluate(graph, x).popitem()[1], reference(model, x))
+
+
+def test_codes_that_only_move_stay_codes():
+    b = Builder()
+    x = quantized(b, b.parameter("x", TensorType(DType.U8, (2, 3))), 0.5, 3)
+    y = codes_of(b, b.transpose(x, (1, 0)), 0.5, 3.0)
+    graph = integer(b.finish("g", [("y", y)]))
+    assert graph.outputs[0][1].op == ops.Transpose((1, 0))
+    assert graph.outputs[0][1].inputs[0] is graph.inputs[0]
+
+
+def test_graphs_without_codes_are_returned_as_they_are():
+    b = Builder()
+    graph = b.finish("g", [("y", b.unary("abs", b.parameter("x", TensorType(DType.F32, (2,)))))])
+    assert integer(graph) is graph
