@@ -19,6 +19,9 @@ from aotc.export.rules_elementwise import Rule
 from aotc.graph import ops
 from aotc.graph.ir import Graph, Node, Op, Parameter
 from aotc.graph.types import DType, TupleType
+from aotc.passes.bodies import map_nested
+from aotc.passes.rewrite import rewrite
+from aotc.passes.rules_arithmetic import join_bitcasts
 from aotc.tracing.tracer import Traceable
 
 RULES: Mapping[type[Op], Rule] = MappingProxyType(
@@ -75,6 +78,7 @@ def to_onnx(graph: Graph) -> onnx.ModelProto:
             where=f"graph '{graph.name}'",
             remedy="fix the sizes with dims and input_shapes",
         )
+    graph = _without_stops(graph)
     inputs = [
         Value(node.op.name, node.type.dtype)
         for node in graph.inputs
@@ -99,6 +103,11 @@ def to_onnx(graph: Graph) -> onnx.ModelProto:
     versions = {"producer_name": "aotc", "producer_version": VERSION}
     version = helper.find_min_ir_version_for([opset], ignore_unknown=True)
     return helper.make_model(proto, opset_imports=[opset], ir_version=version, **versions)
+
+
+def _without_stops(graph: Graph) -> Graph:
+    """The graph without casts of bits and back, which only stop derivatives."""
+    return map_nested(rewrite(graph, {ops.Bitcast: (join_bitcasts,)}), _without_stops)
 
 
 def _needs_bits(graph: Graph) -> bool:

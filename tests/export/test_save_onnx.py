@@ -142,6 +142,17 @@ def test_drawn_programs(program, tmp_path_factory):
     assert not differences(program, session.run(None, inputs))
 
 
+def test_what_stops_derivatives_is_not_written(tmp_path):
+    def function(x):
+        return aotc.scan(lambda s, row: (s + aotc.softmax(row), s), x[0], x)[0]
+
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    graph = aotc.trace(function, x)
+    back, model = through_file(graph, tmp_path)
+    assert model.opset_import[0].version == onnx_file.OPSET
+    assert_same(evaluate(back, {"x": x}), evaluate(graph, {"x": x}))
+
+
 def test_named_sizes_and_names(tmp_path):
     @aotc.function
     def scale(x: aotc.Tensor["N"], factor: aotc.Tensor[()]):  # noqa: F821
