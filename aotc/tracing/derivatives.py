@@ -27,6 +27,7 @@ from aotc.tracing.nested import (
     Nested,
     blamed,
     emitter,
+    expect_callable,
     numbered,
     spread,
     tensors,
@@ -180,6 +181,7 @@ def jvp(function: Function, primals: Sequence[Any], tangents: Sequence[Any]) -> 
     >>> float(value), float(moved)
     (9.0, 6.0)
     """
+    expect_callable(function, "jvp")
     return evaluated(lambda: _jvp(function, primals, tangents))  # type: ignore[no-any-return]
 
 
@@ -260,6 +262,7 @@ def vjp(function: Function, *primals: Any) -> tuple[Any, Function]:
     >>> [part.tolist() for part in pull(np.array([1.0, 10.0]))]
     [[3.0, 30.0], 21.0]
     """
+    expect_callable(function, "vjp")
     if is_tracing():
         return _vjp(function, primals)
     value = evaluated(lambda: _vjp(function, primals)[0])

@@ -73,14 +73,19 @@ def blamed(transform: Callable[[], T]) -> T:
         raise type(error)(message, where=str(here()), remedy=error.remedy) from None
 
 
+def expect_callable(function: Any, name: str) -> None:
+    """UsageError when aotc.``name`` is given something else than a function."""
+    if not callable(function):
+        raise misuse(f"aotc.{name} takes a function, not {function!r}")
+
+
 def transformed(
     function: Callable[..., Any], name: str, call: Callable[..., Any], same_inputs: bool = True
 ) -> Callable[..., Any]:
     """``call`` as the ``name`` of ``function``: for arrays as well as for Tensors, with the name
     and arguments of ``function``, and the types that it annotates when they are the
     ``same_inputs``."""
-    if not callable(function):
-        raise misuse(f"aotc.{name} takes a function, not {function!r}")
+    expect_callable(function, name)
 
     def result(*inputs: Any, **named: Any) -> Any:
         return evaluated(lambda: call(*inputs, **named))

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 
 import aotc
+from aotc.graph import ops
+from aotc.graph.build import Builder
 from aotc.graph.eval import evaluate
+from aotc.graph.types import DType, TensorType
 from aotc.passes.runner import run_passes
 
 F32, F64 = np.float32, np.float64
@@ -231,6 +234,22 @@ def test_a_while_loop_has_forward_mode_alone():
     assert "jvp" in caught.value.remedy
 
 
+def test_a_primitive_without_derivative_is_named_with_the_line():
+    b = Builder()
+    x = b.parameter("x", TensorType(DType.F32, (3,)))
+    bits = b.apply(ops.Bitcast(DType.F32), x, origin="bits of x")
+    model = b.finish("model", [("y", b.reduce("sum", bits, [0], False))])
+
+    def loss(x):
+        return aotc.inline(model, x) * 2
+
+    for derivative in (aotc.grad(loss), lambda x: aotc.jvp(loss, (x,), (x,))):
+        with pytest.raises(aotc.UnsupportedError, match="no derivative: bits") as caught:
+            derivative(np.ones(3, F32))
+        assert "bits of x" in str(caught.value)
+        assert "test_traced_derivatives.py:" in caught.value.where
+
+
 def test_samples_leave_a_loop_at_iterations_of_their_own():
     x = np.array([1.5, 2.0, 900.0])
     np.testing.assert_allclose(both(aotc.vmap(root), x), np.sqrt(x), rtol=1e-14)
@@ -276,7 +295,9 @@ ERRORS = {
     "argnums": (lambda x: aotc.grad(np.sum, 1)(x), ["argnums=1", "1 arguments"]),
     "twice": (lambda x: aotc.grad(np.sum, (0, -1))(x), ["twice"]),
     "empty": (lambda x: aotc.grad(lambda p: x[0])(()), ["argument 0", "no array"]),
-    "no function": (lambda x: aotc.grad(x), ["takes a function"]),
+    "no function": (lambda x: aotc.grad(x), ["aotc.grad takes a function"]),
+    "no function along": (lambda x: aotc.jvp(x, (x,), (x,)), ["aotc.jvp takes a function"]),
+    "no function back": (lambda x: aotc.vjp(x, x), ["aotc.vjp takes a function"]),
     "inner line": (lambda x: aotc.grad(lambda x: np.sum(x + x[:2]))(x), ["numpy.add"]),
     "tangents": (lambda x: aotc.jvp(np.sin, (x,), (x, x)), ["form"]),
     "tangent": (lambda x: aotc.jvp(np.sin, (x,), (x[:2],)), ["float32[3] is float32[2]"]),
