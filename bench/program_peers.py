@@ -135,7 +135,7 @@ def jax_programs() -> dict[str, Callable[..., Any]]:
 
 
 def numba_programs() -> dict[str, Callable[..., Any]]:
-    """Loops for ``numba.njit``; needs numba."""
+    """Loops for ``numba.njit``; needs numba, and scipy for its products of matrices."""
     return {**_numba_signals(), **_numba_steps(), **_numba_fields()}
 
 
@@ -222,8 +222,8 @@ def _numba_steps() -> dict[str, Callable[..., Any]]:
 
     @njit
     def kalman_step(x, p, z):
-        f = np.array([[1, 0.1], [0, 1]], np.float32)
-        h = np.array([[1, 0]], np.float32)
+        f = np.array([[1.0, 0.1], [0.0, 1.0]], np.float32)
+        h = np.array([[1.0, 0.0]], np.float32)
         x, p = f @ x, f @ p @ f.T + np.eye(2, dtype=np.float32) * F32(0.01)
         k = p @ h.T / (h @ p @ h.T + F32(0.1))
         return x + k @ (z - h @ x), (np.eye(2, dtype=np.float32) - k @ h) @ p
