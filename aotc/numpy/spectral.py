@@ -118,7 +118,7 @@ def eigh(x: Any, /) -> EighResult:
     """Eigenvalues and eigenvectors of symmetric matrices."""
     a, stack = stack_of("eigh", x, True)
     size = a.shape[-1]
-    values, vectors = _eigen(a) if a.size else (a[:, :, 0] if size else a[:, 0], a)
+    values, vectors = _eigen(a) if a.size else (tnp.diagonal(a, 0, 1, 2), a)
     return EighResult(reshape(values, (*stack, size)), reshape(vectors, (*stack, size, size)))
 
 
@@ -182,7 +182,7 @@ def svd(x: Any, /, *, full_matrices: bool = True) -> SVDResult:
     height, width = a.shape[1:]
     kept = min(height, width)
     if not a.size:
-        u, s, vh = identity(a, height), a[:, :kept, 0] if width else a[:, 0], identity(a, width)
+        u, s, vh = identity(a, height), tnp.diagonal(a, 0, 1, 2), identity(a, width)
     else:
         wide = width > height
         u, s, v = _singular(tnp.swapaxes(a, 1, 2) if wide else a)
