@@ -27,7 +27,7 @@ from aotc.importers.torch_ops.rule import Operands, Rule, Use
 from aotc.importers.torch_ops.table import rule_for
 from aotc.importers.torch_sizes import static_program
 from aotc.importers.torch_types import array_of, element_type, place_of, tensor_type
-from aotc.importers.walk import FAILED, attempt, has_failed, listed, whole
+from aotc.importers.walk import FAILED, attempt, has_failed, is_incomplete, listed, whole
 from aotc.tracing.core import cast, constant, lift, node_of
 from aotc.tracing.scope import Scope, current, entered
 from aotc.tracing.tensor import Tensor
@@ -36,7 +36,7 @@ from aotc.tracing.trees import names
 _REMEDY = "rewrite these parts of the model, or export it to ONNX and use aotc.load_onnx"
 
 _LEFT_OUT = frozenset({"dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking",
-                       "implicit", "generator"})  # fmt: skip
+                       "implicit", "generator", "out_int32", "out_dtype"})  # fmt: skip
 """Arguments that say nothing more: the types of the results are known."""
 
 _CHECKS = frozenset({"aten._assert_tensor_metadata", "aten._assert_scalar", "aten._assert_async",
@@ -128,6 +128,8 @@ class _Importer:
         with entered(scope):
             given = self._inputs(scope)
             results = self._run(self._program.graph_module, given)
+            if is_incomplete(results):
+                self._problems.add("output", "it is what an operator gives in training", None)
             self._problems.expect_none(_REMEDY)
             outputs = self._outputs(results)
         graph = scope.builder.finish(self._label, outputs)
@@ -247,6 +249,9 @@ class _Importer:
         name = str(target)
         if target is operator.getitem:
             return operands[0][operands[1]]
+        if is_incomplete([*operands, *named.values()]):
+            self._problems.add(name, "it needs what another operator gives in training", place)
+            return FAILED
         if name.rpartition(".")[0] in _CHECKS:
             return None
         if isinstance(target, self._torch._ops.HigherOrderOperator):
@@ -256,7 +261,7 @@ class _Importer:
                 return target(*operands, **named)  # arithmetic on sizes
             self._problems.add(name, "it is not an operator of torch", place)
             return FAILED
-        rule = rule_for(name.removeprefix("aten.")) if name.startswith("aten.") else None
+        rule = rule_for(name)
         if rule is None:
             self._problems.add(name, _missing(target, self._torch), place)
             return FAILED

@@ -20,17 +20,30 @@ class Incomplete(Exception):
 
 
 class Failed:
-    """What an operator that cannot be imported leaves behind."""
+    """What stands for a value that there is none of."""
 
 
 FAILED = Failed()
+"""What an operator that cannot be imported leaves behind: the reason is listed."""
+
+UNGIVEN = Failed()
+"""A result that the rule of its operator does not compute, such as what only training needs."""
 
 
 def has_failed(value: Any) -> bool:
     """Whether ``value``, or something in it, could not be imported."""
+    return _holds(value, FAILED)
+
+
+def is_incomplete(value: Any) -> bool:
+    """Whether ``value``, or something in it, is not computed."""
+    return _holds(value, UNGIVEN)
+
+
+def _holds(value: Any, mark: Failed) -> bool:
     if isinstance(value, list | tuple):
-        return any(map(has_failed, value))
-    return value is FAILED
+        return any(_holds(item, mark) for item in value)
+    return value is mark
 
 
 def expected(value: Any, type_: TensorType | None) -> Any:
@@ -47,12 +60,16 @@ def expected(value: Any, type_: TensorType | None) -> Any:
 def listed(
     value: Any, types: Sequence[TensorType | None], single: bool
 ) -> Any:
-    """The result of a rule, `expected` one by one; as a list unless ``single``."""
+    """The result of a rule, `expected` one by one; as a list unless ``single``. A result of a type
+    that the rule leaves out (None) may not be used: it is UNGIVEN."""
     if single:
         return expected(value, types[0] if types else None)
     values = list(value) if isinstance(value, list | tuple) else [value]
     values += [None] * (len(types) - len(values))
-    return [expected(x, type_) for x, type_ in zip(values, types, strict=False)]
+    return [
+        UNGIVEN if x is None and type_ is not None else expected(x, type_)
+        for x, type_ in zip(values, types, strict=False)
+    ]
 
 
 def attempt(

@@ -189,3 +189,30 @@ def test_training_statistics_are_state():
     assert names[0] == "out_state_1_running_mean"
     for ours, theirs in zip(found, [*state, y], strict=True):
         np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_an_argument_changed_in_place_is_an_output():
+    class Cache(nn.Module):
+        def forward(self, cache, x, place):
+            cache[:, place] = x[:, None]
+            cache.mul_(2)
+            return cache.sum()
+
+    cache, x, place = seeded(2, 4), seeded(2), torch.tensor([2])
+    graph = aotc.from_torch(Cache(), (cache.clone(), x, place))
+    assert [name for name, _ in graph.outputs] == ["out_cache", "out"]
+    ours, total = aotc.compile(graph)(cache.numpy().copy(), x.numpy(), place.numpy())
+    wanted = Cache()(cache, x, place)
+    np.testing.assert_array_equal(ours, cache.numpy())
+    np.testing.assert_allclose(total, wanted.numpy(), rtol=1e-6)
+
+
+def test_regions_without_gradients_and_of_other_precision():
+    class Regions(nn.Module):
+        def forward(self, x):
+            with torch.no_grad():
+                y = x * 2
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return y, x @ x.T
+
+    agree(Regions(), (seeded(3, 4),), rtol=1e-2, atol=1e-2)

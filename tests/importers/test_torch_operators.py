@@ -246,3 +246,33 @@ def test_other_floats(dtype):
     ]  # fmt: skip
     step = {torch.float16: 1e-3, torch.bfloat16: 1e-2, torch.float64: 1e-12}[dtype]
     agree(Family(functions), (x,), rtol=step, atol=step)
+
+
+def test_places_and_running_extremes():
+    x, n = seeded(3, 6), seeded(3, 6, dtype=torch.int32, low=-5, high=5)
+    edges = torch.tensor([-1.0, 0, 0.5, 1.2])
+    x[1, 2] = float("nan")
+    functions = [
+        lambda x, n, e: x.cummax(1), lambda x, n, e: x.cummin(0), lambda x, n, e: n.cummax(0),
+        lambda x, n, e: n.kthvalue(2, 1, keepdim=True), lambda x, n, e: x.median(1),
+        lambda x, n, e: torch.searchsorted(e, x[0]), lambda x, n, e: torch.bucketize(x[0], e),
+        lambda x, n, e: torch.searchsorted(e, x[2], side="right", out_int32=True),
+        lambda x, n, e: x.diagonal_scatter(e[:3]), lambda x, n, e: e.view(torch.int32),
+        lambda x, n, e: F.embedding_bag(n[:2] % 3, x, mode="mean"), lambda x, n, e: (x, e, x),
+    ]  # fmt: skip
+    agree(Family(functions), (x, n, edges))
+
+
+def test_quantisation_in_the_open():
+    import torch.ao.quantization.fx._decomposed  # registers the operators
+
+    library = torch.ops.quantized_decomposed
+    ends = (-128, 127, torch.int8)
+    scales, zeros = torch.tensor([0.02, 0.01, 0.3]), torch.tensor([0, 1, -2])
+    functions = [
+        lambda x, q: library.quantize_per_tensor(x, 0.021, 3, *ends),
+        lambda x, q: library.dequantize_per_tensor(q, 0.021, 3, *ends),
+        lambda x, q: library.quantize_per_channel(x, scales, zeros, 0, *ends),
+        lambda x, q: library.dequantize_per_channel(q, scales, zeros, 0, *ends),
+    ]
+    agree(Family(functions), (seeded(3, 6), seeded(3, 6, dtype=torch.int8, low=-99, high=99)))

@@ -15,7 +15,17 @@ from aotc.errors import UnsupportedError
 from aotc.graph.types import DType
 from aotc.importers.onnx_rules import onnx_op, onnx_results
 from aotc.importers.torch_ops.rule import Lowering, Operands, Rule, Use, rules
-from aotc.tracing.core import concat, constant, cut, gather, reshape, select, unary
+from aotc.tracing.core import (
+    cast,
+    concat,
+    constant,
+    cut,
+    gather,
+    known,
+    reshape,
+    select,
+    unary,
+)
 from aotc.tracing.reductions import softmax
 from aotc.tracing.tensor import Tensor, tnp
 
@@ -260,11 +270,10 @@ def _batch_norm(
     momentum: float,
     eps: float,
 ) -> Any:
-    """With the statistics kept; nothing is saved for a backward pass."""
+    """With the statistics kept; what a backward pass would need is left out."""
     channels = (x.shape[1],)
     scale, shift = _filled(weight, 1, x, channels), _filled(bias, 0, x, channels)
-    y = onnx_op("BatchNormalization", x, scale, shift, mean, variance, epsilon=eps)
-    return y, constant(np.zeros(0), mean.type.dtype), constant(np.zeros(0), mean.type.dtype)
+    return onnx_op("BatchNormalization", x, scale, shift, mean, variance, epsilon=eps), None, None
 
 
 def _standardized(x: Tensor, axes: tuple[int, ...], eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -307,14 +316,15 @@ def _group_norm(
 
 def _batch_statistics(
     use: Use, x: Tensor, weight: Tensor | None, bias: Tensor | None, *rest: Any
-) -> list[Tensor]:
+) -> list[Tensor | None]:
     """Batch norm in training: the result, mean and deviation of the batch, and, where running
     statistics are given, their new values."""
     *running, training, momentum, eps = rest
     channels = x.shape[1]
     axes, column = (0, *range(2, x.ndim)), (channels, *(1,) * (x.ndim - 2))
     if running and not training:
-        return list(_batch_norm(use, x, weight, bias, running[0], running[1], momentum, eps))
+        y, *_ = _batch_norm(use, x, weight, bias, running[0], running[1], momentum, eps)
+        return [y, None, None, *running]
     y, mean, inverse = _standardized(x, axes, eps)
     y = y if weight is None else y * reshape(weight, column)
     y = y if bias is None else y + reshape(bias, column)
@@ -449,6 +459,31 @@ def _dropout(use: Use, x: Tensor, p: float, train: bool | None) -> Any:
     return x, tnp.ones_like(x, dtype=bool)
 
 
+def _embedding_bag(
+    use: Use,
+    weight: Tensor,
+    index: Tensor,
+    offsets: Tensor,
+    by_frequency: bool,
+    mode: int,
+    sparse: bool,
+    factors: Tensor | None,
+    last_offset: bool,
+    padding: int,
+) -> Any:
+    """Rows added up, averaged or the largest taken (mode 0, 1, 2) in bags of one length."""
+    starts, count = known(offsets), use.dims[0]
+    size = index.size // max(count, 1)
+    even = starts is not None and (starts[:count] == np.arange(count) * size).all()
+    if not even or index.size != size * count or not size or padding >= 0:
+        raise UnsupportedError("bags of different or unknown lengths, or with padding")
+    rows = gather(weight, cast(index, DType.I64), 0)
+    if factors is not None:
+        rows = rows * tnp.expand_dims(factors, -1)
+    bags = reshape(rows, (count, size, weight.shape[1]))
+    return (tnp.sum, tnp.mean, tnp.max)[mode](bags, axis=1), None, None, None
+
+
 def _glu(use: Use, x: Tensor, dim: int) -> Any:
     a, b = tnp.split(x, 2, axis=dim)
     return a * unary("sigmoid", b)
@@ -486,6 +521,7 @@ _TABLE: Mapping[str, Lowering] = MappingProxyType(
         "gru.input": _recurrent("GRU", linear_before_reset=1),
         "rnn_tanh.input": _recurrent("RNN"),
         "rnn_relu.input": _recurrent("RNN", activations=["Relu"]),
+        **dict.fromkeys(("_embedding_bag", "_embedding_bag_forward_only"), _embedding_bag),
         "native_dropout": _dropout,
         "glu": _glu,
     }

@@ -317,6 +317,21 @@ def _unfold(use: Use, x: Tensor, dim: int, size: int, step: int) -> Any:
     return tnp.moveaxis(windows, axis + 1, -1)
 
 
+def _diagonal_scatter(
+    use: Use, x: Tensor, source: Tensor, offset: int, dim1: int, dim2: int
+) -> Tensor:
+    places = np.arange(x.size).reshape(x.shape).diagonal(offset, dim1, dim2)
+    flat = updated(tnp.ravel(x), places.reshape(-1), tnp.ravel(source))
+    return reshape(flat, x.shape)
+
+
+def _view_as(use: Use, x: Tensor) -> Tensor:
+    """The same bits as another type of the same size."""
+    if use.type.dtype.size_bytes != x.itemsize:
+        raise UnsupportedError("bits as elements of another size are not supported")
+    return x if use.type.dtype is x.type.dtype else emit(ops.Bitcast(use.type.dtype), x)
+
+
 def _as_strided(
     use: Use, x: Tensor, size: Sequence[int], stride: Sequence[int], offset: int | None
 ) -> Tensor:
@@ -377,6 +392,8 @@ _TABLE: Mapping[str, Lowering] = MappingProxyType(
         "scalar_tensor": _scalar,
         "unfold": _unfold,
         "as_strided": _as_strided,
+        "diagonal_scatter": _diagonal_scatter,
+        "view.dtype": _view_as,
     }
 )
 

@@ -11,7 +11,21 @@ from aotc.graph import ops
 from aotc.graph.types import DType
 from aotc.importers.onnx_rules import onnx_op
 from aotc.importers.torch_ops.rule import Lowering, Operands, Rule, Use, rules
-from aotc.tracing.core import all_axes, cast, constant, emit, one_axis, reduce, select, unary
+from aotc.tracing.core import (
+    all_axes,
+    cast,
+    compare,
+    concat,
+    constant,
+    cut,
+    elementwise,
+    emit,
+    lift,
+    one_axis,
+    reduce,
+    select,
+    unary,
+)
 from aotc.tracing.reductions import sort as sorted_along
 from aotc.tracing.reductions import top_k
 from aotc.tracing.tensor import Tensor, tnp
@@ -151,6 +165,71 @@ def _median(use: Use, x: Tensor) -> Any:
     return select(reduce("or", unary("isnan", flat), (0,)), float("nan"), y)
 
 
+def _nth(use: Use, x: Tensor, k: int, dim: int, keepdim: bool) -> Any:
+    """The ``k``-th smallest element along an axis, counted from 1, and its place."""
+    if not x.ndim:
+        return x, constant(0, DType.I64)
+    axis = one_axis(dim, x.ndim)
+    values, places = top_k(x, k, axis, largest=False)
+    pair = [cut(each, axis, k - 1, 1) for each in (values, places)]
+    return pair if keepdim else [tnp.squeeze(each, axis) for each in pair]
+
+
+def _median_along(use: Use, x: Tensor, dim: int, keepdim: bool) -> Any:
+    """The lower one of two middle elements, and its place; the first NaN if there is any."""
+    if not x.ndim:
+        return x, constant(0, DType.I64)
+    value, place = _nth(use, x, (x.shape[dim] + 1) // 2, dim, keepdim)
+    if not x.type.dtype.is_float:
+        return value, place
+    bad = tnp.any(unary("isnan", x), axis=dim, keepdims=keepdim)
+    first = tnp.argmax(x, axis=dim, keepdims=keepdim)
+    return select(bad, float("nan"), value), select(bad, first, place)
+
+
+def _running_best(fn: str) -> Lowering:
+    """The best element so far along an axis, and the place of the last such one."""
+
+    def rule(use: Use, x: Tensor, dim: int) -> Any:
+        if not x.ndim:
+            return x, constant(0, DType.I64)
+        axis = one_axis(dim, x.ndim)
+        place = emit(ops.Iota(x.shape, axis, DType.I64))
+        best, reach = x, 1
+        while reach < x.shape[axis]:
+            count = x.shape[axis] - reach
+            now, before = cut(best, axis, reach, count), cut(best, axis, 0, count)
+            here, there = cut(place, axis, reach, count), cut(place, axis, 0, count)
+            better = compare("gt" if fn == "max" else "lt", before, now)
+            if x.type.dtype.is_float:
+                better = select(unary("isnan", before), unary("not", unary("isnan", now)), better)
+            joined = elementwise(ops.Select(), better, before, now)
+            best = concat([cut(best, axis, 0, reach), joined], axis)
+            where = elementwise(ops.Select(), better, there, here)
+            place = concat([cut(place, axis, 0, reach), where], axis)
+            reach *= 2
+        return best, place
+
+    return rule
+
+
+def _places_in_order(
+    use: Use, ordered: Tensor, x: Any, right: bool, side: str | None, sorter: Tensor | None
+) -> Any:
+    """`searchsorted`: how many elements stand before each of ``x``."""
+    if sorter is not None:
+        ordered = emit(ops.GatherElements(ordered.ndim - 1), ordered, sorter)
+    values = lift(x, ordered.type.dtype)
+    rows = tnp.expand_dims(ordered, -2) if ordered.ndim > 1 else ordered
+    after = "ge" if right or side == "right" else "gt"
+    before = compare(after, tnp.expand_dims(values, -1), rows)
+    return reduce("sum", cast(before, use.type.dtype), (before.ndim - 1,))
+
+
+def _bucket(use: Use, x: Any, edges: Tensor, right: bool) -> Any:
+    return _places_in_order(use, edges, x, right, None, None)
+
+
 def _cdist(use: Use, a: Tensor, b: Tensor, p: float, mode: int | None) -> Any:
     apart = tnp.expand_dims(a, -2) - tnp.expand_dims(b, -3)
     return _norm(use, apart, p, (-1,))
@@ -202,6 +281,12 @@ _CHOOSING: Mapping[str, Lowering] = MappingProxyType(
         "sort": _sort,
         "topk": _top_k,
         "median.default": _median,
+        "median.dim": _median_along,
+        "kthvalue": _nth,
+        "cummax": _running_best("max"),
+        "cummin": _running_best("min"),
+        "searchsorted": _places_in_order,
+        "bucketize": _bucket,
     }
 )
 
