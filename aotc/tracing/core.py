@@ -105,12 +105,15 @@ def common_type(*values: Any) -> DType:
         raise misuse(f"{described(values)} have no common element type") from None
 
 
-def joint_shape(*shapes: tuple[int, ...]) -> tuple[int, ...]:
-    """numpy's broadcast of ``shapes``; UsageError when they do not fit together."""
+def joint_shape(
+    what: str, values: Sequence[Any], shapes: Sequence[tuple[int, ...]] | None = None
+) -> tuple[int, ...]:
+    """numpy's broadcast of the shapes of ``values`` (or of parts of them, ``shapes``); UsageError
+    with the types of all, for ``what``, when they do not fit together."""
     try:
-        return broadcast_dims(*shapes)
-    except ValueError as error:
-        raise misuse(str(error)) from None
+        return broadcast_dims(*(map(np.shape, values) if shapes is None else shapes))
+    except ValueError:
+        raise misuse(f"{what}: {described(values)} do not broadcast") from None
 
 
 def broadcast(x: Tensor, shape: Sequence[int]) -> Tensor:
@@ -126,10 +129,7 @@ def broadcast(x: Tensor, shape: Sequence[int]) -> Tensor:
 
 def elementwise(op: Op, *operands: Tensor) -> Tensor:
     """An elementwise primitive with numpy's broadcasting."""
-    try:
-        shape = broadcast_dims(*(x.shape for x in operands))
-    except ValueError:
-        raise misuse(f"{described(operands)} do not broadcast") from None
+    shape = joint_shape(op.mnemonic, operands)
     return emit(op, *(broadcast(x, shape) for x in operands))
 
 

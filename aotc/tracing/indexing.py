@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from aotc.errors import UsageError
 from aotc.graph import ops
 from aotc.graph.types import DType
 from aotc.tracing.core import (
@@ -27,10 +28,10 @@ from aotc.tracing.places import misuse, unsupported
 from aotc.tracing.tensor import Tensor, tnp
 
 
-def wrapped(indices: Any, size: int, mode: str = "raise") -> Any:
-    """Indices for an axis of ``size``: those known now must lie in it (or are wrapped or clipped,
-    as numpy's ``mode`` says); those of run time that lie outside are held to its ends."""
-    values = known(indices)
+def wrapped(indices: Any, x: Tensor, axis: int, mode: str = "raise") -> Any:
+    """Indices for an axis of ``x``: those known now must lie in it (or are wrapped or clipped, as
+    numpy's ``mode`` says); those of run time that lie outside are held to its ends."""
+    values, size = known(indices), x.shape[axis]
     if mode not in ("raise", "wrap", "clip"):
         raise misuse(f"there is no mode {mode!r}", "use raise, wrap or clip")
     if values is None:
@@ -43,7 +44,7 @@ def wrapped(indices: Any, size: int, mode: str = "raise") -> Any:
         return values % max(size, 1) if mode == "wrap" else np.clip(values, 0, size - 1)
     outside = (values < -size) | (values >= size)
     if outside.any():
-        raise misuse(f"index {values[outside].flat[0]} is outside an axis of size {size}")
+        raise misuse(f"index {values[outside].flat[0]} is outside axis {axis} of {x.type}")
     return np.where(values < 0, values + size, values).astype(np.int64)
 
 
@@ -132,7 +133,7 @@ def _read(x: Tensor, key: Any) -> _Plan:
             axis += 1
         elif isinstance(part, Tensor | np.ndarray) and (np.ndim(part) or isinstance(part, Tensor)):
             plan.take(0, x.shape[axis], 1)
-            plan.arrays.append((len(plan.shape), _index(part, x.shape[axis])))
+            plan.arrays.append((len(plan.shape), _index(part, x, axis)))
             plan.places.append(place)
             plan.shape.append(x.shape[axis])
             axis += 1
@@ -171,10 +172,10 @@ def _integer(part: Any, x: Tensor, axis: int) -> int:
     return at % size
 
 
-def _index(part: Any, size: int) -> Any:
+def _index(part: Any, x: Tensor, axis: int) -> Any:
     if isinstance(part, Tensor) and not part.type.dtype.is_int:
         raise misuse(f"an index must be integers, not {part.type}", "convert it with astype(int)")
-    return wrapped(part, size)
+    return wrapped(part, x, axis)
 
 
 def pick(x: Tensor, key: Any) -> Tensor:
@@ -199,7 +200,7 @@ def pick(x: Tensor, key: Any) -> Tensor:
 
 def _pick_many(y: Tensor, axes: list[int], arrays: list[Any], place: int) -> Tensor:
     """Elements of several axes by arrays that broadcast; their axes go to ``place``."""
-    shape = joint_shape(*(np.shape(indices) for indices in arrays))
+    shape = joint_shape("arrays that index together", arrays)
     rest = [axis for axis in range(y.ndim) if axis not in axes]
     y = transpose(y, (*axes, *rest))
     if any(isinstance(indices, Tensor) for indices in arrays):
@@ -234,7 +235,14 @@ def updated(x: Any, key: Any, value: Any, how: str = "set") -> Tensor:
             flat = constant(places[key])
         except IndexError as error:
             raise misuse(f"{x.type}: {error}") from None
-    values = broadcast(lift(value, x.type.dtype), flat.shape)
+    given = lift(value, x.type.dtype)
+    try:
+        values = broadcast(given, flat.shape)
+    except UsageError:
+        raise misuse(
+            f"the key picks a part of shape {flat.shape} of {x.type}, which {given.type} does not"
+            " stretch to"
+        ) from None
     index = reshape(flat, (flat.size, 1))
     result = emit(
         ops.ScatterND(how), reshape(x, (x.size,)), index, reshape(values, (flat.size,))

@@ -22,6 +22,7 @@ from aotc.tracing.core import (
     concat,
     constant,
     cut,
+    described,
     emit,
     gather,
     joint_shape,
@@ -107,7 +108,7 @@ def broadcast_to(array: Any, shape: Any) -> Tensor:
 
 def broadcast_arrays(*args: Any) -> tuple[Tensor, ...]:
     values = [lift(value) for value in args]
-    shape = joint_shape(*(value.shape for value in values))
+    shape = joint_shape("numpy.broadcast_arrays", values)
     return tuple(broadcast(value, shape) for value in values)
 
 
@@ -286,7 +287,7 @@ def take(a: Any, indices: Any, axis: int | None = None, mode: str = "raise") -> 
     if axis_of(axis, x) is None:
         x, axis = ravel(x), 0
     chosen = one_axis(axis, x.ndim)
-    return gather(x, wrapped(indices, x.shape[chosen], mode), chosen)
+    return gather(x, wrapped(indices, x, chosen, mode), chosen)
 
 
 def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Tensor:
@@ -294,13 +295,17 @@ def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Tensor:
     if axis is None:
         x, axis = ravel(x), 0
     chosen = one_axis(axis, x.ndim)
-    shape = list(joint_shape(*(
+    if places.ndim != x.ndim:
+        raise misuse(f"numpy.take_along_axis: {described((x, places))} differ in rank")
+    sizes = [
         tuple(1 if i == chosen else size for i, size in enumerate(value.shape))
         for value in (x, places)
-    )))
+    ]
+    what = f"numpy.take_along_axis along axis {chosen}"
+    shape = list(joint_shape(what, (x, places), sizes))
     data_shape = [x.shape[chosen] if i == chosen else size for i, size in enumerate(shape)]
     index_shape = [places.shape[chosen] if i == chosen else size for i, size in enumerate(shape)]
-    places = lift(wrapped(places, x.shape[chosen], "raise"))
+    places = lift(wrapped(places, x, chosen))
     return emit(ops.GatherElements(chosen), broadcast(x, data_shape),
                 broadcast(places, index_shape))
 
@@ -315,7 +320,7 @@ def where(condition: Any, *choices: Any) -> Tensor:
     # a Python integer beyond the range of the others wraps here, as in numpy
     a, b = (cast(lift(choice), dtype) for choice in choices)
     test = cast(lift(condition), DType.BOOL)
-    joint_shape(test.shape, a.shape, b.shape)
+    joint_shape("numpy.where", (condition, *choices))
     return select(test, a, b)
 
 
@@ -368,6 +373,8 @@ def diag(v: Any, k: int = 0) -> Tensor:
     x = lift(v)
     if x.ndim == 2:
         return diagonal(x, k)
+    if x.ndim != 1:
+        raise misuse(f"numpy.diag takes a vector or a matrix, not {x.type}")
     size = x.size + abs(k)
     columns = pad(x, (max(k, 0), max(-k, 0)))
     wide = broadcast(to_shape(columns, (1, size)), (size, size))
@@ -389,6 +396,8 @@ def full_like(a: Any, fill_value: Any, dtype: Any = None, shape: Any = None) -> 
 
 
 def meshgrid(*xi: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
+    if indexing not in ("xy", "ij"):
+        raise misuse(f"there is no indexing {indexing!r}", "use 'xy' or 'ij'")
     values = [ravel(value) for value in xi]
     rank = len(values)
     shaped = [

@@ -55,9 +55,9 @@ def matmul(x1: Any, x2: Any) -> Tensor:
     if wide.shape[-1] != tall.shape[-2]:
         raise misuse(
             f"numpy.matmul: {wide.shape[-1]} columns meet {tall.shape[-2]} rows in"
-            f" {described((a, b))}"
+            f" {described((x1, x2))}"
         )
-    batch = joint_shape(wide.shape[:-2], tall.shape[:-2])
+    batch = joint_shape("numpy.matmul", (x1, x2), (wide.shape[:-2], tall.shape[:-2]))
     y = _batched(wide, tall, batch)
     shape = [*batch, *([] if left else [wide.shape[-2]]), *([] if right else [tall.shape[-1]])]
     return reshape(y, shape)

@@ -129,8 +129,8 @@ class Tensor(NDArrayOperatorsMixin):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NoReturn:
         raise unsupported(
             f"numpy wants the numbers of a traced {self.type} here",
-            "put values together with np.stack or np.concatenate instead of np.array, and use"
-            " numpy's functions on them",
+            "put values together with np.stack or np.concatenate instead of np.array, pick elements"
+            " of an array with np.take, and use numpy's functions on them",
         )
 
     def __format__(self, form: str) -> str:

@@ -62,12 +62,7 @@ def call_ufunc(
     if short is not None:
         return short
     if len(inputs) > 1:
-        shapes = [np.shape(value) if not isinstance(value, Tensor) else value.shape
-                  for value in inputs]
-        try:
-            np.broadcast_shapes(*shapes)
-        except ValueError:
-            raise misuse(f"{name}: {described(inputs)} do not broadcast") from None
+        joint_shape(name, inputs)
     operands = [
         lift(value, DType(dtype.name)) for value, dtype in zip(inputs, loop, strict=False)
     ]
@@ -375,7 +370,7 @@ def _invert(x: Tensor) -> Tensor:
 
 
 def _clip(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    joint_shape(x.shape, low.shape, high.shape)
+    joint_shape("numpy.clip", (x, low, high))
     return binary("min", binary("max", x, low), high)
 
 

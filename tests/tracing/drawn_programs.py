@@ -250,8 +250,8 @@ def convert(draw: Any, program: Program, places: list[int]) -> Step | None:
     at, dtype = draw(st.sampled_from(places)), draw(st.sampled_from(TYPES))
     x = _array(program, at)
     if x.dtype.kind == "f" and dtype[0] in "iu":
-        ends = np.iinfo(dtype)
-        if not np.isfinite(x).all() or np.any(x < ends.min) or np.any(x >= ends.max):
+        ends, wide = np.iinfo(dtype), x.astype(np.float64)
+        if not np.isfinite(x).all() or np.any(wide < ends.min) or np.any(wide >= ends.max):
             return None  # numpy leaves these open
     kind = "chosen"
     if np.dtype(dtype).kind == "f":
