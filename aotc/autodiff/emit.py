@@ -63,13 +63,39 @@ class Emit:
         """The sum of two of one shape, where nothing counts as zero."""
         if a is None or b is None:
             return b if a is None else a
-        return self.builder.binary("add", a, b)
+        return self._side_by_side(a, b) or self.builder.binary("add", a, b)
+
+    def _side_by_side(self, a: Node, b: Node) -> Maybe:
+        """The sum of two tensors with zeros around them that do not meet, as happens to parts of
+        one tensor: they are put together. None for others."""
+        if not isinstance(a.op, ops.Pad) or not isinstance(b.op, ops.Pad):
+            return None
+        first, second = (a.op, b.op) if a.op.low <= b.op.low else (b.op, a.op)
+        (x,), (y,) = (a.inputs, b.inputs) if first is a.op else (b.inputs, a.inputs)
+        sides = zip(first.low, second.low, first.high, second.high, strict=True)
+        apart = [at for at, (l1, l2, h1, h2) in enumerate(sides) if (l1, h1) != (l2, h2)]
+        if len(apart) != 1 or first.value != 0 or second.value != 0:
+            return None
+        (axis,) = apart
+        gap = second.low[axis] - first.low[axis] - x.shape[axis]
+        if gap < 0:
+            return None
+        between = TensorType(x.type.dtype, (*x.shape[:axis], gap, *x.shape[axis + 1 :]))
+        middle = [self.full(0.0, between)] if gap else []
+        parts = [piece for part in (x, *middle, y) for piece in _pieces(part, axis)]
+        high = (*first.high[:axis], second.high[axis], *first.high[axis + 1 :])
+        return self.pad(self.builder.concat(parts, axis), first.low, high)
 
     def total(self, parts: Iterable[Maybe]) -> Maybe:
-        """The sum of all that is there."""
+        """The sum of all that is there; parts of one tensor with zeros around them come together
+        in their order."""
+        given = [part for part in parts if part is not None]
+        padded = [(x.op.low, at) for at, x in enumerate(given) if isinstance(x.op, ops.Pad)]
+        places = [at for _, at in sorted(padded)]
+        places += [at for at in range(len(given)) if at not in places]
         result: Maybe = None
-        for part in parts:
-            result = self.add(result, part)
+        for at in places:
+            result = self.add(result, given[at])
         return result
 
     def slice_axis(self, x: Node, axis: int, start: int, count: int, step: int = 1) -> Node:
@@ -82,7 +108,13 @@ class Emit:
 
     def pad(self, x: Node, low: Sequence[int], high: Sequence[int], value: float = 0.0) -> Node:
         """Constant padding; nothing when there is none."""
-        return self.apply(ops.Pad(tuple(low), tuple(high), value), x) if any((*low, *high)) else x
+        if not any((*low, *high)):
+            return x
+        if isinstance(x.op, ops.Pad) and x.op.value == value:
+            low = [a + b for a, b in zip(x.op.low, low, strict=True)]
+            high = [a + b for a, b in zip(x.op.high, high, strict=True)]
+            (x,) = x.inputs
+        return self.apply(ops.Pad(tuple(low), tuple(high), value), x)
 
     def pad_axis(self, x: Node, axis: int, low: int, high: int, value: float = 0.0) -> Node:
         """Constant padding of one axis."""
@@ -126,6 +158,11 @@ class Emit:
         if isinstance(node.op, Constant):
             return self.builder.reuse_constant(node)
         return self.builder.apply(node.op, *operands, origin=node.origin)
+
+
+def _pieces(x: Node, axis: int) -> tuple[Node, ...]:
+    """What ``x`` is joined from along ``axis``."""
+    return x.inputs if isinstance(x.op, ops.Concat) and x.op.axis == axis else (x,)
 
 
 def parameters(builder: Builder, graph: Graph) -> list[Node]:

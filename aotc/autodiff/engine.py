@@ -128,12 +128,12 @@ def reverse(
     _emit_checks(e, graph, places)
 
     def back(cotangents: Sequence[Maybe]) -> list[Maybe]:
-        found: dict[Node, Maybe] = {}
+        found: dict[Node, list[Maybe]] = {}
         for (_, node), outer in zip(graph.outputs, cotangents, strict=True):
-            found[node] = e.add(found.get(node), outer)
+            found.setdefault(node, []).append(outer)
         _walk_back(e, order, active, places, found)
         chosen = zip(graph.inputs, wanted, strict=True)
-        return [found.get(x) if want else None for x, want in chosen]
+        return [e.total(found.get(x, ())) if want else None for x, want in chosen]
 
     return [places[node] for _, node in graph.outputs], back
 
@@ -143,39 +143,39 @@ def _walk_back(
     order: Sequence[Node],
     active: set[Node],
     places: Mapping[Node, Node],
-    back: dict[Node, Maybe],
+    back: dict[Node, list[Maybe]],
 ) -> None:
-    """Adds to ``back``, which has the cotangents of the outputs, those of all active nodes."""
-    tuples: dict[Node, list[Maybe]] = {}
+    """Adds to ``back``, which has the cotangents of the outputs, those of all active nodes: for
+    each what its readers send, to be summed up."""
+    tuples: dict[Node, list[list[Maybe]]] = {}
     for node in reversed(order):
         if node not in active or not node.inputs:
             continue
         mask = [x in active for x in node.inputs]
         if isinstance(node.type, TupleType):
-            outers = tuples.get(node, [])
+            outers = [e.total(sent) for sent in tuples.get(node, [])]
             parts: Sequence[Maybe] = []
             if any(outer is not None for outer in outers):
                 parts = control.vjp(e, places[node], outers, mask, pullback)
         else:
-            outer = back.get(node)
+            outer = e.total(back.get(node, ()))
             if outer is None:
                 continue
             if isinstance(node.op, ops.Item):
-                _into_tuple(e, tuples, node, outer)
+                _into_tuple(tuples, node, outer)
                 continue
             parts = _rule_of(node).vjp(e, places[node], outer, mask)
         for operand, part, want in zip(node.inputs, parts, mask, strict=bool(parts)):
             if want and part is not None:
-                back[operand] = e.add(back.get(operand), part)
+                back.setdefault(operand, []).append(part)
 
 
-def _into_tuple(e: Emit, tuples: dict[Node, list[Maybe]], node: Node, outer: Node) -> None:
+def _into_tuple(tuples: dict[Node, list[list[Maybe]]], node: Node, outer: Node) -> None:
     """Adds the cotangent of an item to those of its tuple."""
     assert isinstance(node.op, ops.Item)
     (source,) = node.inputs
     assert isinstance(source.type, TupleType)
-    outers = tuples.setdefault(source, [None] * len(source.type.items))
-    outers[node.op.index] = e.add(outers[node.op.index], outer)
+    tuples.setdefault(source, [[] for _ in source.type.items])[node.op.index].append(outer)
 
 
 def _emit_checks(e: Emit, graph: Graph, places: Mapping[Node, Node]) -> None:

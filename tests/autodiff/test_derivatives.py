@@ -5,7 +5,7 @@ import pytest
 from gradient_checks import Sketch, check, drawn
 
 from aotc.autodiff.elementwise import FLAT, SLOPES
-from aotc.autodiff.transform import grad, jvp
+from aotc.autodiff.transform import grad, jvp, vjp
 from aotc.errors import UnsupportedError
 from aotc.graph import ops
 from aotc.graph.eval import evaluate
@@ -158,6 +158,38 @@ def test_the_last_update_of_a_place_counts():
     found = evaluate(grad(graph), {"x0": np.zeros(2), "x1": np.zeros(2)})
     np.testing.assert_array_equal(found["x0_gradient"], [1, 0])
     np.testing.assert_array_equal(found["x1_gradient"], [0, 1])
+
+
+@pytest.mark.parametrize("cuts", [(0, 2, 3, 7), (1, 2, 4, 6), (0, 3, 2, 5)])
+def test_parts_of_one_tensor_are_put_together(cuts):
+    """Slices of the first axis from the second column on, two of them; the last cuts meet."""
+    s = Sketch()
+    x = s.x(7, 3)
+    first, second = (
+        s.b.apply(ops.Slice((low, 1), (high - low, 2), (1, 1)), x)
+        for low, high in (cuts[:2], cuts[2:])
+    )
+    graph = s.graph(s.b.unary("sin", first), s.b.unary("exp", second))
+    check(graph)
+    added = [node for node in vjp(graph).nodes() if getattr(node.op, "fn", "") == "add"]
+    assert bool(added) == (cuts[2] < cuts[1])
+
+
+@pytest.mark.parametrize("starts", [(0, 3, 6), (3, 0, 6), (0, 6, 3)])
+def test_the_gradient_of_a_split_is_one_concatenation(starts):
+    s = Sketch()
+    x = s.x(9)
+    parts = [s.b.apply(ops.Slice((at,), (3,), (1,)), x) for at in starts]
+    graph = s.graph(*(s.b.unary("sin", part) for part in parts))
+    check(graph)
+    assert [len(n.inputs) for n in vjp(graph).nodes() if isinstance(n.op, ops.Concat)] == [3]
+
+
+def test_what_is_sent_twice_counts_twice():
+    s = Sketch()
+    x = s.x(4)
+    double = s.b.binary("add", x, x)
+    check(s.graph(s.b.apply(ops.Slice((1,), (2,), (1,)), double)))
 
 
 def test_bits_have_no_derivative():
