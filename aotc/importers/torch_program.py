@@ -44,6 +44,16 @@ _CHECKS = frozenset({"aten._assert_tensor_metadata", "aten._assert_scalar", "ate
 """What has no result: it holds by itself where every size is fixed."""
 
 
+_NUMBERS = frozenset(
+    {
+        *(operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod, operator.neg),
+        *(operator.truediv, operator.eq, operator.ne, operator.lt, operator.le, operator.gt),
+        *(operator.ge, operator.pow),
+    }
+)
+"""Python's own arithmetic: on sizes, and on numbers taken out of tensors."""
+
+
 def from_torch(
     program: Any,
     example_args: Sequence[Any] = (),
@@ -257,8 +267,8 @@ class _Importer:
         if isinstance(target, self._torch._ops.HigherOrderOperator):
             return attempt(lambda: self._control(node, operands), name, place, self._problems)
         if not isinstance(target, self._torch._ops.OpOverload):
-            if callable(target) and not any(isinstance(x, Tensor) for x in operands):
-                return target(*operands, **named)  # arithmetic on sizes
+            if target in _NUMBERS:
+                return attempt(lambda: target(*operands), name, place, self._problems)
             self._problems.add(name, "it is not an operator of torch", place)
             return FAILED
         rule = rule_for(name)
@@ -347,6 +357,6 @@ def _missing(target: Any, torch: ModuleType) -> str:
     """Why an operator has no rule."""
     if torch.Tag.nondeterministic_seeded in target.tags:
         return "it draws random numbers, which the compiled code has none of"
-    if torch.Tag.dynamic_output_shape in target.tags or "_local_scalar" in str(target):
+    if torch.Tag.dynamic_output_shape in target.tags:
         return "the size of what it gives is known only at run time"
     return "it is not supported"

@@ -216,3 +216,12 @@ def test_regions_without_gradients_and_of_other_precision():
                 return y, x @ x.T
 
     agree(Regions(), (seeded(3, 4),), rtol=1e-2, atol=1e-2)
+
+
+def test_numbers_taken_out_of_tensors_stay_values():
+    class Pick(nn.Module):
+        def forward(self, x, order):
+            best = order[0]
+            return x[best], x[order[1].item()] * 2, x * x.sum().item()
+
+    agree(Pick(), (seeded(4, 3), torch.tensor([2, -1])), rtol=1e-5)

@@ -254,7 +254,7 @@ def test_places_and_running_extremes():
     x[1, 2] = float("nan")
     functions = [
         lambda x, n, e: x.cummax(1), lambda x, n, e: x.cummin(0), lambda x, n, e: n.cummax(0),
-        lambda x, n, e: n.kthvalue(2, 1, keepdim=True), lambda x, n, e: x.median(1),
+        lambda x, n, e: n.kthvalue(2, 1, keepdim=True)[0], lambda x, n, e: x.median(1),
         lambda x, n, e: torch.searchsorted(e, x[0]), lambda x, n, e: torch.bucketize(x[0], e),
         lambda x, n, e: torch.searchsorted(e, x[2], side="right", out_int32=True),
         lambda x, n, e: x.diagonal_scatter(e[:3]), lambda x, n, e: e.view(torch.int32),

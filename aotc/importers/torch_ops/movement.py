@@ -88,8 +88,11 @@ def _slice_scatter(
     return concat([part for part in (low, source, high) if part is not None], axis)
 
 
-def _select(use: Use, x: Tensor, dim: int, index: int) -> Tensor:
+def _select(use: Use, x: Tensor, dim: int, index: Any) -> Tensor:
+    """Also at a place known only at run time."""
     axis = one_axis(dim, x.ndim)
+    if isinstance(index, Tensor):
+        return gather(x, reshape(index, ()), axis)
     return reshape(cut(x, axis, index % x.shape[axis], 1), use.dims)
 
 
@@ -287,7 +290,7 @@ def _masked_scatter(use: Use, x: Tensor, mask: Tensor, source: Tensor) -> Any:
 
 
 def _full(use: Use, size: Any, value: Any) -> Tensor:
-    return broadcast(constant(value, use.type.dtype), use.dims)
+    return broadcast(lift(value, use.type.dtype), use.dims)
 
 
 def _zeros(use: Use, *ignored: Any) -> Tensor:
@@ -306,7 +309,7 @@ def _arange(use: Use, *ends: Any) -> Tensor:
 
 
 def _scalar(use: Use, value: Any) -> Tensor:
-    return constant(value, use.type.dtype)
+    return lift(value, use.type.dtype)
 
 
 def _unfold(use: Use, x: Tensor, dim: int, size: int, step: int) -> Any:
@@ -390,6 +393,7 @@ _TABLE: Mapping[str, Lowering] = MappingProxyType(
         **dict.fromkeys(("ones", "ones_like", "new_ones"), _ones),
         "arange": _arange,
         "scalar_tensor": _scalar,
+        "_local_scalar_dense": lambda use, x: reshape(x, ()),
         "unfold": _unfold,
         "as_strided": _as_strided,
         "diagonal_scatter": _diagonal_scatter,
