@@ -189,7 +189,7 @@ def test_one_workspace_region_keeps_the_plain_interface(plain, tmp_path):
 
 
 def test_models_of_one_object_share_their_regions():
-    graphs = {"a": pyramid(), "b": wide_net(5, size=24)}
+    graphs = {"a": pyramid(), "b": wide_net(5, size=8)}
     models = aotc.compile_together(graphs, name="app", regions=REGIONS)
     for name, graph in graphs.items():
         run_both(aotc.compile(graph), models[name])

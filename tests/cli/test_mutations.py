@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from graph_runs import for_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
@@ -89,8 +90,7 @@ def test_the_model_itself_compiles():
     check(VALID)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.data())
+@for_all(st.data(), quick=12, slow=60)
 def test_changed_bytes(data):
     damaged = bytearray(VALID)
     for _ in range(data.draw(st.integers(1, 4))):
@@ -100,8 +100,7 @@ def test_changed_bytes(data):
     check_only_for_crashes(bytes(damaged))
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, len(VALID) - 1))
+@for_all(st.integers(0, len(VALID) - 1), quick=6, slow=20)
 def test_cut_short(length):
     check_only_for_crashes(VALID[:length])
 
@@ -220,12 +219,16 @@ MUTATIONS = [
 
 
 @pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
-@settings(max_examples=12, deadline=None)
-@given(st.data())
-def test_changed_meaning(mutate, data):
-    model = onnx.load_from_string(VALID)
-    mutate(model, data.draw)
-    check(model.SerializeToString())
+@pytest.mark.parametrize("cases", [2, pytest.param(12, marks=pytest.mark.slow)])
+def test_changed_meaning(mutate, cases):
+    @settings(max_examples=cases, deadline=None)
+    @given(st.data())
+    def every(data):
+        model = onnx.load_from_string(VALID)
+        mutate(model, data.draw)
+        check(model.SerializeToString())
+
+    every()
 
 
 @pytest.mark.slow

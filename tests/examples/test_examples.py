@@ -102,6 +102,16 @@ def test_the_firmware_recognises_digits_on_an_emulated_board(cpu, tmp_path):
     assert "BROKEN" not in printed
 
 
+@pytest.mark.slow
+def test_the_firmware_uses_two_memories(tmp_path):
+    if missing():
+        pytest.skip(missing())
+    shutil.copytree(ROOT / "examples" / "digits", tmp_path / "examples" / "digits")
+    printed = run_example("cortex_m", tmp_path, "regions")
+    assert "10 of 10 are right" in printed and "arena in psram: at most" in printed
+    assert "BROKEN" not in printed
+
+
 def with_digits(folder, *tools):
     """The digits example beside the one that is run, on a machine that has ``tools``."""
     for tool in tools:

@@ -5,7 +5,7 @@ import random
 import time
 
 import pytest
-from hypothesis import given, settings
+from graph_runs import for_all
 from hypothesis import strategies as st
 
 from aotc.errors import VerifyError
@@ -46,9 +46,9 @@ lives = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
-@given(lives, st.booleans())
-def test_every_plan_passes_the_independent_check(shape, in_place):
+@for_all(st.tuples(lives, st.booleans()), quick=25, slow=200)
+def test_every_plan_passes_the_independent_check(case):
+    shape, in_place = case
     program = make_program(shape, in_place)
     plan = plan_memory(program)
     check_plan(program, plan)
@@ -56,10 +56,10 @@ def test_every_plan_passes_the_independent_check(shape, in_place):
     assert plan.gap < 1.25
 
 
-@settings(max_examples=100, deadline=None)
-@given(lives, st.data())
-def test_planner_and_checker_agree_on_what_overlaps(shape, data):
+@for_all(st.tuples(lives, st.data()), quick=30, slow=300)
+def test_planner_and_checker_agree_on_what_overlaps(case):
     """The checker objects to offsets exactly if two intervals overlap in time and in space."""
+    shape, data = case
     program = make_program(shape, in_place=False)
     intervals = find_intervals(program)
     blocks = st.integers(0, 40).map(lambda block: 64 * block)

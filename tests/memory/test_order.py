@@ -2,9 +2,8 @@
 
 import random
 
-from graph_runs import BASE, Net, assert_same_bytes, inputs_of, lowered
+from graph_runs import BASE, Net, assert_same_bytes, for_all, inputs_of, lowered
 from handmade import compile_program
-from hypothesis import given, settings
 from hypothesis import strategies as st
 from nested_nets import nested_inputs, nested_net
 from random_nets import nets
@@ -40,9 +39,9 @@ def shuffled(program, seed):
     return Program(program.name, program.inputs, program.outputs, steps)
 
 
-@settings(max_examples=40, deadline=None)
-@given(nets(), st.integers(0, 1000))
-def test_every_order_that_is_allowed_gives_the_same_bytes(graph, seed):
+@for_all(st.tuples(nets(), st.integers(0, 1000)), quick=12, slow=60)
+def test_every_order_that_is_allowed_gives_the_same_bytes(case):
+    graph, seed = case
     program = lowered(explicit_pad(graph))
     other = shuffled(program, seed)
     check_plan(other, plan_memory(other))
@@ -50,8 +49,7 @@ def test_every_order_that_is_allowed_gives_the_same_bytes(graph, seed):
     assert_same_bytes(run_program(other, values), run_program(program, values))
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.integers(0, 10_000))
+@for_all(st.integers(0, 10_000), quick=6, slow=30)
 def test_orders_of_branches_and_loops(seed):
     graph = nested_net(seed)
     program = lower(fuse(graph), BASE, "net")
@@ -61,8 +59,7 @@ def test_orders_of_branches_and_loops(seed):
     assert_same_bytes(run_program(other, values), run_program(program, values))
 
 
-@settings(max_examples=40, deadline=None)
-@given(nets(most_steps=20))
+@for_all(nets(most_steps=20), quick=10, slow=60)
 def test_plans_are_proved_and_never_larger(graph):
     program = lowered(explicit_pad(graph))
     ordered, plan = plan_in_order(program)

@@ -148,7 +148,7 @@ class Run:
         self.write(loop.done.storage)
 
 
-@pytest.mark.parametrize("cases", [60, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [20, pytest.param(1000, marks=pytest.mark.slow)])
 def test_no_way_through_a_program_finds_its_memory_overwritten(cases):
     @settings(max_examples=cases, deadline=None)
     @given(st.integers(0, 2**20))
@@ -164,7 +164,7 @@ def test_no_way_through_a_program_finds_its_memory_overwritten(cases):
     run()
 
 
-@pytest.mark.parametrize("cases", [60, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [20, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_plan_that_some_way_breaks_is_refused(cases):
     """Moves one storage anywhere: when a run then meets foreign bytes, the checker must object."""
 
