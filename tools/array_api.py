@@ -3,7 +3,7 @@ became of each test, and docs/array_api.md, come out.
 
 `python -m tools.array_api CHECKOUT` runs it (and clones it there if there is none), with
 ``--engine machine`` on compiled code; ``--write`` runs it on both engines and rewrites the page.
-`LISTED` has the tests that are known not to pass. The suite needs pytest-json-report and ndindex.
+`LISTED` has the tests that are known not to pass. The suite needs the extra `array-api`.
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ _VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12", "2025.12")
 
 def of_version(api_version: str | None) -> ModuleType:
     """This namespace; UsageError for a version of the standard that it does not follow."""
-    if api_version is not None and api_version not in _VERSIONS:
+    if not (api_version is None or str(api_version) in _VERSIONS):
         raise UsageError(
             f"aotc.numpy does not follow the array API {api_version}",
             remedy=f"use one of: {', '.join(_VERSIONS)}",

@@ -8,19 +8,33 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from aotc.errors import UsageError
+from aotc.errors import AotcError, UsageError
 from aotc.tracing.core import lift
 from aotc.tracing.indexing import pick, updated
 from aotc.tracing.tensor import Tensor
 
 
-class ArgumentError(UsageError, ValueError, IndexError):
-    """A key, an axis or a shape that does not fit an array; to Python also what it would raise for
-    its own sequences."""
+class ArgumentError(UsageError, TypeError, ValueError, IndexError):
+    """An argument that does not fit; to Python also what it would raise itself for a wrong type, a
+    wrong value or a key outside of a sequence."""
+
+
+@contextmanager
+def clear_errors(name: str) -> Iterator[None]:
+    """An ArgumentError instead of what Python and numpy raise inside for arguments of ``name`` that
+    they cannot work with, or that do not fit into memory."""
+    try:
+        yield
+    except AotcError:
+        raise
+    except (AttributeError, IndexError, MemoryError, OverflowError, TypeError, ValueError) as error:
+        text = " ".join(str(error).split())
+        raise ArgumentError(f"{name}: {text or type(error).__name__}") from None
 
 
 def _space() -> Any:
@@ -33,7 +47,8 @@ def _types() -> Any:
 
 
 def _run(function: Callable[..., Any], *inputs: Any) -> Any:
-    return importlib.import_module("aotc.numpy.eager").run(function, inputs, {})
+    with clear_errors("this array"):
+        return importlib.import_module("aotc.numpy.eager").run(function, inputs, {})
 
 
 def _forward(name: str) -> Callable[[Array, Any], Any]:

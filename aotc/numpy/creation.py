@@ -14,7 +14,7 @@ import numpy as np
 from aotc.errors import UsageError
 from aotc.graph.rules import MAX_ELEMS
 from aotc.numpy.array import ArgumentError, Array
-from aotc.numpy.eager import operation
+from aotc.numpy.eager import checked, operation
 from aotc.numpy.types import DTYPES, astype, expect_device, kind_of
 from aotc.tracing.core import broadcast, constant, lift
 from aotc.tracing.scope import is_tracing
@@ -52,6 +52,7 @@ def _filled(shape: tuple[int, ...], value: Any, dtype: np.dtype) -> Any:
     return broadcast(number.astype(dtype), shape)
 
 
+@checked
 def full(shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Any:
     """``fill_value`` in each place; without a type that of the number. UsageError when the number
     is beyond the type."""
@@ -64,35 +65,43 @@ def full(shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None) 
         raise ArgumentError(f"{fill_value} is outside of {wanted}") from None
 
 
+@checked
 def zeros(shape: Any, *, dtype: Any = None, device: Any = None) -> Any:
     return full(shape, 0, dtype=_dtype(dtype), device=device)
 
 
+@checked
 def ones(shape: Any, *, dtype: Any = None, device: Any = None) -> Any:
     return full(shape, 1, dtype=_dtype(dtype), device=device)
 
 
+@checked
 def empty(shape: Any, *, dtype: Any = None, device: Any = None) -> Any:
     """Zeros: nothing is ever left to chance."""
     return zeros(shape, dtype=dtype, device=device)
 
 
+@checked
 def full_like(x: Any, /, fill_value: Any, *, dtype: Any = None, device: Any = None) -> Any:
     return full(x.shape, fill_value, dtype=x.dtype if dtype is None else dtype, device=device)
 
 
+@checked
 def zeros_like(x: Any, /, *, dtype: Any = None, device: Any = None) -> Any:
     return full_like(x, 0, dtype=dtype, device=device)
 
 
+@checked
 def ones_like(x: Any, /, *, dtype: Any = None, device: Any = None) -> Any:
     return full_like(x, 1, dtype=dtype, device=device)
 
 
+@checked
 def empty_like(x: Any, /, *, dtype: Any = None, device: Any = None) -> Any:
     return full_like(x, 0, dtype=dtype, device=device)
 
 
+@checked
 def eye(
     n_rows: int,
     n_cols: int | None = None,
@@ -110,6 +119,7 @@ def eye(
     return _made(np.eye(rows, columns, place, _dtype(dtype)))
 
 
+@checked
 def arange(
     start: float,
     /,
@@ -136,6 +146,7 @@ def arange(
     return _made(values)
 
 
+@checked
 def linspace(
     start: float,
     stop: float,
@@ -148,12 +159,13 @@ def linspace(
 ) -> Any:
     """``num`` numbers at one distance, ``stop`` the last of them if ``endpoint``."""
     expect_device(device)
-    (count,) = _shape(num)
+    (count,) = _shape((num,))
     with np.errstate(all="ignore"):
         values = np.linspace(start, stop, count, endpoint=endpoint, dtype=_dtype(dtype))
     return _made(values)
 
 
+@checked
 def asarray(
     obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | None = None
 ) -> Any:
@@ -200,6 +212,7 @@ def _plain(items: Sequence[Any]) -> list[Any]:
     ]  # fmt: skip
 
 
+@checked
 def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Any:
     """An array of another library, by the DLPack protocol."""
     expect_device(device)

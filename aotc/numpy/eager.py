@@ -20,7 +20,7 @@ from aotc.graph.eval import evaluate
 from aotc.graph.ir import Graph
 from aotc.graph.text import print_graph
 from aotc.graph.types import DType, TensorType
-from aotc.numpy.array import ArgumentError, Array
+from aotc.numpy.array import ArgumentError, Array, clear_errors
 from aotc.tracing.core import constant, known, node_of
 from aotc.tracing.places import unsupported
 from aotc.tracing.scope import Scope, entered, is_tracing
@@ -48,13 +48,25 @@ def engine(name: str) -> Iterator[None]:
         _ENGINE.reset(token)
 
 
+def checked(function: F) -> F:
+    """``function`` with `clear_errors`."""
+
+    @functools.wraps(function)
+    def apply(*inputs: Any, **named: Any) -> Any:
+        with clear_errors(function.__name__):
+            return function(*inputs, **named)
+
+    return apply  # type: ignore[return-value]
+
+
 def operation(function: F) -> F:
     """``function`` of Tensors, for Arrays too. Its results are then Arrays; what is neither stays
     as it is."""
 
     @functools.wraps(function)
     def apply(*inputs: Any, **named: Any) -> Any:
-        return run(function, inputs, named)
+        with clear_errors(function.__name__):
+            return run(function, inputs, named)
 
     return apply  # type: ignore[return-value]
 
@@ -141,6 +153,7 @@ def known_now(function: F) -> F:
     """``function`` of Arrays, whose results have sizes that depend on numbers. While tracing, the
     arguments must be constants, and so are the results."""
 
+    @checked
     @functools.wraps(function)
     def apply(*inputs: Any, **named: Any) -> Any:
         if not is_tracing():

@@ -123,7 +123,7 @@ def solve(x1: Any, x2: Any, /) -> Any:
     b = reshape(b, (*b.shape, 1)) if vector else b
     if a.ndim < 2 or b.ndim < 2 or not a.shape[-1] == a.shape[-2] == b.shape[-2]:
         raise ArgumentError(f"solve takes square matrices and as many rows: {a.type}, {b.type}")
-    stack = joint_shape(a.shape[:-2], b.shape[:-2])
+    stack = joint_shape("solve", (a, b), (a.shape[:-2], b.shape[:-2]))
     count = math.prod(stack)
     flat = [
         reshape(broadcast(x, (*stack, *x.shape[-2:])), (count, *x.shape[-2:])) for x in (a, b)

@@ -9,7 +9,7 @@ import numpy as np
 
 from aotc.numpy.array import ArgumentError
 from aotc.numpy.creation import asarray
-from aotc.numpy.eager import operation
+from aotc.numpy.eager import checked, operation
 from aotc.numpy.types import expect_device, expect_kinds
 from aotc.tracing.core import all_axes, lift
 from aotc.tracing.tensor import tnp
@@ -23,6 +23,7 @@ def _frequencies(places: np.ndarray, n: int, d: float, dtype: Any) -> Any:
     return asarray((places / (n * d)).astype(kind))
 
 
+@checked
 def fftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, device: Any = None) -> Any:
     """The frequencies of a transform of ``n`` samples ``d`` apart, in cycles by unit of ``d``: from
     0 up, then the negative ones."""
@@ -30,6 +31,7 @@ def fftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, device: Any = None)
     return _frequencies((np.arange(n) + n // 2) % max(n, 1) - n // 2, n, d, dtype)
 
 
+@checked
 def rfftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, device: Any = None) -> Any:
     """The frequencies from 0 to n // 2, those of a transform of real samples."""
     expect_device(device)

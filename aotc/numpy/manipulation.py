@@ -8,7 +8,7 @@ import numpy as np
 
 from aotc.graph.types import broadcast_dims
 from aotc.numpy.array import ArgumentError, Array
-from aotc.numpy.eager import known_now, operation
+from aotc.numpy.eager import checked, known_now, operation
 from aotc.numpy.types import result_type
 from aotc.tracing.core import lift, one_axis
 from aotc.tracing.core import reshape as to_shape
@@ -52,6 +52,7 @@ def broadcast_arrays(*arrays: Any) -> tuple[Any, ...]:
     return stretched(*arrays)
 
 
+@checked
 def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
     """The common shape; ValueError (an ArgumentError) when there is none."""
     try:
@@ -101,6 +102,7 @@ def _reshaped(x: Any, shape: Any) -> Any:
     return tnp.reshape(lift(x), shape)
 
 
+@checked
 def reshape(x: Any, /, shape: tuple[int, ...], *, copy: bool | None = None) -> Any:
     """The same elements in row-major order; one size may be -1. Arrays never share their numbers,
     so that ``copy`` may not be False."""
@@ -140,6 +142,7 @@ def _repeated(x: Any, counts: Any, axis: int | None) -> Any:
     return tnp.repeat(lift(x), counts, axis)
 
 
+@checked
 def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Any:
     """Each element along ``axis`` (of the flattened array if None) so many times in a row. Counts
     that are an array must be known while tracing: they are the size of the result."""

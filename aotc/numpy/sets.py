@@ -12,7 +12,7 @@ import numpy as np
 from aotc.graph import ops
 from aotc.graph.types import DType
 from aotc.numpy.array import Array
-from aotc.numpy.eager import known_now, operation
+from aotc.numpy.eager import checked, known_now, operation
 from aotc.numpy.searching import argsort, nonzero, take
 from aotc.tracing.core import broadcast, cast, concat, constant, cut, emit, lift, reshape
 from aotc.tracing.tensor import tnp
@@ -88,18 +88,21 @@ def _flat(x: Any) -> Any:
     return reshape(lift(x), (lift(x).size,))
 
 
+@checked
 def unique_counts(x: Any, /) -> UniqueCounts:
     """The different elements and their counts."""
     found = unique_all(x)
     return UniqueCounts(found.values, found.counts)
 
 
+@checked
 def unique_inverse(x: Any, /) -> UniqueInverse:
     """The different elements, and which of them each element is."""
     found = unique_all(x)
     return UniqueInverse(found.values, found.inverse_indices)
 
 
+@checked
 def unique_values(x: Any, /) -> Any:
     """The different elements."""
     return unique_all(x).values

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aotc.numpy.array import ArgumentError
-from aotc.numpy.eager import operation
+from aotc.numpy.eager import checked, operation
 from aotc.numpy.factors import identity, places, reflected, stack_of
 from aotc.tracing.control import while_loop
 from aotc.tracing.core import constant, lift, reshape, select
@@ -122,6 +122,7 @@ def eigh(x: Any, /) -> EighResult:
     return EighResult(reshape(values, (*stack, size)), reshape(vectors, (*stack, size, size)))
 
 
+@checked
 def eigvalsh(x: Any, /) -> Any:
     """Eigenvalues of symmetric matrices, from the smallest on."""
     return eigh(x).eigenvalues
@@ -197,6 +198,7 @@ def svd(x: Any, /, *, full_matrices: bool = True) -> SVDResult:
     )
 
 
+@checked
 def svdvals(x: Any, /) -> Any:
     """Singular values, from the largest on."""
     return svd(x, full_matrices=False).S

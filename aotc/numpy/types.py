@@ -14,7 +14,7 @@ import numpy as np
 
 from aotc.errors import UsageError
 from aotc.numpy.array import Array
-from aotc.numpy.eager import operation
+from aotc.numpy.eager import checked, operation
 from aotc.tracing.core import cast, lift
 from aotc.tracing.tensor import Tensor
 
@@ -70,6 +70,7 @@ def _expect_number_fits(value: bool | int | float, dtype: np.dtype) -> None:
             raise UsageError(f"{value} is outside of {dtype}")
 
 
+@checked
 def result_type(*arrays_and_dtypes: Any) -> np.dtype:
     """The common type of arrays, types and Python numbers, by the table of the standard; UsageError
     for kinds that it does not mix, or without an array or type."""
@@ -89,6 +90,7 @@ def result_type(*arrays_and_dtypes: Any) -> np.dtype:
     return common
 
 
+@checked
 def can_cast(from_: Any, to: Any, /) -> bool:
     """Whether values of a type keep their size in another: no overflow, no loss of a fraction. As
     in numpy, 64-bit integers go into float64."""
@@ -105,6 +107,7 @@ def expect_same_kind(source: Any, target: np.dtype) -> None:
         raise UsageError(f"{source} does not go into {target}", remedy="convert it with astype")
 
 
+@checked
 def isdtype(dtype: Any, kind: Any) -> bool:
     """Whether ``dtype`` is ``kind``: a type, the name of a kind, or a tuple of these."""
     if isinstance(kind, tuple):
@@ -138,6 +141,7 @@ class IntegerLimits:
     dtype: np.dtype
 
 
+@checked
 def finfo(type: Any, /) -> FloatLimits:
     """The limits of a float type or of that of an array."""
     dtype = type.dtype if isinstance(type, Array | Tensor) else np.dtype(type)
@@ -148,6 +152,7 @@ def finfo(type: Any, /) -> FloatLimits:
     return FloatLimits(ends.bits, eps, high, low, float(ends.smallest_normal), dtype)
 
 
+@checked
 def iinfo(type: Any, /) -> IntegerLimits:
     """The limits of an integer type or of that of an array."""
     dtype = type.dtype if isinstance(type, Array | Tensor) else np.dtype(type)
@@ -162,6 +167,7 @@ def _converted(x: Any, dtype: Any) -> Any:
     return cast(lift(x), np.dtype(dtype))
 
 
+@checked
 def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> Any:
     """``x`` as another type: floats to integers toward zero and within their range, NaN to 0."""
     expect_device(device)

@@ -226,3 +226,27 @@ def test_ranges_and_grids():
     same(xp.fft.fftfreq(5, d=0.5), np.fft.fftfreq(5, 0.5))
     same(xp.fft.rfftfreq(6), np.fft.rfftfreq(6))
     same(xp.fft.ifftshift(xp.fft.fftshift(xp.arange(5.0))), np.arange(5.0))
+
+
+def functions():
+    for space in (xp, xp.linalg, xp.fft):
+        for name in space.__all__:
+            if callable(getattr(space, name)) and name not in ("Array", "engine"):
+                yield pytest.param(getattr(space, name), id=f"{space.__name__}.{name}")
+
+
+JUNK = ("a", None, -1, 1.5, (1, 2), [], (3, "b"), object(), np.zeros(2), 1j, slice(1, 2), xp.int8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", functions())
+def test_whatever_is_given_ends_in_a_result_or_one_clear_error(function):
+    random = np.random.default_rng(len(function.__name__))
+    good = (xp.zeros((2, 2)), xp.asarray([1, 2]), xp.asarray(True))
+    for _ in range(30):
+        given = [(*good, *JUNK)[i] for i in random.integers(0, len(good) + len(JUNK), 2)]
+        for inputs in (given, given[:1], [good[0], *given]):
+            try:
+                function(*inputs)
+            except aotc.AotcError as error:
+                assert error.message and "\n" not in error.message
