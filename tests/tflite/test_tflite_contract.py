@@ -87,8 +87,8 @@ def test_convolutions(dtype, depthwise, tmp_path):
         bias = activation != 2 or not depthwise  # LiteRT takes no CONV_2D without one
         net = convolution(dtype, depthwise, activation, seed=activation, bias=bias)
         differ = check(net, tmp_path, tolerance=1e-5)
-        # the reference rounds twice, which shows in about one of a thousand results
-        assert differ <= 30
+        # results of 16 bits are rounded once, the reference's twice: one of a thousand differs
+        assert differ <= (30 if dtype == "int16" else 0)
 
 
 def test_a_fused_activation_is_a_range_of_the_stored_integers(tmp_path):
@@ -109,8 +109,9 @@ def test_convolutions_of_any_size(tmp_path_factory, data):
     depthwise = data.draw(st.booleans())
     channels = data.draw(st.integers(1, 5))
     dilation = pair(1, 2)
+    dtype = data.draw(st.sampled_from(["float32", *KINDS]))
     net = convolution(
-        data.draw(st.sampled_from(["float32", *KINDS])),
+        dtype,
         depthwise,
         data.draw(st.sampled_from(ACTIVATIONS)),
         seed=data.draw(st.integers(0, 99)),
@@ -124,7 +125,8 @@ def test_convolutions_of_any_size(tmp_path_factory, data):
         outputs=channels * data.draw(st.integers(1, 3)),
         per_channel=data.draw(st.booleans()),
     )
-    check(net, tmp_path_factory.mktemp("conv"), tolerance=1e-5)
+    steps = 1 if dtype == "int16" else 0
+    check(net, tmp_path_factory.mktemp("conv"), steps=steps, tolerance=1e-5)
 
 
 def test_a_grouped_convolution(tmp_path):
@@ -190,11 +192,12 @@ def test_fully_connected(dtype, keep, tmp_path):
             x = net.input((2, 3, 20), dtype, scale=0.02, zero=_zero(rng, dtype))
             w, b, y = quantised(net, rng, dtype, (10, 20), 10, 0, output, per_channel=False)
         net.outputs = [y]
+        exact = dtype in ("int8", "uint8")
         net.operator(
             "FULLY_CONNECTED", [x, w, b if activation else -1], [y], "FullyConnectedOptions",
             FusedActivationFunction=activation, KeepNumDims=keep,
         )  # fmt: skip
-        check(net, tmp_path)
+        check(net, tmp_path, steps=0 if exact else 1)
 
 
 def test_weights_alone_may_be_quantised(tmp_path):

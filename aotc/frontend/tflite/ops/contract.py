@@ -6,15 +6,20 @@ brought into the order of the primitive while the model is read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from aotc.errors import ModelError
 from aotc.frontend.onnx_ops.window import Window, window_of
+from aotc.frontend.tflite.ops.requantize import layer_of, stored_sums
 from aotc.frontend.tflite.use import Rule, Use
 from aotc.graph import ops
 from aotc.graph.ir import Node
+from aotc.graph.types import DType
 
 PADDINGS = ("SAME_UPPER", "VALID")
 """ONNX's names of the schema's Padding."""
@@ -42,39 +47,52 @@ def _expect_rank(x: Node, rank: int) -> None:
         raise ModelError(f"needs data of {rank} axes, got {x.type}")
 
 
-def _convolved(use: Use, weights: Node, options: Any, groups: int) -> Node:
-    """Data in operand 0 with ``weights`` [O, I/groups, *window], bias in operand 2, activation."""
-    x = use.real(0)
+def _convolved(use: Use, perm: tuple[int, ...], options: Any, depthwise: bool = False) -> Node:
+    """Data in operand 0 with the weights in operand 1, which ``perm`` brings into the order
+    [O, I/groups, *window], bias in operand 2, activation."""
+    x, activation = use.call[0], options.FusedActivationFunction()
+    layer = layer_of(use, perm, 0, activation)
+    weights = use.weights(1, perm) if layer is None else use.call.constant(layer.weights)
+    groups = x.shape[-1] if depthwise else x.shape[-1] // max(1, weights.shape[1])
     sides = window(use, options, weights.shape[2:], x.shape[1:-1], dilated=True)
     op = ops.Conv(
         sides.strides, sides.low, sides.high, sides.dilation, groups, channels_last=True
     )
-    y = use.with_bias(use.call.apply(op, x, weights), 2)
-    return use.result(y, options.FusedActivationFunction())
+    if layer is None:
+        y = use.with_bias(use.call.apply(op, use.real(0), weights), 2)
+        return use.result(y, activation)
+    none = (0,) * len(sides.low)
+    codes = use.call.pad(layer.codes, (0, *sides.low, 0), (0, *sides.high, 0), float(layer.zero))
+    wide = use.call.cast(codes, DType.I32)
+    sums = use.call.apply(replace(op, low=none, high=none), wide, weights)
+    totals = _totals(layer.weights, range(1, weights.type.rank))
+    return stored_sums(use, sums, layer, totals, activation, twice=True)
+
+
+def _totals(weights: np.ndarray, axes: Iterable[int]) -> np.ndarray:
+    """The sum over ``axes`` and that of the magnitudes, int64[2, channels]."""
+    along = tuple(axes)
+    sums = [each.sum(axis=along, dtype=np.int64) for each in (weights, np.abs(weights))]
+    return np.stack(sums)
 
 
 def conv_2d(use: Use) -> Node:
     """Convolution with weights [O, H, W, I/groups], bias and activation."""
-    options = use.options("Conv2DOptions")
     _expect_rank(use.call[0], 4)
-    weights = use.weights(1, (0, 3, 1, 2))
-    groups = use.call[0].shape[3] // max(1, weights.shape[1])
-    return _convolved(use, weights, options, groups)
+    return _convolved(use, (0, 3, 1, 2), use.options("Conv2DOptions"))
 
 
 def conv_3d(use: Use) -> Node:
     """Convolution with weights [D, H, W, I, O], bias and activation."""
-    options = use.options("Conv3DOptions")
     _expect_rank(use.call[0], 5)
-    return _convolved(use, use.weights(1, (4, 3, 0, 1, 2)), options, 1)
+    return _convolved(use, (4, 3, 0, 1, 2), use.options("Conv3DOptions"))
 
 
 def depthwise_conv_2d(use: Use) -> Node:
     """Convolution of each channel by itself, with weights [1, H, W, channels * multiplier], bias
     and activation."""
-    options = use.options("DepthwiseConv2DOptions")
     _expect_rank(use.call[0], 4)
-    return _convolved(use, use.weights(1, (3, 0, 1, 2)), options, use.call[0].shape[3])
+    return _convolved(use, (3, 0, 1, 2), use.options("DepthwiseConv2DOptions"), depthwise=True)
 
 
 def transpose_conv(use: Use) -> Node:
@@ -103,17 +121,25 @@ def fully_connected(use: Use) -> Node:
     options = use.options("FullyConnectedOptions")
     if options.WeightsFormat():
         raise use.call.unsupported("its weights are shuffled for one processor")
-    x, weights = use.real(0), use.weights(1, (1, 0))
+    x, activation = use.call[0], options.FusedActivationFunction()
+    layer = layer_of(use, (1, 0), 1, activation)
+    weights = use.weights(1, (1, 0)) if layer is None else use.call.constant(layer.weights)
     depth, outputs = weights.shape
     if not depth or x.type.elems % depth:
         raise ModelError(f"{x.type} does not divide into rows of {depth}")
     if options.KeepNumDims() and (not x.type.rank or x.shape[-1] != depth):
         raise ModelError(f"{x.type} has no rows of {depth}")
-    rows = use.call.reshape(x, (x.type.elems // depth, depth))
-    y = use.with_bias(use.call.apply(ops.Dot(), rows, weights), 2)
-    if options.KeepNumDims():
-        y = use.call.reshape(y, (*x.shape[:-1], outputs))
-    return use.result(y, options.FusedActivationFunction())
+    shape = (x.type.elems // depth, depth)
+    if layer is None:
+        rows = use.call.reshape(use.real(0), shape)
+        y = use.with_bias(use.call.apply(ops.Dot(), rows, weights), 2)
+        y = use.result(y, activation)
+    else:
+        rows = use.call.cast(use.call.reshape(layer.codes, shape), DType.I32)
+        sums = use.call.apply(ops.Dot(), rows, weights)
+        totals = _totals(layer.weights, [0])
+        y = stored_sums(use, sums, layer, totals, activation, twice=False)
+    return use.call.reshape(y, (*x.shape[:-1], outputs)) if options.KeepNumDims() else y
 
 
 def batch_matmul(use: Use) -> Node:
