@@ -10,6 +10,7 @@ from __future__ import annotations
 from aotc.codegen.expressions import Expressions, aligned
 from aotc.codegen.linear import IndexAnalysis
 from aotc.codegen.registers import most_lanes, read_elements, stores_in
+from aotc.codegen.small import is_small
 from aotc.codegen.text import memory_type_of, prefix_mask, suffix_of
 from aotc.errors import VerifyError
 from aotc.loop.ir import (
@@ -48,7 +49,8 @@ def emit_kernel(kernel: Kernel, target: Target, symbol: str, private: bool = Tru
     if has_parallel_loops(kernel.body):
         params += ["i64 %part", "i64 %parts"]
     # no-builtins: loops must not become calls of memset or memcpy, which nobody provides.
-    attributes = 'noinline nounwind "no-builtins"'
+    inline = private and not target.compact and is_small(kernel)
+    attributes = f'{"alwaysinline" if inline else "noinline"} nounwind "no-builtins"'
     if target.vector_bits > 128:
         attributes += f' "prefer-vector-width"="{target.vector_bits}"'
         attributes += f' "min-legal-vector-width"="{target.vector_bits}"'

@@ -67,6 +67,9 @@ def _optimized(llvm_text: str, target: Target) -> tuple[llvm.TargetMachine, llvm
     options.slp_vectorization = False
     options.loop_unrolling = False
     builder = llvm.create_pass_builder(machine, options)
+    inliner = llvm.create_new_module_pass_manager()
+    inliner.add_always_inliner_pass()  # of small kernels: codegen/small.py
+    inliner.run(module, builder)
     passes = builder.getFunctionPassManager()
     for function in module.functions:
         if not function.is_declaration:
