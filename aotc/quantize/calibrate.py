@@ -44,6 +44,11 @@ class Calibration:
         found = {name: histogram.means for name, histogram in self.histograms.items()}
         return {name: means for name, means in found.items() if means is not None}
 
+    def magnitudes(self) -> dict[str, np.ndarray]:
+        """The largest magnitude of each channel of the data of each layer."""
+        found = {name: histogram.magnitudes for name, histogram in self.histograms.items()}
+        return {name: largest for name, largest in found.items() if largest is not None}
+
 
 def calibrate(
     model: Path, placement: Placement, samples: Iterable[Inputs], progress: Progress

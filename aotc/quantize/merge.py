@@ -213,19 +213,19 @@ def _apply(
     scaled = scale_channels(layer, weights.astype(np.float64), factor)
     old = net.array(layer.bias) if layer.bias else None
     bias = term if old is None else old.astype(np.float64) * factor + term
-    _replace(net, readers, layer.node, 1, scaled)
+    replace_operand(net, readers, layer.node, 1, scaled)
     if old is not None:
-        _replace(net, readers, layer.node, 2, bias)
+        replace_operand(net, readers, layer.node, 2, bias)
     elif bias.any():
         name = net.add_constant(f"{layer.output}_bias", bias.astype(np.float32))
         del layer.node.input[2:]
         layer.node.input.append(name)
 
 
-def _replace(
+def replace_operand(
     net: Net, readers: dict[str, list[NodeProto]], node: NodeProto, place: int, values: np.ndarray
 ) -> None:
-    """Gives an operand other values, under its name unless others read it too."""
+    """Gives a constant operand other values, under its name unless others read it too."""
     name = node.input[place]
     if len(readers[name]) == 1 and name not in net.outputs:
         net.set_constant(name, values.astype(np.float32))

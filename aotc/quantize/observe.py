@@ -16,7 +16,8 @@ _LEAST = 2.0**-100
 
 
 class Histogram:
-    """How often values of each size occur, the extremes, and the mean of each channel.
+    """How often values of each size occur, the extremes, and the mean and largest
+    magnitude of each channel.
 
     The bins divide [-reach, reach] evenly and ``reach`` is a power of two, so bins merge in pairs
     when a larger value comes: the result does not depend on the order of the samples.
@@ -30,6 +31,7 @@ class Histogram:
         self._axis = channel_axis
         self._sums: np.ndarray | None = None
         self._rows = 0
+        self._magnitudes: np.ndarray | None = None
 
     def add(self, values: np.ndarray, name: str = "") -> None:
         """Takes in the values of one sample; UsageError when some are not finite."""
@@ -45,16 +47,13 @@ class Histogram:
         self._grow(max(abs(low), abs(high)))
         places = np.floor(values.ravel() * (BINS / 2 / self.reach)).astype(np.int64) + BINS // 2
         self.counts += np.bincount(np.minimum(places, BINS - 1), minlength=BINS)
-        self._add_means(values)
+        self._add_channels(values)
 
     def merge(self, other: Histogram) -> None:
         """Takes in all that another histogram has; the means are left as they are."""
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
         self._grow(other.reach)
-        counts, reach = other.counts, other.reach
-        while reach < self.reach:
-            counts, reach = _halved(counts), reach * 2
-        self.counts = self.counts + counts
+        self.counts = self.counts + _widened(other.counts, self.reach / other.reach)
 
     @property
     def is_empty(self) -> bool:
@@ -74,18 +73,20 @@ class Histogram:
         """The mean of each channel, float64; None without a channel axis."""
         return None if self._sums is None else self._sums / self._rows
 
-    def _grow(self, largest: float) -> None:
-        while self.reach < largest:
-            if not self.counts.any():
-                # Nothing to merge: go there at once.
-                self.reach = max(2.0 ** math.ceil(math.log2(largest)), _LEAST)
-                if self.reach < largest:
-                    self.reach *= 2
-                break
-            self.counts = _halved(self.counts)
-            self.reach *= 2
+    @property
+    def magnitudes(self) -> np.ndarray | None:
+        """The largest magnitude in each channel, float64; None without a channel axis."""
+        return self._magnitudes
 
-    def _add_means(self, values: np.ndarray) -> None:
+    def _grow(self, largest: float) -> None:
+        """Makes the range reach ``largest``."""
+        reach = self.reach
+        while reach < largest:
+            reach *= 2
+        self.counts = _widened(self.counts, reach / self.reach)
+        self.reach = reach
+
+    def _add_channels(self, values: np.ndarray) -> None:
         if self._axis is None:
             return
         axis = self._axis % values.ndim
@@ -93,11 +94,17 @@ class Histogram:
         sums = values.sum(axis=others, dtype=np.float64)
         self._sums = sums if self._sums is None else self._sums + sums
         self._rows += values.size // values.shape[axis]
+        largest = np.abs(values).max(axis=others).astype(np.float64)
+        before = self._magnitudes
+        self._magnitudes = largest if before is None else np.maximum(before, largest)
 
 
-def _halved(counts: np.ndarray) -> np.ndarray:
-    """The same counts in bins twice as wide, over a range twice as large."""
+def _widened(counts: np.ndarray, factor: float) -> np.ndarray:
+    """The same counts in bins that are ``factor`` (a power of two) times as wide."""
+    half = BINS // 2
+    together = int(min(factor, half))
+    left = half // together
     result = np.zeros_like(counts)
-    quarter = BINS // 4
-    result[quarter : BINS - quarter] = counts.reshape(-1, 2).sum(axis=1)
+    result[half - left : half] = counts[:half].reshape(left, together).sum(axis=1)
+    result[half : half + left] = counts[half:].reshape(left, together).sum(axis=1)
     return result

@@ -32,7 +32,7 @@ from aotc.quantize.write import Written, write
 class QuantizeOptions:
     """How to quantise. ``activations`` names a code type, ``method`` how ranges are chosen,
     ``percentile`` how many of 100 values the method of that name covers. ``correct_bias`` makes up
-    for the mean error of rounded weights, ``equalize`` balances the channels of neighbouring layers
+    for the mean error of rounded weights, ``equalize`` balances the channels in front of layers
     first, ``products`` quantises products of two computed matrices too, ``keep_float`` names nodes
     to leave alone. ``max_drop`` is the share of decisions (by ``rules``, for each output) that may
     change on the samples: layers stay in float until that holds."""
@@ -87,8 +87,6 @@ def quantize_model(
     """
     progress("preparing", 0, 0)
     net = prepare(path, options.code.opset)
-    if options.equalize:
-        equalize(net)
     _expect_nodes(net, options.keep_float)
     placement = place(net, options.keep_float, options.products)
     if not any(unit.layer for unit in placement.units):
@@ -120,6 +118,9 @@ class _Quantizer:
 
     def run(self, placement: Placement) -> Quantized:
         calibration = calibrate(self._prepared, placement, self._samples, self._progress)
+        if self._options.equalize and equalize(self._net, placement, calibration.magnitudes()):
+            self._prepared = self._scratch.save(self._net.to_model())
+            calibration = calibrate(self._prepared, placement, self._samples, self._progress)
         written = self._write(placement, calibration)
         outputs = self._judge(written)
         if self._options.max_drop is not None and _drop(outputs) > self._options.max_drop:

@@ -160,7 +160,7 @@ def _stays_small(node: NodeProto, operands: list[np.ndarray]) -> bool:
     padded = [(1,) * (rank - values.ndim) + values.shape for values in operands]
     most = math.prod(max(sizes) for sizes in zip(*padded, strict=True))
     total = sum(values.size for values in operands)
-    return max(most, total) <= FOLDED_ELEMS
+    return bool(max(most, total) <= FOLDED_ELEMS)
 
 
 def _constant(node: NodeProto) -> np.ndarray | None:
