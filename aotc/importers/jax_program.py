@@ -20,7 +20,7 @@ from aotc.errors import AotcError, UnsupportedError, UsageError
 from aotc.frontend.folding import FoldingBuilder
 from aotc.graph.ir import Graph, Node
 from aotc.graph.types import DType, TensorType
-from aotc.importers.jax_ops.control import NESTED
+from aotc.importers.jax_ops.control import NESTED, RANDOM
 from aotc.importers.jax_ops.table import RULES
 from aotc.importers.optional import optional_package
 from aotc.importers.problems import Problems
@@ -187,7 +187,7 @@ class _Importer:
         make: Callable[[], Any]
         if name in NESTED:
             make = partial(self._control, equation, operands)
-        elif name.startswith("random_"):
+        elif name in RANDOM:
             make = partial(self._random, equation, operands)
         elif name in RULES:
             make = partial(self._apply, equation, operands)
@@ -237,8 +237,6 @@ class _Importer:
             "random_split": lambda key: implementation.split(key, params["shape"]),
             "random_fold_in": implementation.fold_in,
         }
-        if name not in formulas:
-            raise UnsupportedError("it is not supported")
         batch = equation.invars[0].aval.shape
         function = formulas[name]
         if name == "random_fold_in":

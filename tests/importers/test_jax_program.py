@@ -1,5 +1,8 @@
 """aotc.from_jax as an interface: names, jaxprs, and errors that list everything."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -54,3 +57,9 @@ def test_what_jax_cannot_trace_is_one_error():
         aotc.from_jax(lambda x: x + 1 if x > 0 else x, np.float32(1))
     with pytest.raises(aotc.UsageError, match="a function or a closed jaxpr"):
         aotc.from_jax(3)
+
+
+def test_the_example_of_the_guide_runs():
+    guide = Path(__file__).resolve().parents[2] / "docs" / "python.md"
+    (block,) = re.findall(r"```python jax\n(.*?)```", guide.read_text(), re.S)
+    exec(compile(block, str(guide), "exec"), {"aotc": aotc, "np": np})

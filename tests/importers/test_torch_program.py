@@ -1,5 +1,8 @@
 """aotc.from_torch as an interface: names, sizes, and errors that list everything."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -86,3 +89,9 @@ def test_what_torch_cannot_export_is_one_error():
 
     with pytest.raises(aotc.UnsupportedError, match="torch.export cannot export Branching"):
         aotc.from_torch(Branching(), (seeded(3),))
+
+
+def test_the_example_of_the_guide_runs():
+    guide = Path(__file__).resolve().parents[2] / "docs" / "python.md"
+    (block,) = re.findall(r"```python torch\n(.*?)```", guide.read_text(), re.S)
+    exec(compile(block, str(guide), "exec"), {"aotc": aotc, "np": np})

@@ -82,3 +82,9 @@ NESTED: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {**dict.fromkeys(_CALLS.split(), _call), "cond": _cond, "while": _while, "scan": _scan}
 )
 """By the name of the primitive."""
+
+RANDOM = (
+    *("random_seed", "random_wrap", "random_unwrap", "random_clone"),
+    *("random_bits", "random_split", "random_fold_in"),
+)
+"""Primitives on keys: JAX's own formulas for them are imported."""
