@@ -145,13 +145,14 @@ def slopes(grad, module, name, arrays):
 def test_functions_against_jax():
     jax = pytest.importorskip("jax")
     jax.config.update("jax_enable_x64", True)
-    cases = [(name, (POINTS.get(name, SMOOTH),)) for name in ONE]
-    for name, arrays in cases + [(name, pair(name)) for name in TWO]:
-        ours, theirs = (
-            slopes(grad, module, name, arrays)
-            for grad, module in ((aotc.grad, np), (jax.grad, jax.numpy))
-        )
-        for a, b in zip(ours, theirs, strict=True):
+    cases = {name: (POINTS.get(name, SMOOTH),) for name in ONE} | {x: pair(x) for x in TWO}
+
+    @jax.jit  # all at once: it takes long to compile each
+    def theirs(cases):
+        return {x: slopes(jax.grad, jax.numpy, x, arrays) for x, arrays in cases.items()}
+
+    for name, found in theirs(cases).items():
+        for a, b in zip(slopes(aotc.grad, np, name, cases[name]), found, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11, err_msg=name)
 
 
@@ -159,19 +160,19 @@ def test_functions_against_jax():
 def test_transformations_against_jax():
     jax = pytest.importorskip("jax")
     jax.config.update("jax_enable_x64", True)
-    rng = np.random.default_rng(0)
+    jit, rng = jax.jit, np.random.default_rng(0)
     w = {"a": rng.normal(size=(3, 4)), "b": rng.normal(size=4), "c": rng.normal(size=4)}
     x, y = rng.normal(size=(5, 3)), rng.uniform(size=5)
     ours, theirs = ((lambda w, x, y, m=m: loss(m, w, x, y)) for m in (np, jax.numpy))
     along = jax.tree.map(lambda v: rng.normal(size=v.shape), w)
     pairs = [
-        (aotc.value_and_grad(ours)(w, x, y), jax.value_and_grad(theirs)(w, x, y)),
-        (aotc.grad(ours, (0, 2))(w, x, y), jax.grad(theirs, (0, 2))(w, x, y)),
+        (aotc.value_and_grad(ours)(w, x, y), jit(jax.value_and_grad(theirs))(w, x, y)),
+        (aotc.grad(ours, (0, 2))(w, x, y), jit(jax.grad(theirs, (0, 2)))(w, x, y)),
         (aotc.jvp(lambda w: ours(w, x, y), (w,), (along,)),
          jax.jvp(lambda w: theirs(w, x, y), (w,), (along,))),
         (aotc.vmap(aotc.grad(ours), (None, 0, 0))(w, x, y),
-         jax.vmap(jax.grad(theirs), (None, 0, 0))(w, x, y)),
-        (aotc.hessian(ours)(w, x, y), jax.hessian(theirs)(w, x, y)),
+         jit(jax.vmap(jax.grad(theirs), (None, 0, 0)))(w, x, y)),
+        (aotc.hessian(ours)(w, x, y), jit(jax.hessian(theirs))(w, x, y)),
         (aotc.jacrev(lambda w: w["a"] @ w["c"])(w), jax.jacrev(lambda w: w["a"] @ w["c"])(w)),
     ]  # fmt: skip
     for mine, other in pairs:
@@ -208,23 +209,23 @@ def control(module, lib):
 def test_loops_against_jax():
     jax = pytest.importorskip("jax")
     jax.config.update("jax_enable_x64", True)
-    rng = np.random.default_rng(0)
+    jit, rng = jax.jit, np.random.default_rng(0)
     w, xs = rng.normal(size=(3, 3)) / 2, rng.normal(size=(6, 3))
     many = rng.normal(size=(4, 6, 3))
     both = zip(control(np, aotc), control(jax.numpy, jax.lax), strict=True)
     for ours, theirs in both:
         pairs = [
             (aotc.jvp(ours, (w, xs), (w + 1, xs)), jax.jvp(theirs, (w, xs), (w + 1, xs))),
-            (aotc.vmap(ours, (None, 0))(w, many), jax.vmap(theirs, (None, 0))(w, many)),
-            (aotc.jacfwd(aotc.jacfwd(ours))(w, xs), jax.jacfwd(jax.jacfwd(theirs))(w, xs)),
+            (aotc.vmap(ours, (None, 0))(w, many), jit(jax.vmap(theirs, (None, 0)))(w, many)),
+            (aotc.jacfwd(aotc.jacfwd(ours))(w, xs), jit(jax.jacfwd(jax.jacfwd(theirs)))(w, xs)),
         ]
         if ours.__name__ != "root":
             each, slope = (None, 0), jax.grad(theirs)
             pairs += [
-                (traced(aotc.grad(ours, (0, 1)), w, xs), jax.grad(theirs, (0, 1))(w, xs)),
-                (aotc.vmap(aotc.grad(ours), each)(w, many), jax.vmap(slope, each)(w, many)),
-                (aotc.hessian(ours)(w, xs), jax.hessian(theirs)(w, xs)),
-                (aotc.jacrev(aotc.jacrev(ours))(w, xs), jax.jacrev(jax.jacrev(theirs))(w, xs)),
+                (traced(aotc.grad(ours, (0, 1)), w, xs), jit(jax.grad(theirs, (0, 1)))(w, xs)),
+                (aotc.vmap(aotc.grad(ours), each)(w, many), jit(jax.vmap(slope, each))(w, many)),
+                (aotc.hessian(ours)(w, xs), jit(jax.hessian(theirs))(w, xs)),
+                (aotc.jacrev(aotc.grad(ours))(w, xs), jit(jax.jacrev(slope))(w, xs)),
             ]
         for mine, other in pairs:
             for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(other), strict=True):
