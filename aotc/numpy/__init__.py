@@ -157,6 +157,7 @@ from aotc.numpy.types import (
     isdtype,
     result_type,
 )
+from aotc.tracing.core import described
 
 __array_api_version__ = "2025.12"
 
@@ -183,9 +184,9 @@ _VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12", "2025.12")
 
 def of_version(api_version: str | None) -> ModuleType:
     """This namespace; UsageError for a version of the standard that it does not follow."""
-    if not (api_version is None or str(api_version) in _VERSIONS):
+    if not (api_version is None or (isinstance(api_version, str) and api_version in _VERSIONS)):
         raise UsageError(
-            f"aotc.numpy does not follow the array API {api_version}",
+            f"aotc.numpy does not follow the array API {described((api_version,))}",
             remedy=f"use one of: {', '.join(_VERSIONS)}",
         )
     return importlib.import_module(__name__)
@@ -298,7 +299,6 @@ __all__ = [
     "nextafter",
     "nonzero",
     "not_equal",
-    "of_version",
     "ones",
     "ones_like",
     "permute_dims",

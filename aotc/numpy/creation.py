@@ -16,7 +16,7 @@ from aotc.graph.rules import MAX_ELEMS
 from aotc.numpy.array import ArgumentError, Array
 from aotc.numpy.eager import checked, operation
 from aotc.numpy.types import DTYPES, astype, expect_device, kind_of
-from aotc.tracing.core import broadcast, constant, lift
+from aotc.tracing.core import broadcast, constant, described, lift
 from aotc.tracing.scope import is_tracing
 from aotc.tracing.spec import element_type
 from aotc.tracing.tensor import Tensor, tnp
@@ -31,7 +31,8 @@ def _made(values: np.ndarray) -> Any:
 def _shape(shape: Any) -> tuple[int, ...]:
     sizes = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
     if not all(isinstance(size, int | np.integer) and size >= 0 for size in sizes):
-        raise ArgumentError(f"{shape!r} is not a shape", remedy="give integers of 0 or more")
+        given = described((shape,))
+        raise ArgumentError(f"{given} is not a shape", remedy="give integers of 0 or more")
     if math.prod(sizes) > MAX_ELEMS:
         raise ArgumentError(f"an array of {sizes} is too large")
     return sizes
@@ -62,7 +63,7 @@ def full(shape: Any, fill_value: Any, *, dtype: Any = None, device: Any = None) 
     try:
         return _filled(_shape(shape), fill_value, wanted)
     except OverflowError:
-        raise ArgumentError(f"{fill_value} is outside of {wanted}") from None
+        raise ArgumentError(f"{described((fill_value,))} is outside of {wanted}") from None
 
 
 @checked
@@ -132,8 +133,9 @@ def arange(
     """``start``, ``start + step``, ... up to ``stop``, which is not among them."""
     expect_device(device)
     first, last = (0, start) if stop is None else (start, stop)
-    if step == 0:
-        raise ArgumentError("arange takes a step other than 0")
+    if not all(isinstance(each, int | float) for each in (first, last, step)) or step == 0:
+        given = described((first, last, step))
+        raise ArgumentError(f"arange takes numbers, the step not 0: {given}")
     whole = [each for each in (first, last, step) if isinstance(each, int)]
     wanted = _dtype(dtype, 0 if len(whole) == 3 else 0.0)
     try:
@@ -142,7 +144,7 @@ def arange(
         else:
             values = np.arange(first, last, step).astype(wanted)
     except (OverflowError, ValueError, MemoryError):
-        raise ArgumentError(f"arange({first}, {last}, {step}) does not fit {wanted}") from None
+        raise ArgumentError(f"the numbers of this arange do not fit {wanted}") from None
     return _made(values)
 
 
@@ -228,7 +230,7 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> A
 def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Any, ...]:
     """Coordinates for each place of a grid; the vectors are of one element type."""
     if indexing not in ("xy", "ij"):
-        raise ArgumentError(f"there is no indexing {indexing!r}", remedy="use xy or ij")
+        raise ArgumentError(f"there is no indexing {described((indexing,))}", remedy="use xy or ij")
     values = [lift(x) for x in arrays]
     if len({kind_of(x.dtype) for x in values}) > 1:
         raise ArgumentError("meshgrid takes arrays of one type")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from aotc.numpy.eager import checked
 from aotc.numpy.types import DTYPES, expect_device, isdtype
 
 
@@ -39,6 +40,7 @@ class Info:
         }
 
 
+@checked
 def __array_namespace_info__() -> Info:
     """The inspection functions of this namespace."""
     return Info()

@@ -15,7 +15,7 @@ import numpy as np
 from aotc.errors import UsageError
 from aotc.numpy.array import Array
 from aotc.numpy.eager import checked, operation
-from aotc.tracing.core import cast, lift
+from aotc.tracing.core import cast, described, lift
 from aotc.tracing.tensor import Tensor
 
 DTYPES: Mapping[str, np.dtype] = MappingProxyType({
@@ -179,7 +179,7 @@ def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: Any = None) -> A
 def expect_device(device: Any) -> None:
     """UsageError unless ``device`` is None or "cpu", the only one."""
     if device not in (None, "cpu"):
-        raise UsageError(f"there is no device {device!r}", remedy='use "cpu"')
+        raise UsageError(f"there is no device {described((device,))}", remedy='use "cpu"')
 
 
 def expect_kinds(name: str, dtype: np.dtype, kinds: str) -> None:

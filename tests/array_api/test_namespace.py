@@ -46,7 +46,7 @@ def same(found, wanted, ulps=8):
         np.testing.assert_array_equal(found, wanted)
 
 
-@for_all(st.data(), quick=25, slow=600)
+@for_all(st.data(), quick=25, slow=300)
 def test_elementwise_functions(data):
     name = data.draw(st.sampled_from(sorted(ONE) + sorted(TWO)))
     kinds = data.draw(st.sampled_from(ONE.get(name) or TWO[name]))
@@ -103,7 +103,7 @@ MOVES = {
 }
 
 
-@for_all(st.tuples(st.sampled_from(sorted(MOVES)), arrays("fi", (2, 3, 4))), quick=30, slow=500)
+@for_all(st.tuples(st.sampled_from(sorted(MOVES)), arrays("fi", (2, 3, 4))), quick=30, slow=300)
 def test_functions_of_many_elements(drawn):
     name, x = drawn
     if name == "isin" and x.dtype.kind == "f":
@@ -235,11 +235,11 @@ def functions():
                 yield pytest.param(getattr(space, name), id=f"{space.__name__}.{name}")
 
 
-JUNK = ("a", None, -1, 1.5, (1, 2), [], (3, "b"), object(), np.zeros(2), 1j, slice(1, 2), xp.int8)
+JUNK = ("?", None, -1, 1.5, (1, 2), [], (3, "b"), object(), np.zeros(2), 1j, slice(1, 2), xp.int8)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("function", functions())
+@pytest.mark.parametrize("function", list(functions()))
 def test_whatever_is_given_ends_in_a_result_or_one_clear_error(function):
     random = np.random.default_rng(len(function.__name__))
     good = (xp.zeros((2, 2)), xp.asarray([1, 2]), xp.asarray(True))
