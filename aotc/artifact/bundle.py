@@ -51,6 +51,7 @@ def make_bundle(
     image = ObjectImage(emitted, None) if in_file else embed_constants(emitted, name, constants)
     manifest = build_manifest(name, entries, constants, len(emitted), provenance)
     several = len({entry.signature.name for entry in entries}) > 1
+    is_elf = emitted[:4] == b"\x7fELF"
     facts = HeaderFacts(
         workspaces=needed_in_regions([entry.plan for entry in entries]),
         target=provenance.target,
@@ -58,6 +59,7 @@ def make_bundle(
         digest="" if several else first.digest,
         weights_bytes=WEIGHTS_HEADER_BYTES + constants.size_bytes,
         weights_digest=manifest["weights"]["sha256"],
+        sections=is_elf,
     )
     if several or first.signature.sizes:
         header = write_many_header(name, entries, facts)
@@ -65,7 +67,7 @@ def make_bundle(
         header = write_header(first.signature, facts, first.notes)
     version, workspaces = provenance.versions["aotc"], first.plan.in_regions
     script = ""
-    if (workspaces or constants.in_regions) and emitted[:4] == b"\x7fELF":
+    if (workspaces or constants.in_regions) and is_elf:
         script = write_linker_script(name, version, constants.in_regions, workspaces)
     weights = constants if in_file else None
     return Bundle(name, tuple(entries), image, header, manifest, weights, script)

@@ -37,7 +37,8 @@ class HeaderFacts:
     """The constants that a header states beside the signature; texts must be plain ASCII.
 
     ``digest`` is empty when there are several models; ``workspaces`` are the regions of the
-    workspace, with the bytes that are enough in each."""
+    workspace, with the bytes that are enough in each; objects of the format have named
+    ``sections`` for them or not."""
 
     workspaces: Sequence[tuple[str, int]]
     target: str
@@ -45,6 +46,7 @@ class HeaderFacts:
     digest: str
     weights_bytes: int  # of the file, when the weights are in a file
     weights_digest: str
+    sections: bool = True
 
 
 Notes = Mapping[str, tuple[str, str]]
@@ -87,7 +89,7 @@ def metadata(name: str, facts: HeaderFacts, weights_in_file: bool) -> str:
         *([digest_macro(macro, facts.digest)] if facts.digest else []),
         *workspace_sizes(macro, facts.workspaces),
         f"#define {macro}_WORKSPACE_ALIGN {WORKSPACE_ALIGNMENT}",
-        *_workspace_places(macro, facts.workspaces),
+        *(_workspace_places(macro, facts.workspaces) if facts.sections else []),
     ]
     if weights_in_file:
         lines += [

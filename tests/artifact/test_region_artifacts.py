@@ -287,4 +287,7 @@ def test_a_module_has_one_memory(tmp_path):
     model = aotc.compile(pyramid(), target="wasm32", regions=["dtcm=2K", "sram=1M"])
     with pytest.raises(UsageError, match="one memory"):
         model.save_module(tmp_path)
-    aotc.compile(pyramid(), target="wasm32", regions=["sram=1M"]).save_module(tmp_path)
+    one = aotc.compile(pyramid(), target="wasm32", regions=["sram=1M"])
+    one.save_module(tmp_path)
+    assert "NET_WORKSPACE_BYTES" in one.header and "section(" not in one.header
+    assert [path.suffix for path in one.save(tmp_path)] == [".o", ".h", ".json"]

@@ -52,6 +52,22 @@ def test_weights_in_a_file(model, tmp_path):
     assert "const void *weights" in (tmp_path / "small_net.h").read_text()
 
 
+def test_regions_are_shown_and_written(model, tmp_path, capsys):
+    flags = ["--region", "flash=1K", "--region", "dtcm=128", "--region", "sram=1K"]
+    flags += ["--emit", "loops"]
+    assert main(["compile", str(model), "-o", str(tmp_path / "out"), *flags]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"flash \d+ .*of 1024 .*dtcm \d+ .*of 128 .*sram \d+ .*of 1024", shown)
+    assert "> dtcm" in (tmp_path / "out" / "small_net.ld").read_text()
+    assert re.search(r"// +dtcm: 0 \.\. \d+", (tmp_path / "out/small_net.loops.txt").read_text())
+    few = ["--region", "flash=64", "--opt", "size"]
+    assert main(["compile", str(model), "-o", str(tmp_path / "none"), *few]) == 2
+    message = capsys.readouterr().err
+    assert "flash (64 bytes) misses" in message and "remedy: give --region flash=" in message
+    assert not (tmp_path / "none").exists()
+    assert main(["verify", str(model), *flags[:6]]) == 0
+
+
 def test_every_stage_can_be_written(model, tmp_path):
     flags = ["--emit", "graph,loops", "--emit", "llvm", "--emit", "asm"]
     assert main(["compile", str(model), "-o", str(tmp_path), *flags]) == 0
