@@ -87,6 +87,26 @@ def damaged(folder, **changes):
     return manifest
 
 
+def regions_of(**sizes):
+    rows = [{"name": name, "bytes": size} for name, size in sizes.items()]
+    return {"arena_bytes": sum(sizes.values()), "regions": rows}
+
+
+def test_every_memory_region_has_a_workspace_type(folder):
+    manifest = damaged(folder, memory=regions_of(dtcm=64, axi_sram=128))
+    library = read_library(manifest, Path("net.json"))
+    (cpp, *_), (_, _, rust), (_, go) = (
+        list(binding.files(library).values()) for binding in BINDINGS[:3]
+    )
+    assert "::net::WorkspaceDtcm &workspace_dtcm" in cpp and "workspace_axi_sram.bytes" in cpp
+    assert "workspace_axi_sram_bytes = 128;" in cpp
+    assert "workspace_axi_sram: &mut WorkspaceAxiSram" in rust
+    assert "pub const WORKSPACE_DTCM_BYTES: usize = 64;" in rust
+    assert "workspace_dtcm *WorkspaceDtcm" in go and "WorkspaceAxiSramBytes = 128" in go
+    one = read_library(damaged(folder, memory=regions_of(sram=64)), Path("net.json"))
+    assert [(w.c_name, w.type_name) for w in one.workspaces] == [("workspace", "Workspace")]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -99,6 +119,10 @@ def damaged(folder, **changes):
         {"weights": {"in": "cloud", "bytes": 1}},
         {"weights": None},
         {"memory": {"arena_bytes": "many"}},
+        {"memory": {"arena_bytes": 1, "regions": 3}},
+        {"memory": {"arena_bytes": 1, "regions": [{"name": "a;b", "bytes": 1}]}},
+        {"memory": {"arena_bytes": 1, "regions": [{"name": "a", "bytes": -1}]}},
+        {"memory": regions_of(d_tcm=1, DTCM=1)},
         {"models": []},
         {"models": {}},
         {"versions": []},
