@@ -74,6 +74,8 @@ def _in_place(name: str) -> Callable[[Array, Any], Any]:
         if not isinstance(other, Array | bool | int | float):
             return NotImplemented
         result = getattr(_space(), name)(self, other)
+        if isinstance(result, Tensor):  # while a function is traced, as for traced values
+            return result
         if result.shape != self.shape or result.dtype != self.dtype:
             raise UsageError(
                 f"{result.dtype}{list(result.shape)} does not go into {self.dtype}"
@@ -217,7 +219,13 @@ class Array:
     def __setitem__(self, key: Any, value: Any, /) -> None:
         """Other arrays do not see the change."""
         _types().expect_same_kind(getattr(value, "dtype", value), self.dtype)
-        self.values = _run(updated, self, _plain_key(key), value).values
+        result = _run(updated, self, _plain_key(key), value)
+        if isinstance(result, Tensor):
+            raise UsageError(
+                "an array of numbers cannot be changed while a function is traced",
+                remedy="x = aotc.updated(x, key, value) gives a new one",
+            )
+        self.values = result.values
 
     # Operators.
 

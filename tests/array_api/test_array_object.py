@@ -117,7 +117,25 @@ def test_arrays_are_constants_of_a_traced_function():
 
     x = np.array([1.0, -2.0, 0.5])
     graph = aotc.trace(function, x)
-    assert len(graph.inputs) == 1
+    assert len(graph.inputs) == 1 and bool(xp.all(weights == xp.asarray([1.0, 2.0, 3.0])))
     weights = np.asarray(weights)
     wanted = (x + (weights - x) * 2 + 6) @ weights
     np.testing.assert_allclose(aotc.compile(graph)(x), wanted)
+
+
+def test_an_array_does_not_change_while_a_function_is_traced():
+    total = xp.zeros(3)
+
+    def changes(x):
+        total[0] = x[0]
+        return x
+
+    with pytest.raises(UsageError, match="cannot be changed"):
+        aotc.trace(changes, aotc.spec((3,)))
+
+    def adds(x, y=total):
+        y += x
+        return y
+
+    assert aotc.trace(adds, aotc.spec((3,), "float64")).outputs[0][1].shape == (3,)
+    assert not xp.any(total)
