@@ -24,7 +24,7 @@ from tests.tracing.programs import programs
 PROGRAMS = {program.name: program for program in programs()}
 KINDS = [kind for kind in APPLICATIONS if kind is not ops.Item]
 QUICK = settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
-LONG = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+LONG = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def through_file(graph, folder):
