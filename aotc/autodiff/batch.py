@@ -66,7 +66,7 @@ def run(batch: Batch, graph: Graph, operands: Sequence[Node], flags: Sequence[bo
         x: pair for x, pair in zip(graph.inputs, zip(operands, flags, strict=True), strict=True)
     }
     tuples: dict[Node, Many] = {}
-    for node in graph.nodes():
+    for node in batch.e.from_each(graph.nodes()):
         if node in places:
             continue
         if isinstance(node.op, ops.Item) and node.inputs[0] in tuples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,7 +63,8 @@ class Emit:
         """The sum of two of one shape, where nothing counts as zero."""
         if a is None or b is None:
             return b if a is None else a
-        return self._side_by_side(a, b) or self.builder.binary("add", a, b)
+        joined = self._side_by_side(a, b)
+        return joined or self.builder.binary("add", a, b, self.builder.origin or b.origin)
 
     def _side_by_side(self, a: Node, b: Node) -> Maybe:
         """The sum of two tensors with zeros around them that do not meet, as happens to parts of
@@ -152,6 +153,14 @@ class Emit:
         """The elements of the tuple that a control primitive gives."""
         assert isinstance(node.type, TupleType)
         return [self.apply(ops.Item(index), node) for index in range(len(node.type.items))]
+
+    def from_each(self, nodes: Iterable[Node]) -> Iterator[Node]:
+        """``nodes`` of another graph one by one; what is made meanwhile has their origin."""
+        before = self.builder.origin
+        for node in nodes:
+            self.builder.origin = node.origin
+            yield node
+        self.builder.origin = before
 
     def leaf_or_apply(self, node: Node, operands: Sequence[Node]) -> Node:
         """A node of another graph on operands of this one; parameters are not among them."""

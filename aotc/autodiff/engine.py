@@ -43,7 +43,7 @@ def _expanded(
     e = Emit(Builder())
     active = active_nodes(graph, wanted)
     places: dict[Node, Node] = dict(zip(graph.inputs, parameters(e.builder, graph), strict=True))
-    for node in graph.nodes():
+    for node in e.from_each(graph.nodes()):
         if node in places:
             continue
         made = e.leaf_or_apply(node, [places[x] for x in node.inputs])
@@ -77,7 +77,7 @@ def pushforward(
     places = dict(zip(graph.inputs, operands, strict=True))
     moved: dict[Node, Maybe] = dict(zip(graph.inputs, tangents, strict=True))
     tuples: dict[Node, tuple[list[Node], list[Maybe]]] = {}
-    for node in graph.nodes():
+    for node in e.from_each(graph.nodes()):
         if node in places:
             continue
         if isinstance(node.op, ops.Item) and node.inputs[0] in tuples:
@@ -148,7 +148,7 @@ def _walk_back(
     """Adds to ``back``, which has the cotangents of the outputs, those of all active nodes: for
     each what its readers send, to be summed up."""
     tuples: dict[Node, list[list[Maybe]]] = {}
-    for node in reversed(order):
+    for node in e.from_each(reversed(order)):
         if node not in active or not node.inputs:
             continue
         mask = [x in active for x in node.inputs]

@@ -20,8 +20,11 @@ from aotc.graph.types import DType, TensorType, broadcast_dims
 class Builder:
     """Makes the nodes of one graph.
 
-    Applying the same op to the same operands twice gives the same node.
+    Applying the same op to the same operands twice gives the same node. ``origin`` is that of nodes
+    which are given none.
     """
+
+    origin = ""
 
     def __init__(self) -> None:
         self._interned: dict[tuple[object, ...], Node] = {}
@@ -69,6 +72,7 @@ class Builder:
         key = (op, *map(id, operands))
         node = self._interned.get(key)
         if node is None:
+            origin = origin or self.origin
             try:
                 type_ = op.infer(*(operand.type for operand in operands))
             except ValueError as error:

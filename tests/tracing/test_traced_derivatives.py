@@ -1,6 +1,8 @@
 """aotc.grad and its kin: inside of traced functions and on arrays, nested, through control flow,
 with arguments in trees, and what their errors say."""
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -248,6 +250,19 @@ def test_a_primitive_without_derivative_is_named_with_the_line():
             derivative(np.ones(3, F32))
         assert "bits of x" in str(caught.value)
         assert "test_traced_derivatives.py:" in caught.value.where
+
+
+def test_nodes_of_derivatives_know_the_line_they_come_from():
+    def loss(x):
+        y = np.tanh(x)
+        return np.sum(y * x)
+
+    lines, start = inspect.getsourcelines(loss)
+    places = {f"test_traced_derivatives.py:{start + at}" for at in range(1, len(lines))}
+    for made in (aotc.grad(loss), aotc.vmap(loss, axis_size=3), aotc.jacfwd(loss)):
+        nodes = aotc.trace(made, aotc.spec((3, 2))).nodes()
+        known = [n.origin in places for n in nodes if isinstance(n.op, ops.Unary | ops.Binary)]
+        assert len(known) > 1 and all(known)
 
 
 def test_samples_leave_a_loop_at_iterations_of_their_own():
