@@ -15,6 +15,7 @@ from aotc.errors import ModelError
 from aotc.graph import ops
 from aotc.graph.build import Builder
 from aotc.graph.ir import Node
+from aotc.graph.types import DType
 
 MAX_GATHERS = 8
 """More taps than this (antialias at small scales) become a matrix product."""
@@ -133,11 +134,19 @@ def taps(plan: AxisPlan, how: Sampling) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(places, 0, plan.size - 1), weights
 
 
-def resize_axis(builder: Builder, x: Node, plan: AxisPlan, how: Sampling, origin: str) -> Node:
-    """``x`` resampled along one axis; floats, in mode nearest anything."""
+def resize_axis(
+    builder: Builder,
+    x: Node,
+    plan: AxisPlan,
+    how: Sampling,
+    origin: str,
+    work: DType | None = None,
+) -> Node:
+    """``x`` resampled along one axis, in its own type in mode nearest, else in floats: those of
+    ``x``, or ``work``, to which elements are converted after they are picked."""
     if how.mode == "nearest":
         return _nearest_axis(builder, x, plan, how, origin)
-    return _weighted_axis(builder, x, plan, how, origin)
+    return _weighted_axis(builder, x, plan, how, origin, work or x.type.dtype)
 
 
 def _nearest_axis(
@@ -158,19 +167,20 @@ def _nearest_axis(
 
 
 def _weighted_axis(
-    builder: Builder, x: Node, plan: AxisPlan, how: Sampling, origin: str
+    builder: Builder, x: Node, plan: AxisPlan, how: Sampling, origin: str, work: DType
 ) -> Node:
     places, weights = taps(plan, how)
     if len(places) > MAX_GATHERS:
-        return _matrix_axis(builder, x, plan, places, weights, origin)
+        wide = builder.cast(x, work, origin)
+        return _matrix_axis(builder, wide, plan, places, weights, origin)
     column = (plan.result, *(1,) * (x.type.rank - plan.axis - 1))
     total: Node | None = None
     for place, weight in zip(places, weights, strict=True):
         if not weight.any():
             continue
         part = builder.apply(ops.Gather(plan.axis), x, builder.constant(place), origin=origin)
-        factor = builder.constant(weight.astype(x.type.dtype.numpy).reshape(column))
-        part = builder.binary("mul", part, factor, origin)
+        factor = builder.constant(weight.astype(work.numpy).reshape(column))
+        part = builder.binary("mul", builder.cast(part, work, origin), factor, origin)
         total = part if total is None else builder.binary("add", total, part, origin)
     assert total is not None
     return total

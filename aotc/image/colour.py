@@ -109,7 +109,8 @@ def rgb_to_yuv(image: Any, standard: str = "bt601", full_range: bool = False) ->
 def _red_green_blue(
     y: Any, u: Any, v: Any, dtype: DType, unit: float, standard: str, full_range: bool
 ) -> Tensor:
-    """Planes of floats to an image [..., 3] of ``dtype``, held to 0 to white."""
+    """Planes of floats to an image [..., 3] of ``dtype``, held to 0 to white; chroma stretches to
+    luma."""
     red, green, blue = _shares(standard)
     start, luma, middle, chroma = _ranges(full_range, unit)
     number = y.dtype.type
@@ -121,8 +122,9 @@ def _red_green_blue(
         bright - u * number(of_u * blue / green) - v * number(of_v * red / green),
         bright + u * number(of_u),
     ]
-    held = tnp.clip(tnp.stack(planes, -1), number(0), number(unit))
-    return narrowed(lift(held), dtype)
+    if dtype.is_float:
+        planes = [tnp.clip(plane, number(0), number(unit)) for plane in planes]
+    return lift(tnp.stack([narrowed(lift(plane), dtype) for plane in planes], -1))
 
 
 @eager
@@ -151,10 +153,12 @@ def nv12_to_rgb(
         raise misuse(f"there is no order {order!r}", "use uv or vu")
     *front, rows, width = x.shape
     height = rows * 2 // 3
-    pairs = tnp.reshape(x[..., height:, :], (*front, height // 2, 1, width // 2, 1, 2))
-    pairs = broadcast(pairs, (*front, height // 2, 2, width // 2, 2, 2))
-    pairs = cast(tnp.reshape(pairs, (*front, height, width, 2)), DType.F32)
-    u, v = (pairs[..., order.index(name)] for name in "uv")
-    luma = cast(x[..., :height, :], DType.F32)
-    return _red_green_blue(luma, u, v, DType.U8, 255.0, standard, full_range)
+    pairs = tnp.reshape(x[..., height:, :], (*front, height // 2, width // 2, 2))
+    u, v = (
+        tnp.repeat(cast(pairs[..., order.index(name)], DType.F32), 2, axis=-1)[..., None, :]
+        for name in "uv"
+    )
+    luma = cast(tnp.reshape(x[..., :height, :], (*front, height // 2, 2, width)), DType.F32)
+    image = _red_green_blue(luma, u, v, DType.U8, 255.0, standard, full_range)
+    return lift(tnp.reshape(image, (*front, height, width, 3)))
 

@@ -87,11 +87,12 @@ def resize(image: Any, size: Any, mode: str = "linear", antialias: bool = False)
         reach = 4 * max(plan.size, plan.result)
         if reach > MOST_WEIGHTS:
             raise misuse(f"an axis of {plan.size} to {plan.result} pixels is too long")
-    y = x if mode == "nearest" or not plans else cast(x, wide_type(x))
-    # what shrinks most comes first: the other axis then has less to do
-    for plan in sorted(plans, key=lambda plan: plan.scale):
-        scope = current()
-        y = Tensor(scope, resize_axis(scope.builder, node_of(y), plan, how, here().origin))
+    # whole rows are cheap to pick, so columns come first only where they shrink much more
+    if len(plans) == 2 and plans[1].scale * 4 < plans[0].scale:
+        plans.reverse()
+    y, work, scope = x, wide_type(x), current()
+    for plan in plans:
+        y = Tensor(scope, resize_axis(scope.builder, node_of(y), plan, how, here().origin, work))
     return y if y.type.dtype is x.type.dtype else narrowed(y, x.type.dtype)
 
 
