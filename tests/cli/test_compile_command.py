@@ -149,6 +149,7 @@ def test_a_defect_is_one_message_and_debug_shows_more(model, tmp_path, capsys, m
         main(["compile", str(model), "-o", str(tmp_path), "--debug"])
 
 
+@pytest.mark.slow
 def test_the_same_bytes_whatever_the_hash_seed(model, tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
     assert main(["compile", str(model), "-o", str(here)]) == 0
