@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
-from gradient_checks import Sketch, check, drawn
-from graph_runs import for_all
+from gradient_checks import Sketch, check, drawn, floats_of
+from graph_runs import assert_close, for_all, inputs_of
+from hypothesis import assume
+from hypothesis import strategies as st
 from random_nets import nets
 
 from aotc.autodiff.batch import vmap
@@ -182,6 +184,21 @@ def test_random_graphs(net):
     # where values meet, and at a corner, differences are means of the slopes of both sides
     cornered = {getattr(x.op, "fn", "") for x in graph.nodes()} & {"max", "min", "abs"}
     check(graph, numerical=not cornered, rtol=1e-4)
+
+
+MODES = (jvp, vjp, lambda graph: vmap(vjp(graph), 2))
+
+
+@for_all(st.tuples(nets(most_steps=6), st.sampled_from(MODES)), quick=2, slow=60)
+def test_random_derivatives_as_machine_code(case):
+    net, derive = case
+    graph = derive(net)
+    feeds = inputs_of(graph)
+    right = evaluate(graph, feeds)
+    assume(all(np.isfinite(x).all() for x in floats_of(right).values()))
+    found = compile(graph).run_dict(feeds)
+    for name, value in right.items():
+        assert_close(found[name], value, 2e-4)
 
 
 def test_what_is_asked_for():
