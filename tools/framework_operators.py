@@ -10,6 +10,7 @@ from aotc.importers.jax_ops import control as jax_control
 from aotc.importers.jax_ops import (
     elementwise,
     indexing,
+    linear,
     movement,
     products,
     random_bits,
@@ -18,6 +19,7 @@ from aotc.importers.jax_ops import (
 from aotc.importers.torch_ops import control as torch_control
 from aotc.importers.torch_ops import elementwise as torch_elementwise
 from aotc.importers.torch_ops import layers, quantized
+from aotc.importers.torch_ops import linear as torch_linear
 from aotc.importers.torch_ops import movement as torch_movement
 from aotc.importers.torch_ops import reduce as torch_reduce
 
@@ -28,6 +30,7 @@ TORCH = {
     "reductions and order": torch_reduce.RULES,
     "movement and indices": torch_movement.RULES,
     "layers": layers.RULES,
+    "factorisations": torch_linear.RULES,
     "quantisation": quantized.RULES,
     "control flow": torch_control.NESTED,
 }
@@ -37,6 +40,7 @@ JAX = {
     "gather and scatter": indexing.RULES,
     "reductions and order": reduce.RULES,
     "products": products.RULES,
+    "factorisations": linear.RULES,
     "random numbers": (*random_bits.RULES, *jax_control.RANDOM),
     "control flow and calls": jax_control.NESTED,
 }

@@ -25,7 +25,7 @@ from aotc.importers.jax_ops.table import RULES
 from aotc.importers.optional import optional_package
 from aotc.importers.problems import Problems
 from aotc.importers.use import Use
-from aotc.importers.walk import FAILED, attempt, expected, has_failed, listed, whole
+from aotc.importers.walk import FAILED, attempt, distinct, expected, has_failed, listed, whole
 from aotc.tracing.core import broadcast, constant, node_of, reshape
 from aotc.tracing.places import Place
 from aotc.tracing.scope import Scope, entered
@@ -112,7 +112,8 @@ class _Importer:
     ) -> Graph:
         """The whole program; UnsupportedError with all that stops it."""
         count = len(closed.jaxpr.invars)
-        names = list(inputs or (f"x_{place}" if count > 1 else "x" for place in range(count)))
+        names = inputs or [f"x_{place}" if count > 1 else "x" for place in range(count)]
+        names = distinct(names)
         scope = Scope(builder=FoldingBuilder())
         with entered(scope):
             given = [
@@ -124,6 +125,7 @@ class _Importer:
             self._problems.expect_none(_REMEDY)
             many = len(results) > 1
             labels = outputs or [f"out_{i}" if many else "out" for i in range(len(results))]
+            labels = distinct(labels)
             made: list[tuple[str, Node]] = [
                 (label, node_of(x)) for label, x in zip(labels, results, strict=True)
             ]
@@ -212,10 +214,11 @@ class _Importer:
         rule = partial(RULES[str(equation.primitive)], **params)
         if not any(keys):
             return listed(rule(Use(tuple(types)), *operands), types, single=False)
-        # a primitive that moves keys moves their two words alike
+        # a primitive that moves keys moves their words alike
         plain = tuple(type_ and TensorType(type_.dtype, type_.shape[:-1]) for type_ in types)
         words = []
-        for word in (0, 1):
+        (count,) = {x.shape[-1] for x, key in zip(operands, keys, strict=True) if key}
+        for word in range(count):
             given = [x[..., word] if key else x for x, key in zip(operands, keys, strict=True)]
             words.append(listed(rule(Use(plain), *given), plain, single=False))
         return [tnp.stack(pair, axis=-1) for pair in zip(*words, strict=True)]

@@ -27,7 +27,7 @@ from aotc.importers.torch_ops.rule import Operands, Rule, Use
 from aotc.importers.torch_ops.table import rule_for
 from aotc.importers.torch_sizes import static_program
 from aotc.importers.torch_types import array_of, element_type, place_of, tensor_type
-from aotc.importers.walk import FAILED, attempt, has_failed, is_incomplete, listed, whole
+from aotc.importers.walk import FAILED, attempt, distinct, has_failed, is_incomplete, listed, whole
 from aotc.tracing.core import cast, constant, lift, node_of
 from aotc.tracing.scope import Scope, current, entered
 from aotc.tracing.tensor import Tensor
@@ -40,8 +40,9 @@ _LEFT_OUT = frozenset({"dtype", "layout", "device", "pin_memory", "memory_format
 """Arguments that say nothing more: the types of the results are known."""
 
 _CHECKS = frozenset({"aten._assert_tensor_metadata", "aten._assert_scalar", "aten._assert_async",
-                     "aten.sym_constrain_range", "aten.sym_constrain_range_for_size"})  # fmt: skip
-"""What has no result: it holds by itself where every size is fixed."""
+                     "aten.sym_constrain_range", "aten.sym_constrain_range_for_size",
+                     "aten._linalg_check_errors"})  # fmt: skip
+"""What has no result: it holds by itself where every size is fixed, or there is nobody to tell."""
 
 
 _NUMBERS = frozenset(
@@ -157,6 +158,9 @@ class _Importer:
         make: Callable[[], Any]
         for node, spec in zip(nodes, signature.input_specs, strict=True):
             kind = spec.kind.name
+            if kind == "TOKEN":  # the order of effects, of which compiled code has none
+                given.append(None)
+                continue
             label = node.name
             if kind != "USER_INPUT" and spec.target in changed:
                 label = self._states[spec.target] = re.sub(r"\W", "_", f"state_{spec.target}")
@@ -196,7 +200,7 @@ class _Importer:
             elif spec.kind.name in ("BUFFER_MUTATION", "USER_INPUT_MUTATION"):
                 label = self._states.get(spec.target, spec.target)
                 changed.append((f"out_{label}", node_of(lift(value))))
-            else:
+            elif spec.kind.name != "TOKEN":
                 raise UnsupportedError(
                     f"its output '{spec.arg.name}' is of kind {spec.kind.name}",
                     where=self._label,
@@ -207,7 +211,9 @@ class _Importer:
             for label, value in zip(self._output_names(len(own)), own, strict=True)
             if value is not None
         ]
-        return [*changed, *pairs]
+        made = [*changed, *pairs]
+        labels = distinct([label for label, _ in made])
+        return [(label, node) for label, (_, node) in zip(labels, made, strict=True)]
 
     def _output_names(self, count: int) -> list[str]:
         """Places and keys of the structure that the program returns, if it is of Python's own."""
@@ -279,6 +285,10 @@ class _Importer:
                        self._problems)  # fmt: skip
 
     def _control(self, node: Any, operands: Sequence[Any]) -> Any:
+        if str(node.target) == "with_effects":  # a token, an operator, its operands
+            if str(node.args[1]).rpartition(".")[0] not in _CHECKS:
+                raise UnsupportedError(f"{node.args[1]} acts on something outside of the program")
+            return [None, None]
         rule = NESTED.get(str(node.target))
         if rule is None:
             raise UnsupportedError("it is not supported")

@@ -90,6 +90,18 @@ def attempt(
     return FAILED
 
 
+def distinct(names: Sequence[str]) -> list[str]:
+    """``names``, numbered where a place and a key make the same one."""
+    found: list[str] = []
+    for name in names:
+        unique, number = name, 1
+        while unique in found:
+            number += 1
+            unique = f"{name}_{number}"
+        found.append(unique)
+    return found
+
+
 def whole(values: Sequence[Any]) -> list[Tensor]:
     """The results of a nested program; Incomplete when one of them could not be imported."""
     if has_failed(list(values)):

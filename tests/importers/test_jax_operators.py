@@ -181,3 +181,36 @@ def test_random_numbers_are_those_of_jax():
         ]  # fmt: skip
 
     agree(program, np.array([7, 123456789], np.uint32), np.uint32(5), rtol=4e-6)
+
+
+def test_factorisations():
+    x, b = seeded(2, 4, 4), seeded(2, 4, 3)
+    L = jnp.linalg
+    triangular = jax.scipy.linalg.solve_triangular
+    agree([
+        lambda x, b: [L.solve(x, b), L.inv(x), L.det(x), tuple(L.slogdet(x))],
+        lambda x, b: [L.cholesky(x @ x.mT + jnp.eye(4)), L.eigvalsh(x + x.mT)],
+        lambda x, b: [L.svd(b, compute_uv=False), jnp.matmul(*L.qr(b)), jnp.abs(L.qr(b)[1])],
+        lambda x, b: [triangular(x[0], b[0]), triangular(x[0], b[0], lower=True, trans=1)],
+        lambda x, b: jax.scipy.linalg.cho_solve((L.cholesky(x @ x.mT + jnp.eye(4)), True), b),
+        lambda x, b: jax.grad(lambda x: L.solve(x, b).sum())(x),
+        lambda x, b: lax.linalg.lu(x),
+    ], x, b, rtol=1e-3, atol=1e-3)  # fmt: skip
+
+
+def test_custom_derivatives_are_called():
+    @jax.custom_vjp
+    def twice(x):
+        return x * 2
+
+    twice.defvjp(lambda x: (twice(x), None), lambda _, g: (g * 3,))
+
+    @jax.custom_jvp
+    def thrice(x):
+        return x * 3
+
+    thrice.defjvps(lambda t, y, x: t * 5)
+    agree([
+        lambda x: twice(x) + thrice(x), jax.grad(lambda x: twice(x).sum()),
+        jax.grad(lambda x: thrice(x).sum()),
+    ], seeded(3))  # fmt: skip

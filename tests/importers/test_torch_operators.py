@@ -276,3 +276,18 @@ def test_quantisation_in_the_open():
         lambda x, q: library.dequantize_per_channel(q, scales, zeros, 0, *ends),
     ]
     agree(Family(functions), (seeded(3, 6), seeded(3, 6, dtype=torch.int8, low=-99, high=99)))
+
+
+def test_factorisations():
+    x, b = seeded(2, 4, 4), seeded(2, 4, 3)
+    L = torch.linalg
+    functions = [
+        lambda x, b: L.solve(x, b), lambda x, b: L.inv(x), lambda x, b: L.det(x),
+        lambda x, b: tuple(L.slogdet(x)),
+        lambda x, b: L.cholesky(x @ x.mT + torch.eye(4)), lambda x, b: L.eigvalsh(x + x.mT),
+        lambda x, b: L.svdvals(b), lambda x, b: L.solve_triangular(x, b, upper=True),
+        lambda x, b: torch.matmul(*L.qr(b)), lambda x, b: L.qr(b)[1].abs(),
+        lambda x, b: L.solve_triangular(x, b.mT, upper=False, left=False, unitriangular=True),
+        lambda x, b: L.solve(x[0], b[0, :, 0]), lambda x, b: L.solve(x, b.mT, left=False),
+    ]  # fmt: skip
+    agree(Family(functions), (x, b), rtol=1e-3, atol=1e-4)

@@ -73,13 +73,28 @@ def _scan(read: Read, params: Mapping[str, Any], operands: Sequence[Tensor]) -> 
     return [*last, *(tnp.flip(y, 0) if backward else y for y in stacks)]
 
 
+def _linear_solve(read: Read, params: Mapping[str, Any], operands: Sequence[Tensor]) -> Any:
+    """A linear system by the solver that comes with it; what it needs stands among the operands."""
+    lengths, solver = params["const_lengths"], params["jaxprs"].solve
+    before = lengths.matvec + lengths.vecmat
+    fixed = operands[before : before + lengths.solve]
+    right = operands[before + lengths.solve + lengths.transpose_solve :]
+    return read(solver)(*fixed, *right)
+
+
 _CALLS = (
     "jit pjit closed_call core_call remat remat2 checkpoint custom_jvp_call custom_vjp_call"
     " custom_vjp_call_jaxpr composite"
 )
 
 NESTED: Mapping[str, Callable[..., Any]] = MappingProxyType(
-    {**dict.fromkeys(_CALLS.split(), _call), "cond": _cond, "while": _while, "scan": _scan}
+    {
+        **dict.fromkeys(_CALLS.split(), _call),
+        "cond": _cond,
+        "while": _while,
+        "scan": _scan,
+        "custom_linear_solve": _linear_solve,
+    }
 )
 """By the name of the primitive."""
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from aotc.importers.jax_ops import (
     elementwise,
     indexing,
+    linear,
     movement,
     products,
     random_bits,
@@ -22,6 +23,7 @@ RULES: Mapping[str, Lowering] = MappingProxyType(
         **indexing.RULES,
         **reduce.RULES,
         **products.RULES,
+        **linear.RULES,
         **random_bits.RULES,
     }
 )

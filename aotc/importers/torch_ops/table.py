@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from aotc.importers.torch_ops import elementwise, layers, movement, quantized, reduce
+from aotc.importers.torch_ops import elementwise, layers, linear, movement, quantized, reduce
 from aotc.importers.torch_ops.rule import Rule
 
 RULES: Mapping[str, Rule] = MappingProxyType(
@@ -15,6 +15,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         **reduce.RULES,
         **movement.RULES,
         **layers.RULES,
+        **linear.RULES,
         **quantized.RULES,
     }
 )
