@@ -55,7 +55,8 @@ class Target:
     name for the calling convention, empty for the usual one. ``vector_bits`` is the size of one
     vector register, 32 where floats are computed one by one; the caches are those of one core.
     ``compact`` asks for small code before fast code; ``pipeline`` is for the cost model;
-    ``dot_products`` says what multiplies bytes.
+    ``dot_products`` says what multiplies bytes; floats of up to ``rounding_bits`` can be rounded to
+    integers by an instruction.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Target:
     compact: bool = False
     pipeline: Pipeline = Pipeline()
     dot_products: DotProducts = DotProducts.NONE
+    rounding_bits: int = 64
 
     @property
     def object_format(self) -> str:
@@ -81,6 +83,11 @@ class Target:
             return "coff"
         apple = re.search(r"-(darwin|macosx?|ios|tvos|watchos|xros|driverkit)", self.triple)
         return "macho" if apple else "elf"
+
+    @property
+    def address_bits(self) -> int:
+        """The size of an address, which is that of a general register."""
+        return 64 if re.match(r"(x86_64h?|amd64|aarch64|arm64e?|riscv64)-", self.triple) else 32
 
     @property
     def is_bare_metal(self) -> bool:
@@ -208,15 +215,18 @@ def _arm(name: str, cpu: str) -> Target:
         l1_bytes=32 << 10,
         l2_bytes=256 << 10,
         pipeline=Pipeline(loads_per_cycle=1, operand_registers=2),
+        rounding_bits=0,
     )
 
 
 @dataclass(frozen=True)
 class _Microcontroller:
-    """A Cortex-M: the architecture in its triple, whether it has an FPU, and 128-bit vectors."""
+    """A Cortex-M: the architecture in its triple, whether it has an FPU, which floats that rounds
+    to integers, and 128-bit vectors."""
 
     arch: str
     fpu: bool
+    rounding_bits: int = 0
     vectors: bool = False
 
 
@@ -225,10 +235,10 @@ _MICROCONTROLLERS: Mapping[str, _Microcontroller] = MappingProxyType(
         "cortex-m0": _Microcontroller("thumbv6m", fpu=False),
         "cortex-m3": _Microcontroller("thumbv7m", fpu=False),
         "cortex-m4": _Microcontroller("thumbv7em", fpu=True),
-        "cortex-m7": _Microcontroller("thumbv7em", fpu=True),
-        "cortex-m33": _Microcontroller("thumbv8m.main", fpu=True),
-        "cortex-m55": _Microcontroller("thumbv8.1m.main", fpu=True, vectors=True),
-        "cortex-m85": _Microcontroller("thumbv8.1m.main", fpu=True, vectors=True),
+        "cortex-m7": _Microcontroller("thumbv7em", True, 64),
+        "cortex-m33": _Microcontroller("thumbv8m.main", True, 32),
+        "cortex-m55": _Microcontroller("thumbv8.1m.main", True, 64, vectors=True),
+        "cortex-m85": _Microcontroller("thumbv8.1m.main", True, 64, vectors=True),
     }
 )
 
@@ -250,6 +260,7 @@ def _cortex_m(name: str, cpu: str) -> Target:
         # MVE multiplies by a general register
         pipeline=Pipeline(1, 1) if core.vectors else Pipeline(1, 2, single_issue=True),
         dot_products=DotProducts.SMLAD if core.fpu else DotProducts.NONE,
+        rounding_bits=core.rounding_bits,
     )
 
 
@@ -279,6 +290,7 @@ def _riscv(name: str, cpu: str) -> Target:
         l2_bytes=256 << 10,
         abi=("lp64" if bits == "64" else "ilp32") + long_double,
         pipeline=Pipeline(1, 1) if vectors else Pipeline(1, 2, single_issue=not fpu),
+        rounding_bits=64 if "d" in letters else 32 if fpu else 0,
     )
 
 

@@ -27,8 +27,10 @@ class _Parts:
 class Addresses(Writer):
     """Pointers to elements of buffers, each computed once in the scope that it belongs to."""
 
-    def __init__(self, analysis: IndexAnalysis, bases: dict[Buffer, str]) -> None:
-        super().__init__()
+    def __init__(
+        self, analysis: IndexAnalysis, bases: dict[Buffer, str], counter_bits: int
+    ) -> None:
+        super().__init__(counter_bits)
         self.analysis = analysis
         self.bases = bases
 

@@ -16,6 +16,7 @@ from aotc.errors import VerifyError
 from aotc.loop.ir import (
     Alloc,
     Buffer,
+    DotProduct,
     Expr,
     For,
     Kernel,
@@ -26,7 +27,7 @@ from aotc.loop.ir import (
     Store,
 )
 from aotc.loop.walk import has_parallel_loops
-from aotc.target import Target
+from aotc.target import DotProducts, Target
 
 _CACHE_LINE_BYTES = 64
 
@@ -66,7 +67,7 @@ class _Emitter(Expressions):
 
     def __init__(self, kernel: Kernel, target: Target) -> None:
         names = {buffer: f"%p{number}" for number, buffer in enumerate(kernel.params)}
-        super().__init__(IndexAnalysis(kernel), names, target.dot_products)
+        super().__init__(IndexAnalysis(kernel), names, target)
         self._read_elements = read_elements(kernel, self.analysis)
         self._most_lanes = most_lanes(kernel.body)
         self._register_bits = target.vector_bits * target.vector_registers
@@ -126,9 +127,12 @@ class _Emitter(Expressions):
         one step in another, and for lack of registers store accumulators to the stack. A fence for
         the compiler only (it is no instruction) between the steps keeps them as they are written.
         """
-        if self._accumulator_bits * 2 <= self._register_bits:
-            return False
         stores = stores_in(loop.body)
+        in_general = any(isinstance(store.value, DotProduct) for store in stores)
+        if in_general and self._target.dot_products is DotProducts.SMLAD:
+            pass  # these few registers are full whatever the tile
+        elif self._accumulator_bits * 2 <= self._register_bits:
+            return False
         return any(store.buffer.space is Space.REGISTER for store in stores) and not any(
             loop.var in self.analysis.variables(store.index) for store in stores
         )

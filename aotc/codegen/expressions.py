@@ -10,6 +10,7 @@ from aotc.codegen import operators
 from aotc.codegen.address import Addresses
 from aotc.codegen.dot import dot_product
 from aotc.codegen.linear import IndexAnalysis
+from aotc.codegen.quantize import quantize
 from aotc.codegen.text import (
     literal,
     memory_type_of,
@@ -34,13 +35,14 @@ from aotc.loop.ir import (
     For,
     Lit,
     Load,
+    Quantize,
     Sel,
     Space,
     Un,
     Var,
 )
 from aotc.loop.walk import operands, post_order
-from aotc.target import DotProducts
+from aotc.target import Target
 
 # Loads with these steps between lanes are vector loads of the whole window and shuffles.
 _SHUFFLED_STEPS = (-1, 2, 3, 4)
@@ -57,14 +59,14 @@ class Value:
 
 
 class Expressions(Addresses):
-    """Computes expressions; ``vector`` is the vector loop that is being emitted, if any, ``dots``
-    what multiplies bytes."""
+    """Computes expressions with what ``target`` has; ``vector`` is the vector loop that is being
+    emitted, if any."""
 
     def __init__(
-        self, analysis: IndexAnalysis, bases: dict[Buffer, str], dots: DotProducts
+        self, analysis: IndexAnalysis, bases: dict[Buffer, str], target: Target
     ) -> None:
-        super().__init__(analysis, bases)
-        self._dots = dots
+        super().__init__(analysis, bases, target.address_bits)
+        self._target = target
         self.vector: For | None = None
         self.memo: dict[Expr, Value] = {}  # of the statement that is being emitted
 
@@ -118,13 +120,16 @@ class Expressions(Addresses):
         texts, lanes = self._together(*operands(expr))
         match expr:
             case Un(fn=fn):
-                text = operators.unary(self.put, fn, expr.dtype, lanes, *texts)
+                bits = self._target.rounding_bits
+                text = operators.unary(self.put, fn, expr.dtype, lanes, texts[0], bits)
             case Cmp(fn=fn, a=a):
                 text = operators.compare(self.put, fn, a.dtype, lanes, *texts)
             case Fma():
                 text = operators.fused_multiply_add(self.put, expr.dtype, lanes, *texts)
             case Conv(x=x):
                 text = operators.convert(self.put, x.dtype, expr.dtype, lanes, *texts)
+            case Quantize():
+                text = quantize(self.put, expr, self._target, lanes, texts[0])
             case Bits(x=x):
                 text = operators.bitcast(self.put, x.dtype, expr.dtype, lanes, *texts)
             case _:
@@ -255,11 +260,12 @@ class Expressions(Addresses):
     def _dot_product(self, expr: DotProduct) -> Value:
         words = [self._load_group(buffer, first) for buffer, first in expr.reads]
         c = self.expr(expr.c)
+        style = self._target.dot_products
         if not (c.is_vector or any(word.is_vector for word in words)):
-            text = dot_product(self.put, self._dots, 0, words[0].text, words[1].text, c.text)
+            text = dot_product(self.put, style, 0, words[0].text, words[1].text, c.text)
             return Value(text, False)
         a, b, total = (self.widen(value, DType.I32) for value in (*words, c))
-        return Value(dot_product(self.put, self._dots, self.lanes, a, b, total), True)
+        return Value(dot_product(self.put, style, self.lanes, a, b, total), True)
 
     def _load_group(self, buffer: Buffer, first: Expr) -> Value:
         """The four bytes from ``first`` on as one word; in lanes that are four bytes apart, or in

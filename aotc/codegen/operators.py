@@ -40,8 +40,11 @@ def intrinsic(put: Put, name: str, ty: str, *args: str, extra: str = "") -> str:
     return put(f"call {ty} @llvm.{name}.{suffix_of(ty)}({operands}{extra})")
 
 
-def unary(put: Put, fn: str, dtype: DType, lanes: int, x: str) -> str:
-    """``Un``: neg abs sqrt floor ceil round not bitnot."""
+def unary(
+    put: Put, fn: str, dtype: DType, lanes: int, x: str, rounding_bits: int = 64
+) -> str:
+    """``Un``: neg abs sqrt floor ceil round not bitnot. Floats of more than ``rounding_bits`` are
+    rounded by arithmetic, because their instruction would be a call of a library."""
     ty = type_of(dtype, lanes)
     if fn in ("not", "bitnot"):
         ones = 1 if dtype is DType.BOOL else -1
@@ -49,6 +52,8 @@ def unary(put: Put, fn: str, dtype: DType, lanes: int, x: str) -> str:
     if dtype.is_float:
         if fn == "neg":
             return put(f"fneg {ty} {x}")
+        if fn in ("floor", "ceil", "round") and dtype.size_bits > rounding_bits:
+            return _rounded(put, fn, dtype, lanes, x)
         name = "fabs" if fn == "abs" else _ROUNDINGS.get(fn)
         if name:
             return intrinsic(put, name, ty, x)
@@ -59,6 +64,27 @@ def unary(put: Put, fn: str, dtype: DType, lanes: int, x: str) -> str:
     elif fn in ("floor", "ceil", "round"):
         return x
     raise VerifyError(f"no unary operator '{fn}' on {dtype.value}")
+
+
+def _rounded(put: Put, fn: str, dtype: DType, lanes: int, x: str) -> str:
+    """``x`` rounded by adding a number so large that the last bit of the sum stands for 1; what is
+    as large itself is an integer, or no number."""
+    if dtype is DType.F16:
+        wide = convert(put, DType.F16, DType.F32, lanes, x)
+        return convert(put, DType.F32, dtype, lanes, _rounded(put, fn, DType.F32, lanes, wide))
+    ty, flags = type_of(dtype, lanes), type_of(DType.BOOL, lanes)
+    large = constant(2.0**23 if dtype is DType.F32 else 2.0**52, dtype, lanes)
+    size = intrinsic(put, "fabs", ty, x)
+    raised = put(f"fadd {ty} {size}, {large}")
+    whole = intrinsic(put, "copysign", ty, put(f"fsub {ty} {raised}, {large}"), x)
+    if fn != "round":
+        beyond, step = ("ogt", -1.0) if fn == "floor" else ("olt", 1.0)
+        wrong = put(f"fcmp {beyond} {ty} {whole}, {x}")
+        stepped = put(f"fadd {ty} {whole}, {constant(step, dtype, lanes)}")
+        whole = put(f"select {flags} {wrong}, {ty} {stepped}, {ty} {whole}")
+        whole = intrinsic(put, "copysign", ty, whole, x)  # -0 above -1
+    is_small = put(f"fcmp olt {ty} {size}, {large}")
+    return put(f"select {flags} {is_small}, {ty} {whole}, {ty} {x}")
 
 
 def binary(
@@ -188,6 +214,8 @@ def convert(put: Put, source: DType, dtype: DType, lanes: int, x: str) -> str:
     if source.is_float:
         if source is DType.F16:
             x, ty = convert(put, source, DType.F32, lanes, x), type_of(DType.F32, lanes)
+        if lanes and dtype.size_bytes < 4:
+            return _convert_short(put, dtype, lanes, x, ty)
         sign = "si" if dtype.is_signed else "ui"
         name = f"fpto{sign}.sat.{suffix_of(result)}.{suffix_of(ty)}"
         return put(f"call {result} @llvm.{name}({ty} {x})")
@@ -203,6 +231,16 @@ def convert(put: Put, source: DType, dtype: DType, lanes: int, x: str) -> str:
     if source.size_bytes > dtype.size_bytes:
         return put(f"trunc {ty} {x} to {result}")
     return x
+
+
+def _convert_short(put: Put, dtype: DType, lanes: int, x: str, ty: str) -> str:
+    """Vectors of floats to integers of 1 or 2 bytes by way of int32: processors convert to that,
+    and what LLVM would do lane by lane is a minimum and a maximum here."""
+    wide = type_of(DType.I32, lanes)
+    whole = put(f"call {wide} @llvm.fptosi.sat.{suffix_of(wide)}.{suffix_of(ty)}({ty} {x})")
+    for name, end in zip(("smax", "smin"), dtype.int_range, strict=True):
+        whole = intrinsic(put, name, wide, whole, constant(end, DType.I32, lanes))
+    return put(f"trunc {wide} {whole} to {type_of(dtype, lanes)}")
 
 
 def _convert_float(put: Put, source: DType, dtype: DType, lanes: int, x: str) -> str:

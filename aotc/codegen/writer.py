@@ -25,9 +25,11 @@ class Scope:
 
 @dataclass(slots=True)
 class OpenLoop:
-    """A loop whose end is not written yet; ``header`` is where its phi will stand."""
+    """A loop whose end is not written yet; ``header`` is where its phi will stand. ``counter`` is
+    the variable, or what it widens."""
 
-    variable: str
+    counter: str
+    type: str
     label: str
     before: str
     outer: Lines
@@ -45,9 +47,11 @@ class Share:
 
 
 class Writer:
-    """Appends instructions; keeps the scopes and the values of the loop variables."""
+    """Appends instructions; keeps the scopes and the values of the loop variables, which are i64.
+    Where registers have ``counter_bits`` 32, loops of known extents count in an i32."""
 
-    def __init__(self) -> None:
+    def __init__(self, counter_bits: int) -> None:
+        self._counter_bits = counter_bits
         self.scopes = [Scope()]
         self.lines = self.scopes[0].lines  # where instructions go now
         self.block = "entry"
@@ -95,25 +99,31 @@ class Writer:
 
     def begin_loop(self, var: Var, first: str = "0") -> OpenLoop:
         """Opens a counted loop over ``var`` from ``first``, to be closed by ``end_loop``."""
-        loop = OpenLoop(f"%{self.fresh('i')}", self.fresh("loop"), self.block, self.lines, first)
+        bits = 64 if first.startswith("%") else self._counter_bits
+        name, label = f"%{self.fresh('i')}", self.fresh("loop")
+        loop = OpenLoop(name, f"i{bits}", label, self.block, self.lines, first)
         self.do(f"br label %{loop.label}")
         self.lines.append(f"{loop.label}:")
         self.lines.append(loop.header)
         scope = Scope()
         self.lines.append(scope.lines)
         self.scopes.append(scope)
-        self.values[var] = (loop.variable, len(self.scopes) - 1)
         self._begin_block(scope.lines, loop.label)
+        variable = name
+        if bits < 64:
+            variable = f"%{self.fresh('i')}"
+            scope.head.append(f"  {variable} = zext nneg i{bits} {name} to i64")
+        self.values[var] = (variable, len(self.scopes) - 1)
         return loop
 
     def end_loop(self, var: Var, loop: OpenLoop, beyond: str) -> None:
         """Closes the loop: the test is at the bottom, because a loop runs at least once."""
-        following = self.put(f"add nuw nsw i64 {loop.variable}, 1")
-        done = self.put(f"icmp eq i64 {following}, {beyond}")
+        following = self.put(f"add nuw nsw {loop.type} {loop.counter}, 1")
+        done = self.put(f"icmp eq {loop.type} {following}, {beyond}")
         end = self.fresh("end")
         self.do(f"br i1 {done}, label %{end}, label %{loop.label}")
         incoming = f"[ {loop.first}, %{loop.before} ], [ {following}, %{self.block} ]"
-        loop.header.append(f"  {loop.variable} = phi i64 {incoming}")
+        loop.header.append(f"  {loop.counter} = phi {loop.type} {incoming}")
         del self.values[var]
         self.scopes.pop()
         self._begin_block(loop.outer, end)

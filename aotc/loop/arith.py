@@ -140,6 +140,13 @@ def dot_product(
     return _keep(sum(products, start=c), c)
 
 
+def quantize(x: np.ndarray, zero: int, low: int, high: int, dtype: DType) -> np.ndarray:
+    """`ir.Quantize`."""
+    with np.errstate(all="ignore"):
+        code = np.clip(np.rint(x) + np.float32(zero), np.float32(low), np.float32(high))
+        return np.where(np.isnan(x), 0, code).astype(dtype.numpy)
+
+
 def convert(x: np.ndarray, dtype: DType) -> np.ndarray:
     """`ir.Conv`."""
     target = dtype.numpy

@@ -35,6 +35,7 @@ from aotc.loop.ir import (
     Lit,
     Load,
     Prefetch,
+    Quantize,
     Sel,
     Stmt,
     Store,
@@ -376,6 +377,8 @@ class _Run:
                 return np.where(values[id(cond)], values[id(a)], values[id(b)])
             case Conv(x=x, dtype=dtype):
                 return arith.convert(values[id(x)], dtype)
+            case Quantize(x=x, zero=zero, low=low, high=high, dtype=dtype):
+                return arith.quantize(values[id(x)], zero, low, high, dtype)
             case Bits(x=x, dtype=dtype):
                 return arith.reinterpret(values[id(x)], dtype)
         raise VerifyError(f"kernel '{self._kernel.name}': {expr!r} is no expression")

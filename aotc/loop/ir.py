@@ -186,6 +186,20 @@ class Bits(Expr):
     dtype: DType
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Quantize(Expr):
+    """``x`` (float32) to the nearest integer, the even one of two, plus ``zero``, limited to ``low
+    .. high``, as ``dtype`` (an integer of 8 or 16 bits that can hold both limits); NaN gives 0.
+    ``is_number`` states that ``x`` is never NaN."""
+
+    x: Expr
+    zero: int
+    low: int
+    high: int
+    dtype: DType
+    is_number: bool
+
+
 class Stmt:
     """Base of statements."""
 

@@ -27,6 +27,7 @@ from aotc.loop.ir import (
     Lit,
     Load,
     Prefetch,
+    Quantize,
     Sel,
     Stmt,
     Store,
@@ -255,6 +256,9 @@ class _Printer:
                 return f"dot4({', '.join(groups)}, {self._outer(c)})"
             case Un(fn=fn, x=x):
                 return f"{fn}({self._outer(x)})"
+            case Quantize(x=x, zero=zero, low=low, high=high, dtype=dtype):
+                limits = f"{zero}, {low}..{high}"
+                return f"quantize<{_SHORT[dtype]}>({self._outer(x)}, {limits})"
             case Fma():
                 name = "fma"
             case Sel():

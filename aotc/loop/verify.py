@@ -32,6 +32,7 @@ from aotc.loop.ir import (
     Lit,
     Load,
     Prefetch,
+    Quantize,
     Sel,
     Space,
     Stmt,
@@ -353,6 +354,11 @@ class _KernelCheck:
             case Bits(x=x, dtype=dtype):
                 fits = x.dtype.size_bytes == dtype.size_bytes and DType.BOOL not in (x.dtype, dtype)
                 self._require(fits, f"the bits of {x.dtype.value} as {dtype.value}")
+            case Quantize(x=x, zero=zero, low=low, high=high, dtype=dtype):
+                self._same("what is quantised", x.dtype, DType.F32)
+                fits = dtype.is_int and dtype.size_bytes <= 2 and abs(zero) <= 1 << 16
+                least, most = dtype.int_range
+                self._require(fits and least <= low <= high <= most, "limits of a quantisation")
             case Conv():
                 pass
             case _:

@@ -46,19 +46,19 @@ def lower_contract(context: Context, group: Group) -> None:
     if bytes_:
         depth = (*depth[:-1], bytes_.groups)
     rows, columns, channels = operands.result.shape[-3:]
+    paired = bytes_ is not None and context.target.dot_products is DotProducts.SMLAD
     lanes = context.lanes_for(group.anchor.type.dtype, operands.result.dtype)
-    if bytes_ and context.target.dot_products is DotProducts.SMLAD:
-        lanes = 1
     sizes = ContractSizes(
         rows=rows,
         columns=columns,
         channels=channels,
         depth=math.prod(depth),
         inner_depth=depth[-1],
-        lanes=lanes,
+        lanes=1 if paired else lanes,
         elem_bytes=group.anchor.type.dtype.size_bytes,
         overlapping=columns > 1 and _pixels_overlap(operands),
         streamed=rows == 1 and _is_streamed(operands),
+        paired=paired,
     )
     recipe = context.choose(sizes, context.target)
     packed = None

@@ -1,42 +1,38 @@
-"""Quantisation: in go the nodes that round, shift, limit and narrow a float32, out come a few
-expressions that give the same integer."""
+"""Quantisation: in go the nodes that round, shift, limit and narrow a float32, out comes one
+expression that does all of it."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
-from aotc.loop.ir import Bin, Bits, Cmp, Conv, Expr, Lit, Sel
+from aotc.loop.ir import Expr, Quantize
 from aotc.lower.context import scalar_value
 
-#: Added to a float32 below 2**22 in size, it leaves the nearest integer (the even one of two) in
-#: the low bits of the sum: there the last bit stands for 1.
-ROUNDER = 1.5 * 2**23
 #: The numbers that a float32 can hold without infinity, a little less.
 LARGEST = 3e38
 
 
-@dataclass(frozen=True)
-class Quantized:
-    """``x`` (float32) to the nearest even integer, plus ``zero``, limited to ``low .. high``, as
-    ``dtype``; ``may_be_nan`` unless it is proved that ``x`` is a number."""
-
-    x: Node
-    zero: int
-    low: int
-    high: int
-    dtype: DType
-    may_be_nan: bool
+def rounded_operand(node: Node) -> Node | None:
+    """What ``node`` rounds to codes, if it is ``cast(min(max(round(x) + zero, low), high))`` with
+    limits in the range of a type of at most 16 bits, or the same without ``zero``."""
+    found = _parts(node)
+    return None if found is None else found[0]
 
 
-def quantized_value(node: Node) -> Quantized | None:
-    """What `node` quantises, if it is ``cast(min(max(round(x) + zero, low), high))`` with ``low``
-    and ``high`` in the range of a type of at most 16 bits; ``zero`` may be missing."""
+def quantize(node: Node, x: Expr) -> Quantize:
+    """The codes of ``x``, the expression of what ``rounded_operand`` found in ``node``."""
+    found = _parts(node)
+    assert found is not None and isinstance(node.op, ops.Cast)
+    operand, zero, low, high = found
+    return Quantize(x, zero, low, high, node.op.dtype, _bound(operand) < LARGEST)
+
+
+def _parts(node: Node) -> tuple[Node, int, int, int] | None:
     if not isinstance(node.op, ops.Cast) or not node.op.dtype.is_int:
         return None
     if node.op.dtype.size_bytes > 2 or node.inputs[0].type.dtype is not DType.F32:
@@ -52,28 +48,7 @@ def quantized_value(node: Node) -> Quantized | None:
         return None
     if not least <= low <= high <= most:
         return None
-    x = inner.inputs[0]
-    bound = _bound(x)
-    zero, low, high = map(int, numbers)
-    return Quantized(x, zero, low, high, node.op.dtype, not bound < LARGEST)
-
-
-def nearest(quantized: Quantized, x: Expr) -> Expr:
-    """The quantised ``x``: limited first, so that the rounding is one addition."""
-
-    def number(value: float) -> Lit:
-        return Lit(value, DType.F32)
-
-    zero = quantized.zero
-    limited = Bin("max", x, number(quantized.low - zero))
-    limited = Bin("min", limited, number(quantized.high - zero))
-    bits = Bits(Bin("add", limited, number(ROUNDER)), DType.I32)
-    rounder = int(np.float32(ROUNDER).view(np.int32))
-    code = Bin("sub", bits, Lit(rounder - zero, DType.I32))
-    result: Expr = Conv(code, quantized.dtype)
-    if quantized.may_be_nan:
-        result = Sel(Cmp("eq", x, x), result, Lit(0, quantized.dtype))
-    return result
+    return inner.inputs[0], int(numbers[0]), int(low), int(high)
 
 
 def _with_constant(node: Node, fn: str) -> tuple[Node, float | int | None]:

@@ -29,6 +29,10 @@ TILE_OVERHEAD = 16
 STORE_CYCLES = 2.0
 #: Pixels of a tile whose addresses leave general registers for prefetching two streams.
 FEW_PIXELS = 8
+#: General registers of an Arm core that addresses and a counter leave.
+PAIR_REGISTERS = 11
+#: Groups of four in line, with nothing between them but loads.
+PAIR_UNROLL = 12
 #: A second copy of the tile code (another tile size) must save at least this share of the cycles.
 VARIANT_PENALTY = 0.005
 #: Vectors of units a tile of gates may have: what combines the gates is written once for each.
@@ -48,11 +52,13 @@ class ContractSizes:
     elem_bytes: int
     overlapping: bool  # neighbouring pixels read the same elements within the innermost depth loop
     streamed: bool = False  # the left-hand side lies in memory in the order of pixels and depth
+    paired: bool = False  # four bytes at a time, as two pairs of int16 in general registers
 
     @property
     def key(self) -> str:
         """The sizes as text: what a recipe is looked up by."""
         order = " overlapping" * self.overlapping + " streamed" * self.streamed
+        order += " paired" * self.paired
         return (
             f"contract {self.rows}x{self.columns}x{self.channels} depth {self.depth}/"
             f"{self.inner_depth} lanes {self.lanes} bytes {self.elem_bytes}{order}"
@@ -65,13 +71,13 @@ class ContractSizes:
         if found is None:
             raise ValueError(f"'{key}' does not describe a contraction")
         rows, columns, channels, depth, inner, lanes, elem_bytes = map(int, found.groups()[:7])
-        flags = found["overlapping"] is not None, found["streamed"] is not None
+        flags = (found[name] is not None for name in ("overlapping", "streamed", "paired"))
         return cls(rows, columns, channels, depth, inner, lanes, elem_bytes, *flags)
 
 
 _KEY = re.compile(
     r"contract (\d{1,9})x(\d{1,9})x(\d{1,9}) depth (\d{1,9})/(\d{1,9}) lanes (\d{1,3}) "
-    r"bytes (\d)(?P<overlapping> overlapping)?(?P<streamed> streamed)?"
+    r"bytes (\d)(?P<overlapping> overlapping)?(?P<streamed> streamed)?(?P<paired> paired)?"
 )
 
 
@@ -99,7 +105,7 @@ def rank_contracts(sizes: ContractSizes, target: Target, count: int) -> list[Can
     vectors = -(-sizes.channels // lanes)
     tiles: list[tuple[float, tuple[int, int, int]]] = []
     for width in range(1, min(vectors, _widest(target)) + 1):
-        pixels = (target.vector_registers - target.pipeline.operand_registers - width) // width
+        pixels = _most_pixels(sizes, target, width)
         for columns in range(1, min(sizes.columns, pixels) + 1):
             most_rows = min(sizes.rows, pixels // columns) if columns == sizes.columns else 1
             for rows in range(1, most_rows + 1):
@@ -111,6 +117,17 @@ def rank_contracts(sizes: ContractSizes, target: Target, count: int) -> list[Can
         recipe = _recipe(sizes, target, lanes, *tile)
         found.setdefault(recipe, Candidate(cost, recipe))
     return list(found.values())[:count]
+
+
+def _most_pixels(sizes: ContractSizes, target: Target, width: int) -> int:
+    """The pixels of a tile of ``width`` vectors whose accumulators and operands fit registers."""
+    if not sizes.paired:
+        return (target.vector_registers - target.pipeline.operand_registers - width) // width
+    pixels = 1
+    # two registers for each operand that stays while the others pass, and two for those
+    while width * (pixels + 1) + 2 * min(width, pixels + 1) + 2 <= PAIR_REGISTERS:
+        pixels += 1
+    return pixels if width + 4 <= PAIR_REGISTERS else 0
 
 
 def _recipe(
@@ -202,6 +219,10 @@ def broadcast_cycles(target: Target) -> float:
 def _tile_cycles(sizes: ContractSizes, target: Target, pixels: int, width: int) -> float:
     """Cycles for one tile of ``pixels`` by ``width`` vectors."""
     results = pixels * width
+    if sizes.paired:
+        # a load and two extensions for each operand, two multiply-adds for each result
+        step = 2.0 * results + 3.0 * (pixels + width)
+        return sizes.depth * step + TILE_OVERHEAD + STORE_CYCLES * results
     if target.pipeline.single_issue:
         step = float(results + pixels + width)
         return sizes.depth * step + TILE_OVERHEAD + STORE_CYCLES * results
@@ -225,6 +246,8 @@ def channel_panels(channels: int, lanes: int, width: int) -> tuple[Segment, ...]
 
 def _depth_unroll(sizes: ContractSizes, accumulators: int) -> int:
     """Enough steps in line to amortise the loop counter without bloating the code."""
+    if sizes.paired:
+        return max(step for step in range(1, PAIR_UNROLL + 1) if sizes.inner_depth % step == 0)
     if sizes.overlapping:
         # Unrolled, the shared elements would be kept in registers from step to step, and spill.
         return 1

@@ -2,6 +2,7 @@
 
 import ctypes
 import subprocess
+from dataclasses import replace
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -15,9 +16,10 @@ from aotc.loop.walk import has_parallel_loops
 from aotc.target import resolve_target
 
 
-def compile_native(kernel, cpu="native"):
-    """The object of one kernel, exported as ``kernel``."""
-    target = resolve_target("x86_64", cpu)
+def compile_native(kernel, cpu="native", **changes):
+    """The object of one kernel, exported as ``kernel``; ``changes`` say what the target is to have
+    otherwise."""
+    target = replace(resolve_target("x86_64", cpu), **changes)
     return compile_module(emit_kernel(kernel, target, "kernel", private=False), target)
 
 
@@ -39,14 +41,16 @@ def run_object(object_bytes, arrays, parts=0):
         function(*addresses, *([part, parts] if parts else []))
 
 
-def run_native(kernel: Kernel, *arrays: np.ndarray, cpu="native", evaluate=True) -> None:
+def run_native(
+    kernel: Kernel, *arrays: np.ndarray, cpu="native", evaluate=True, **changes
+) -> None:
     """Runs ``kernel`` in place on ``arrays``; the evaluator must give the same bytes."""
     for buffer, array in zip(kernel.params, arrays, strict=True):
         assert array.size == buffer.elems and array.dtype == buffer.dtype.numpy
     verify_kernel(kernel)
     copies = {id(array): array.reshape(-1).copy() for array in arrays}
     parts = 3 if has_parallel_loops(kernel.body) else 0
-    run_object(compile_native(kernel, cpu), arrays, parts)
+    run_object(compile_native(kernel, cpu, **changes), arrays, parts)
     if evaluate:
         run_kernel(kernel, [copies[id(array)] for array in arrays])
         for array in arrays:

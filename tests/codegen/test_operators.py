@@ -21,18 +21,20 @@ from aotc.loop.ir import (
     Buffer,
     Cmp,
     Conv,
+    DotProduct,
     Fma,
     For,
     Kernel,
     Kind,
     Lit,
     Load,
+    Quantize,
     Sel,
     Store,
     Un,
     Var,
 )
-from aotc.target import resolve_target
+from aotc.target import DotProducts, resolve_target
 
 FLOATS = (DType.F16, DType.F32, DType.F64)
 INTS = tuple(t for t in MACHINE_TYPES if t.is_int)
@@ -72,8 +74,9 @@ def elementwise(expr_of, dtypes, result, lanes=LANES):
     return Kernel("elementwise", (*inputs, output), frozenset([output]), (loop,))
 
 
-def check(expr_of, meaning, dtypes, result):
-    """A kernel that computes in vectors, then in scalars, gives the bytes of ``meaning`` twice."""
+def check(expr_of, meaning, dtypes, result, **changes):
+    """A kernel that computes in vectors, then in scalars, gives the bytes of ``meaning`` twice;
+    ``changes`` are of the target."""
     inputs = [Buffer(f"x{i}", dtype, COUNT) for i, dtype in enumerate(dtypes)]
     outputs = [Buffer(name, result, COUNT) for name in ("vectors", "scalars")]
     i, j, v = Var("i"), Var("j"), Var("v")
@@ -88,7 +91,7 @@ def check(expr_of, meaning, dtypes, result):
     arrays = [values(dtype, seed) for seed, dtype in enumerate(dtypes)]
     got = [np.zeros(COUNT, result.numpy) for _ in outputs]
     kernel = Kernel("check", (*inputs, *outputs), frozenset(outputs), body)
-    run_native(kernel, *arrays, *got, evaluate=False)
+    run_native(kernel, *arrays, *got, evaluate=False, **changes)
     want = meaning(*arrays)
     for array in got:
         assert_same_bits(array, want)
@@ -101,6 +104,80 @@ UNARY += [(fn, t) for fn in ("neg", "abs", "bitnot") for t in INTS] + [("not", D
 @pytest.mark.parametrize("fn, dtype", UNARY)
 def test_unary(fn, dtype):
     check(lambda x: Un(fn, x), lambda x: arith.unary(fn, x), [dtype], dtype)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("fn", ["floor", "ceil", "round"])
+def test_rounding_without_an_instruction_for_it(fn, dtype):
+    check(lambda x: Un(fn, x), lambda x: arith.unary(fn, x), [dtype], dtype, rounding_bits=0)
+
+
+@pytest.mark.parametrize("name", ["arm", "cortex-m4", "cortex-m7", "cortex-m33", "cortex-m55"])
+def test_rounding_calls_no_library_on_arm(name):
+    target = resolve_target(name)
+    kernels = [
+        elementwise(lambda x, fn=fn: Un(fn, x), [DType.F32], DType.F32, lanes)
+        for fn in ("floor", "ceil", "round")
+        for lanes in (0, 4)
+    ]
+    text = "".join(emit_kernel(k, target, f"k{i}", private=False) for i, k in enumerate(kernels))
+    assert "\tbl\t" not in assembly(text, target)
+
+
+@pytest.mark.parametrize("is_number", [True, False])
+@pytest.mark.parametrize(
+    "zero, low, high, dtype",
+    [(0, 0, 255, DType.U8), (-3, -128, 127, DType.I8), (9, 9, 200, DType.U8), (0, -9, 9, DType.I16)],
+)
+def test_quantize(zero, low, high, dtype, is_number):
+    def codes(x):
+        x = Un("abs", x) if is_number else x
+        x = Bin("min", Conv(Conv(x, DType.I32), DType.F32), Lit(1e9, DType.F32)) if is_number else x
+        return Quantize(x, zero, low, high, dtype, is_number)
+
+    def meaning(x):
+        if is_number:
+            x = arith.convert(arith.convert(np.abs(x), DType.I32), DType.F32)
+            x = np.minimum(x, np.float32(1e9))
+        return arith.quantize(x, zero, low, high, dtype)
+
+    check(codes, meaning, [DType.F32], dtype)
+
+
+def test_the_meaning_of_quantize():
+    x = np.array([0.5, 1.5, -0.5, -2.5, 300, -300, np.nan, np.inf, -np.inf], np.float32)
+    wanted = np.array([10, 12, 10, 8, 255, 3, 0, 255, 3], np.uint8)
+    np.testing.assert_array_equal(arith.quantize(x, 10, 3, 255, DType.U8), wanted)
+
+
+@pytest.mark.parametrize("style", [s for s in DotProducts if s.name in ("VNNI", "PMADD", "NONE")])
+@pytest.mark.parametrize("lanes", [0, 2, 4, 8, 16])
+def test_dot_products(style, lanes):
+    if style is DotProducts.VNNI and resolve_target("x86_64", "native").dot_products is not style:
+        pytest.skip("this processor has no VNNI")
+    count = 32
+    a, b = Buffer("a", DType.U8, 4 * count), Buffer("b", DType.I8, 4 * count)
+    c, y = Buffer("c", DType.I32, count), Buffer("y", DType.I32, count)
+    i, v = Var("i"), Var("v")
+    at = add(mul(i, max(lanes, 1)), v) if lanes else i
+    # the first operand is the same in all lanes, as a pixel is for all channels
+    value = DotProduct(a, mul(i, 4), b, mul(at, 4), Load(c, at))
+    store = Store(y, at, value)
+    body = For(v, lanes, (store,), Kind.VECTOR, lanes) if lanes else store
+    loop = For(i, count // max(lanes, 1), (body,))
+    kernel = Kernel("dots", (a, b, c, y), frozenset([y]), (loop,))
+    random = np.random.default_rng(lanes)
+    arrays = [
+        random.integers(0, 256, 4 * count).astype(np.uint8),
+        random.choice([-128, 127, -1, 3], 4 * count).astype(np.int8),
+        random.integers(-(2**31), 2**31, count).astype(np.int32),
+        np.zeros(count, np.int32),
+    ]
+    run_native(kernel, *arrays, dot_products=style)
+    first = np.arange(count) // max(lanes, 1)
+    groups = arrays[0].reshape(count, 4)[first].astype(np.int64)
+    exact = (groups * arrays[1].reshape(count, 4)).sum(axis=1) + arrays[2]
+    np.testing.assert_array_equal(arrays[3], exact.astype(np.int32))
 
 
 BINARY = [(fn, t) for fn in ("add", "sub", "mul", "div", "min", "max") for t in FLOATS]

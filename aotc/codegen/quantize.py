@@ -1,0 +1,61 @@
+"""Quantisation as instructions: in goes a float32 as text, out come codes of 8 or 16 bits.
+
+The same sequence serves scalars and vectors, but for Arm's microcontrollers, where comparing floats
+is slow and one instruction each rounds, and limits to the range of a type.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from aotc.codegen.operators import Put, compare, constant, convert, intrinsic, select
+from aotc.codegen.text import type_of
+from aotc.graph.types import DType
+from aotc.loop.ir import Quantize
+from aotc.target import DotProducts, Target
+
+#: Added to a float32 below 2**22 in size, it leaves the nearest integer (the even one of two) in
+#: the low bits of the sum: there the last bit stands for 1.
+ROUNDER = 1.5 * 2**23
+
+
+def quantize(put: Put, expr: Quantize, target: Target, lanes: int, x: str) -> str:
+    """The codes of ``x`` (see `ir.Quantize`)."""
+    if target.dot_products is DotProducts.SMLAD and not lanes:
+        code = _saturated(put, expr, x)
+    else:
+        code = _by_addition(put, expr, lanes, x)
+    if expr.is_number:
+        return code
+    number = compare(put, "eq", DType.F32, lanes, x, x)
+    none = constant(0, expr.dtype, lanes)
+    return select(put, expr.dtype, lanes, number, lanes, code, none)
+
+
+def _by_addition(put: Put, expr: Quantize, lanes: int, x: str) -> str:
+    """Limited first, so that the rounding is one addition."""
+    ty, words = type_of(DType.F32, lanes), type_of(DType.I32, lanes)
+    flags = type_of(DType.BOOL, lanes)
+    for beyond, limit in (("olt", expr.low), ("ogt", expr.high)):
+        number = constant(float(limit - expr.zero), DType.F32, lanes)
+        outside = put(f"fcmp {beyond} {ty} {x}, {number}")
+        x = put(f"select {flags} {outside}, {ty} {number}, {ty} {x}")
+    raised = put(f"fadd {ty} {x}, {constant(ROUNDER, DType.F32, lanes)}")
+    bits = put(f"bitcast {ty} {raised} to {words}")
+    (rounder,) = struct.unpack("<i", struct.pack("<f", ROUNDER))
+    code = put(f"sub {words} {bits}, {constant(rounder - expr.zero, DType.I32, lanes)}")
+    return convert(put, DType.I32, expr.dtype, lanes, code)
+
+
+def _saturated(put: Put, expr: Quantize, x: str) -> str:
+    """The conversion rounds and saturates; sum and limit do so as well."""
+    code = put(f"bitcast float {put(f'call float @llvm.arm.vcvtr.f32(float {x})')} to i32")
+    if expr.zero:
+        code = put(f"call i32 @llvm.arm.qadd(i32 {code}, i32 {expr.zero})")
+    if (expr.low, expr.high) == expr.dtype.int_range:
+        kind, bits = ("ssat" if expr.dtype.is_signed else "usat"), expr.dtype.size_bits
+        code = put(f"call i32 @llvm.arm.{kind}(i32 {code}, i32 {bits})")
+    else:
+        code = intrinsic(put, "smax", "i32", code, str(expr.low))
+        code = intrinsic(put, "smin", "i32", code, str(expr.high))
+    return convert(put, DType.I32, expr.dtype, 0, code)
