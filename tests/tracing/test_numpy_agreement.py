@@ -70,7 +70,7 @@ def values(draw, shape, types=TYPES, least=-4):
     return (whole + rng.random(shape) if dtype.kind == "f" else whole).astype(dtype)
 
 
-@for_all(st.data(), quick=20, slow=2000)
+@for_all(st.data(), quick=20, slow=1000)
 def test_functions_of_one(data):
     name = data.draw(st.sampled_from(ONE))
     x = data.draw(values((3, 4)))
@@ -79,7 +79,7 @@ def test_functions_of_one(data):
     agree(getattr(np, name), x)
 
 
-@for_all(st.data(), quick=20, slow=2000)
+@for_all(st.data(), quick=20, slow=1000)
 def test_functions_of_two(data):
     name = data.draw(st.sampled_from(TWO))
     shapes = data.draw(st.sampled_from([((3, 4), (3, 4)), ((3, 4), (4,)), ((3, 1), (1, 4)),
@@ -133,7 +133,7 @@ def keys(draw):
     return tuple(empty if isinstance(part, list) and not part else part for part in parts)
 
 
-@for_all(keys(), quick=20, slow=2000)
+@for_all(keys(), quick=20, slow=1000)
 def test_indexing(key):
     x = np.arange(3 * 4 * 3 * 2).reshape(3, 4, 3, 2)
     try:
