@@ -127,7 +127,12 @@ def test_rounding_calls_no_library_on_arm(name):
 @pytest.mark.parametrize("is_number", [True, False])
 @pytest.mark.parametrize(
     "zero, low, high, dtype",
-    [(0, 0, 255, DType.U8), (-3, -128, 127, DType.I8), (9, 9, 200, DType.U8), (0, -9, 9, DType.I16)],
+    [
+        (0, 0, 255, DType.U8),
+        (-3, -128, 127, DType.I8),
+        (9, 9, 200, DType.U8),
+        (0, -9, 9, DType.I16),
+    ],
 )
 def test_quantize(zero, low, high, dtype, is_number):
     def codes(x):
