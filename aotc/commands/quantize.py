@@ -69,9 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave biases as they are, instead of making up for the mean error of the weights",
     )
     parser.add_argument(
-        "--equalize",
+        "--no-equalize",
         action="store_true",
-        help="first make the channels of neighbouring layers equally large",
+        help="leave channels as they are, instead of making those in front of a layer equally "
+        "large where that costs nothing",
     )
     parser.add_argument(
         "--products",
@@ -102,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         method=args.method,
         percentile=args.percentile,
         correct_bias=not args.no_bias_correction,
-        equalize=args.equalize,
+        equalize=not args.no_equalize,
         products=args.products,
         keep_float=tuple(args.keep_float),
         max_drop=None if args.max_drop is None else read_share(args.max_drop, "--max-drop"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,7 +13,7 @@ from aotc.quantize.codes import CodeType, Coding, coding_for
 from aotc.quantize.observe import Histogram
 from aotc.quantize.placement import Placement
 from aotc.quantize.ranges import choose_range
-from aotc.quantize.runner import run_in_groups
+from aotc.quantize.runner import Probe
 from aotc.quantize.samples import Inputs
 
 Progress = Callable[[str, int, int], None]
@@ -51,17 +50,16 @@ class Calibration:
 
 
 def calibrate(
-    model: Path, placement: Placement, samples: Iterable[Inputs], progress: Progress
+    probe: Probe, placement: Placement, samples: Iterable[Inputs], progress: Progress
 ) -> Calibration:
-    """Runs ``model`` on all samples, in groups of tensors as memory allows."""
+    """Watches the tensors of ``placement``, which ``probe`` computes among others."""
     axes = {unit.layer.data: unit.layer.data_axis for unit in placement.units if unit.layer}
     histograms = {name: Histogram(axes.get(name)) for name in placement.tensors}
-    sizes = tensor_bytes(onnx.load(model), next(iter(samples)))
-    runs = run_in_groups(model, placement.tensors, samples, sizes)
-    for number, (_, values) in enumerate(runs):
+    for number, values in enumerate(probe.run(samples)):
         progress("calibrating", number, 0)
         for name, array in values.items():
-            histograms[name].add(array, name)
+            if name in histograms:
+                histograms[name].add(array, name)
     return Calibration(histograms)
 
 

@@ -45,14 +45,16 @@ class Histogram:
             )
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._grow(max(abs(low), abs(high)))
-        places = np.floor(values.ravel() * (BINS / 2 / self.reach)).astype(np.int64) + BINS // 2
+        # in float64, so that no value is so small that it ends up as zero
+        exact = np.multiply(values.ravel(), BINS / 2 / self.reach, dtype=np.float64)
+        places = np.floor(exact).astype(np.int64) + BINS // 2
         self.counts += np.bincount(np.minimum(places, BINS - 1), minlength=BINS)
         self._add_channels(values)
 
     def merge(self, other: Histogram) -> None:
         """Takes in all that another histogram has; the means are left as they are."""
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
-        self._grow(other.reach)
+        self._grow(other.reach / 2)
         self.counts = self.counts + _widened(other.counts, self.reach / other.reach)
 
     @property
@@ -79,9 +81,9 @@ class Histogram:
         return self._magnitudes
 
     def _grow(self, largest: float) -> None:
-        """Makes the range reach ``largest``."""
+        """Makes the range reach beyond ``largest``, so that no value lies on its open end."""
         reach = self.reach
-        while reach < largest:
+        while reach <= largest:
             reach *= 2
         self.counts = _widened(self.counts, reach / self.reach)
         self.reach = reach

@@ -7,21 +7,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from aotc.errors import UsageError
 from aotc.quantize.agreement import compare
 from aotc.quantize.calibrate import Calibration, Progress, calibrate, tensor_bytes
-from aotc.quantize.codes import CODE_TYPES, CodeType
+from aotc.quantize.codes import CODE_TYPES, CodeType, Coding
 from aotc.quantize.decisions import Rule
 from aotc.quantize.equalize import equalize
 from aotc.quantize.errors import Closeness
 from aotc.quantize.net import Net
-from aotc.quantize.placement import Placement, place, unit_name
+from aotc.quantize.placement import Placement, Unit, place, unit_name
 from aotc.quantize.prepare import prepare
 from aotc.quantize.ranges import METHODS
 from aotc.quantize.report import LayerReport, OutputReport, Report
-from aotc.quantize.runner import Runner, Scratch, run_in_groups
+from aotc.quantize.runner import Probe, Runner, Scratch, group_tensors
 from aotc.quantize.samples import Samples
 from aotc.quantize.search import Search
 from aotc.quantize.switches import add_switches, is_choice
@@ -41,7 +42,7 @@ class QuantizeOptions:
     method: str = "mse"
     percentile: float = 99.99
     correct_bias: bool = True
-    equalize: bool = False
+    equalize: bool = True
     products: bool = False
     keep_float: tuple[str, ...] = ()
     max_drop: float | None = None
@@ -78,13 +79,17 @@ class Quantized:
 
 
 def quantize_model(
-    path: Path, samples: Samples, options: QuantizeOptions, progress: Progress
+    path: Path,
+    samples: Samples,
+    options: QuantizeOptions | None = None,
+    progress: Progress = lambda what, done, total: None,
 ) -> Quantized:
     """The model in ``path``, its layers on 8-bit weights and the codes that ``options`` ask for.
 
     ``samples`` calibrate it and judge the result. Raises a subclass of AotcError for whatever is
     wrong with the model, the samples or the options.
     """
+    options = options or QuantizeOptions()
     progress("preparing", 0, 0)
     net = prepare(path, options.code.opset)
     _expect_nodes(net, options.keep_float)
@@ -113,19 +118,30 @@ class _Quantizer:
         self._options = options
         self._progress = progress
         self._scratch = scratch
-        self._prepared = scratch.save(net.to_model())
         self._float = Runner(path, net.outputs)
 
     def run(self, placement: Placement) -> Quantized:
-        calibration = calibrate(self._prepared, placement, self._samples, self._progress)
+        units = [unit for unit in placement.units if is_choice(unit)]
+        results = list(dict.fromkeys(unit.node.output[0] for unit in units))
+        names = list(dict.fromkeys([*placement.tensors, *results]))
+        sizes = tensor_bytes(self._net.to_model(), next(iter(self._samples)))
+        groups = group_tensors(names, sizes)
+        probe, calibration = self._calibrate(placement, groups)
         if self._options.equalize and equalize(self._net, placement, calibration.magnitudes()):
-            self._prepared = self._scratch.save(self._net.to_model())
-            calibration = calibrate(self._prepared, placement, self._samples, self._progress)
-        written = self._write(placement, calibration)
-        outputs = self._judge(written)
-        if self._options.max_drop is not None and _drop(outputs) > self._options.max_drop:
-            written, outputs = self._search(placement, calibration)
-        return Quantized(written.model, self._report(placement, written, outputs))
+            probe, calibration = self._calibrate(placement, groups)
+        trial = self._try(self._write(placement, calibration))
+        limit = self._options.max_drop
+        if limit is not None and trial.drop > limit:
+            trial = self._search(placement, calibration, limit)
+        wanted = [[name for name in group if name in results] for group in groups]
+        found = Probe(trial.path, wanted)
+        return Quantized(trial.written.model, self._report(units, probe, found, trial))
+
+    def _calibrate(
+        self, placement: Placement, groups: list[list[str]]
+    ) -> tuple[Probe, Calibration]:
+        probe = Probe(self._scratch.save(self._net.to_model()), groups)
+        return probe, calibrate(probe, placement, self._samples, self._progress)
 
     def _write(
         self, placement: Placement, calibration: Calibration, kept: Sequence[str] = ()
@@ -133,89 +149,95 @@ class _Quantizer:
         if kept:
             names = (*self._options.keep_float, *kept)
             placement = place(self._net, names, self._options.products)
+        codings, means = self._codings(placement, calibration)
+        return write(self._net, placement, codings, means)
+
+    def _codings(
+        self, placement: Placement, calibration: Calibration
+    ) -> tuple[dict[str, Coding], dict[str, np.ndarray]]:
+        """The coding of each group of tensors, and the means of channels for bias correction."""
         options = self._options
         codings = calibration.codings(
             placement, options.method, options.code, options.percentile
         )
-        means = calibration.means() if options.correct_bias else None
-        return write(self._net, placement, codings, means)
+        return codings, calibration.means() if options.correct_bias else {}
 
-    def _judge(self, written: Written) -> tuple[OutputReport, ...]:
-        runner = Runner(self._scratch.save(written.model), self._net.outputs)
-        return compare(
-            runner,
+    def _try(self, written: Written) -> _Trial:
+        """Judges a quantised model by its outputs."""
+        path = self._scratch.save(written.model)
+        outputs = compare(
+            Runner(path, self._net.outputs),
             self._float,
             self._samples,
             self._options.rules,
             self._net.outputs,
             self._progress,
         )
+        return _Trial(written, path, outputs)
 
-    def _search(
-        self, placement: Placement, calibration: Calibration
-    ) -> tuple[Written, tuple[OutputReport, ...]]:
+    def _search(self, placement: Placement, calibration: Calibration, limit: float) -> _Trial:
         """Keeps layers in float until the budget holds; UsageError when it never does."""
-        options = self._options
-        assert options.max_drop is not None
-        codings = calibration.codings(
-            placement, options.method, options.code, options.percentile
-        )
-        means = calibration.means() if options.correct_bias else None
+        codings, means = self._codings(placement, calibration)
         switched = add_switches(self._net, placement, codings, means)
         search = Search(
             switched,
             Runner(self._scratch.save(switched.model), self._net.outputs),
             self._samples,
-            options.rules,
+            self._options.rules,
             self._net.outputs,
             self._progress,
         )
         ranking = search.rank()
-        kept = search.fewest(ranking, options.max_drop)
+        kept = search.fewest(ranking, limit)
         others = [damage.name for damage in ranking if damage.name not in kept]
         while others:
-            written = self._write(placement, calibration, kept)
-            outputs = self._judge(written)
-            if _drop(outputs) <= options.max_drop:
-                return written, outputs
+            trial = self._try(self._write(placement, calibration, kept))
+            if trial.drop <= limit:
+                return trial
             # the switched model only comes close to the real one
             more = max(1, len(kept) // 4)
             kept, others = kept + others[:more], others[more:]
         raise UsageError(
-            f"more than {options.max_drop:.2%} of the decisions change as long as any layer is "
-            "quantised",
+            f"more than {limit:.2%} of the decisions change as long as any layer is quantised",
             remedy="give more samples, --activations int16, or a larger --max-drop",
         )
 
     def _report(
-        self, placement: Placement, written: Written, outputs: tuple[OutputReport, ...]
+        self, units: Sequence[Unit], exact: Probe, found: Probe, trial: _Trial
     ) -> Report:
         """Runs both models once more, for the results of their layers."""
         self._progress("measuring layers", 0, 0)
-        units = [unit for unit in placement.units if is_choice(unit)]
-        names = list(dict.fromkeys(unit.node.output[0] for unit in units))
-        sizes = tensor_bytes(onnx.load(self._prepared), next(iter(self._samples)))
-        closeness = {name: Closeness() for name in names}
-        path = self._scratch.save(written.model)
-        runs = zip(
-            run_in_groups(self._prepared, names, self._samples, sizes),
-            run_in_groups(path, names, self._samples, sizes),
-            strict=True,
-        )
-        for (_, exact), (_, found) in runs:
-            for name, array in found.items():
-                closeness[name].add(array, exact[name])
+        closeness = {unit.node.output[0]: Closeness() for unit in units}
+        runs = zip(exact.run(self._samples), found.run(self._samples), strict=True)
+        for expected, values in runs:
+            for name, array in values.items():
+                closeness[name].add(array, expected[name])
         layers = tuple(
             LayerReport(
                 unit.name,
                 unit.node.op_type,
-                unit.name not in written.units,
+                unit.name not in trial.written.units,
                 closeness[unit.node.output[0]],
             )
             for unit in units
         )
-        weights = (_weight_bytes(self._net.to_model()), _weight_bytes(written.model))
-        return Report(layers, outputs, len(self._samples), weights)
+        weights = (_weight_bytes(self._net.to_model()), _weight_bytes(trial.written.model))
+        return Report(layers, trial.outputs, len(self._samples), weights)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A quantised model, where it is, and how its outputs compare with the float model's."""
+
+    written: Written
+    path: Path
+    outputs: tuple[OutputReport, ...]
+
+    @property
+    def drop(self) -> float:
+        """The share of decisions that changed."""
+        total = sum(output.total for output in self.outputs)
+        return sum(output.changed for output in self.outputs) / total if total else 0.0
 
 
 def _expect_nodes(net: Net, names: Sequence[str]) -> None:
@@ -226,11 +248,6 @@ def _expect_nodes(net: Net, names: Sequence[str]) -> None:
                 f"there is no node '{name}' to keep in float",
                 remedy="use a name that the report lists",
             )
-
-
-def _drop(outputs: Sequence[OutputReport]) -> float:
-    total = sum(output.total for output in outputs)
-    return sum(output.changed for output in outputs) / total if total else 0.0
 
 
 def _weight_bytes(model: onnx.ModelProto) -> int:

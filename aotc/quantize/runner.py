@@ -91,26 +91,30 @@ class Scratch:
         return path
 
 
-def run_in_groups(
-    path: Path, names: Sequence[str], samples: Iterable[Inputs], sizes: Mapping[str, int]
-) -> Iterator[tuple[Inputs, Arrays]]:
-    """Runs the model once for each sample and group of tensors, of ``sizes`` bytes as far as these
-    are known."""
-    for group in _groups(names, sizes):
-        runner = Runner(path, group)
-        for inputs in samples:
-            yield inputs, runner(inputs)
+class Probe:
+    """The inner tensors of a model, computed for any samples, one group of tensors after the other;
+    compiled once, however often it runs."""
+
+    def __init__(self, path: Path, groups: Sequence[Sequence[str]]) -> None:
+        self._runners = [Runner(path, group) for group in groups]
+
+    def run(self, samples: Iterable[Inputs]) -> Iterator[Arrays]:
+        """The values of each group on each sample, all samples of a group in a row."""
+        for runner in self._runners:
+            for inputs in samples:
+                yield runner(inputs)
 
 
-def _groups(names: Sequence[str], sizes: Mapping[str, int]) -> Iterator[list[str]]:
-    group: list[str] = []
+def group_tensors(names: Sequence[str], sizes: Mapping[str, int]) -> list[list[str]]:
+    """``names`` in groups of which all values of one sample fit into memory, ``sizes`` being theirs
+    as far as it is known."""
+    groups: list[list[str]] = []
     total = 0
     for name in names:
         size = sizes.get(name, 0)
-        if group and (len(group) >= GROUP_TENSORS or total + size > GROUP_BYTES):
-            yield group
-            group, total = [], 0
-        group.append(name)
+        if not groups or len(groups[-1]) >= GROUP_TENSORS or total + size > GROUP_BYTES:
+            groups.append([])
+            total = 0
+        groups[-1].append(name)
         total += size
-    if group:
-        yield group
+    return groups

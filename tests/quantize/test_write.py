@@ -1,4 +1,5 @@
-"""The QDQ model: valid, the same in ONNX Runtime and aotc, close to the float model, int8 inside."""
+"""The QDQ model: valid, the same in ONNX Runtime and aotc, close to the float model, int8 inside.
+"""
 
 from collections import Counter
 
@@ -13,7 +14,7 @@ from aotc.quantize.calibrate import calibrate
 from aotc.quantize.codes import CODE_TYPES
 from aotc.quantize.placement import place
 from aotc.quantize.prepare import prepare
-from aotc.quantize.runner import Scratch
+from aotc.quantize.runner import Probe, Scratch
 from aotc.quantize.write import write
 
 
@@ -24,20 +25,32 @@ def quantised(model, tmp_path, activations="uint8", **choices):
     net = prepare(path, code.opset)
     placement = place(net, **choices)
     with Scratch() as scratch:
-        calibration = calibrate(scratch.save(net.to_model()), placement, samples, quiet)
+        probe = Probe(scratch.save(net.to_model()), [placement.tensors])
+        calibration = calibrate(probe, placement, samples, quiet)
     codings = calibration.codings(placement, "minmax", code, 100)
     result = write(net, placement, codings, calibration.means()).model
     onnx.checker.check_model(result, full_check=True)
     return result, next(iter(samples))
 
 
+@pytest.fixture(scope="module")
+def residual(tmp_path_factory):
+    """The quantised `residual_net` and a sample."""
+    return quantised(residual_net(), tmp_path_factory.mktemp("residual"))
+
+
 def constants(model):
     return {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
 
 
-@pytest.mark.parametrize("activations", ["uint8", "int8", "int16"])
-def test_results_are_close_in_both_engines(tmp_path, activations):
-    model, inputs = quantised(residual_net(), tmp_path, activations)
+@pytest.mark.parametrize(
+    "activations",
+    ["uint8", *(pytest.param(name, marks=pytest.mark.slow) for name in ("int8", "int16"))],
+)
+def test_results_are_close_in_both_engines(tmp_path, residual, activations):
+    model, inputs = residual
+    if activations != "uint8":
+        model, inputs = quantised(residual_net(), tmp_path, activations)
     exact = run(residual_net(), inputs)
     found = run(model, inputs)
     path = tmp_path / "q.onnx"
@@ -50,8 +63,8 @@ def test_results_are_close_in_both_engines(tmp_path, activations):
     assert model.opset_import[0].version >= CODE_TYPES[activations].opset
 
 
-def test_weights_are_symmetric_per_channel_and_biases_at_the_scale_of_the_products(tmp_path):
-    model, _ = quantised(residual_net(), tmp_path)
+def test_weights_are_symmetric_per_channel_and_biases_at_the_scale_of_the_products(residual):
+    model, _ = residual
     values = constants(model)
     weights, scales = values["w2_quantized"], values["w2_scale"]
     assert weights.dtype == np.int8 and scales.shape == (8,)
@@ -65,8 +78,8 @@ def test_weights_are_symmetric_per_channel_and_biases_at_the_scale_of_the_produc
     assert np.abs(restored - exact).max() <= scales.max() * 0.5001
 
 
-def test_relu_is_absorbed_and_movement_shares_a_scale(tmp_path):
-    model, _ = quantised(residual_net(), tmp_path)
+def test_relu_is_absorbed_and_movement_shares_a_scale(residual):
+    model, _ = residual
     kinds = Counter(node.op_type for node in model.graph.node)
     assert "Relu" not in kinds
     readers = {node.output[0]: list(node.input) for node in model.graph.node}
@@ -120,6 +133,7 @@ def test_activation_functions_stay_with_the_layer_before_them(tmp_path):
     assert codes == ["x_quantized", "s_quantized"]
 
 
+@pytest.mark.slow
 def test_attention_and_normalisation_stay_in_float_unless_asked(tmp_path):
     nodes = [
         ("LayerNormalization", "x,g", "n", {}),
