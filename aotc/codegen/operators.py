@@ -215,7 +215,8 @@ def convert(put: Put, source: DType, dtype: DType, lanes: int, x: str) -> str:
         if source is DType.F16:
             x, ty = convert(put, source, DType.F32, lanes, x), type_of(DType.F32, lanes)
         if lanes and dtype.size_bytes < 4:
-            return _convert_short(put, dtype, lanes, x, ty)
+            single = DType.F64 if source is DType.F64 else DType.F32
+            return _convert_short(put, single, dtype, lanes, x)
         sign = "si" if dtype.is_signed else "ui"
         name = f"fpto{sign}.sat.{suffix_of(result)}.{suffix_of(ty)}"
         return put(f"call {result} @llvm.{name}({ty} {x})")
@@ -233,13 +234,18 @@ def convert(put: Put, source: DType, dtype: DType, lanes: int, x: str) -> str:
     return x
 
 
-def _convert_short(put: Put, dtype: DType, lanes: int, x: str, ty: str) -> str:
-    """Vectors of floats to integers of 1 or 2 bytes by way of int32: processors convert to that,
-    and what LLVM would do lane by lane is a minimum and a maximum here."""
-    wide = type_of(DType.I32, lanes)
-    whole = put(f"call {wide} @llvm.fptosi.sat.{suffix_of(wide)}.{suffix_of(ty)}({ty} {x})")
-    for name, end in zip(("smax", "smin"), dtype.int_range, strict=True):
-        whole = intrinsic(put, name, wide, whole, constant(end, DType.I32, lanes))
+def _convert_short(put: Put, source: DType, dtype: DType, lanes: int, x: str) -> str:
+    """Vectors of floats to integers of 1 or 2 bytes: held to the ends of their range as floats,
+    then converted by way of int32. LLVM would saturate lane by lane where no instruction does."""
+    ty, flags = type_of(source, lanes), type_of(DType.BOOL, lanes)
+    wide, zero = type_of(DType.I32, lanes), constant(0.0, source, lanes)
+    number = put(f"fcmp ord {ty} {x}, {zero}")
+    held = put(f"select {flags} {number}, {ty} {x}, {ty} {zero}")
+    for beyond, end in zip(("ogt", "olt"), dtype.int_range, strict=True):
+        limit = constant(float(end), source, lanes)
+        inside = put(f"fcmp {beyond} {ty} {held}, {limit}")
+        held = put(f"select {flags} {inside}, {ty} {held}, {ty} {limit}")
+    whole = put(f"fptosi {ty} {held} to {wide}")
     return put(f"trunc {wide} {whole} to {type_of(dtype, lanes)}")
 
 
