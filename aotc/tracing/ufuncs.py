@@ -20,6 +20,7 @@ from aotc.tracing.core import (
     Number,
     binary,
     bits,
+    broadcast,
     cast,
     compare,
     constant,
@@ -63,10 +64,27 @@ def call_ufunc(
         return short
     if len(inputs) > 1:
         joint_shape(name, inputs)
+    known_order = _order_beyond(ufunc, inputs)
+    if known_order is not None:
+        return known_order
     operands = [
         lift(value, DType(dtype.name)) for value, dtype in zip(inputs, loop, strict=False)
     ]
     return rule(*operands)
+
+
+def _order_beyond(ufunc: np.ufunc, inputs: tuple[Any, ...]) -> Tensor | None:
+    """A comparison of integers with a Python number beyond the range of their type, which has one
+    answer for all; None for everything else."""
+    if ufunc.__name__ not in _COMPARISONS:
+        return None
+    for x, number in (inputs, inputs[::-1]):
+        if isinstance(x, Tensor) and x.type.dtype.is_int and type(number) is int:
+            low, high = x.type.dtype.int_range
+            if not low <= number <= high:
+                inside = [0 if each is x else float(number) for each in inputs]
+                return broadcast(constant(bool(ufunc(*inside))), x.shape)
+    return None
 
 
 def _plain(value: Any) -> Any:
@@ -402,6 +420,7 @@ _PAIRS = (
     "subtract=sub divide=div fmod=fmod "
     "bitwise_and=and bitwise_or=or bitwise_xor=xor left_shift=shl right_shift=shr float_power=pow"
 )
+_COMPARISONS = frozenset({"equal", "not_equal", "less", "less_equal", "greater", "greater_equal"})
 _ORDERS = "equal=eq not_equal=ne less=lt less_equal=le greater=gt greater_equal=ge"
 
 

@@ -97,6 +97,14 @@ def test_functions_of_two(data):
         assert "compares" in str(error)  # int64 with uint64, which numpy compares exactly
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint64", "int64"])
+def test_numbers_beyond_a_type_compare(dtype):
+    x = np.array([0, 5, 127], dtype)
+    for number in (-1, 300, -(2**63) - 1, 2**64):
+        for f in (np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal):
+            agree(lambda x, f=f, n=number: (f(x, n), f(n, x)), x)
+
+
 EDGES = np.array([0, -0.0, 1, -1, np.inf, -np.inf, np.nan, 1e-30, -1e-5, 3.5, 88.5, -100, 1e30])
 
 
