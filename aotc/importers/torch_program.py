@@ -166,7 +166,7 @@ class _Importer:
                 label = self._states[spec.target] = re.sub(r"\W", "_", f"state_{spec.target}")
             elif kind != "USER_INPUT":
                 make = partial(self._stored, spec.target, kind)
-                given.append(attempt(make, f"input '{node.name}'", None, self._problems))
+                given.append(attempt(make, f"'{spec.target}'", None, self._problems))
                 continue
             make = partial(self._parameter, scope, node, label)
             given.append(attempt(make, f"input '{node.name}'", None, self._problems))
