@@ -227,3 +227,20 @@ def test_batch_matmul(adjoint, dtype, tmp_path):
         "BATCH_MATMUL", [x, y], net.outputs, "BatchMatMulOptions", AdjX=adjoint[0], AdjY=adjoint[1]
     )
     check(net, tmp_path)
+
+
+@pytest.mark.parametrize("factor", [2.0**-40, 2.0**-12, 0.75, 1.0, 3.7])
+@pytest.mark.parametrize("name", ["CONV_2D", "FULLY_CONNECTED"])
+def test_scales_of_any_size(name, factor, tmp_path):
+    """Fixed-point factors that shift to the right, not at all, to the left, or leave nothing."""
+    rng, net, spatial = np.random.default_rng(0), Net(), (4, 4) if name == "CONV_2D" else ()
+    x = net.input((5, *spatial, 3), "int8", scale=0.5, zero=3)
+    low, high = (-127, 128) if factor < 0.1 else (-3, 4)
+    weights = rng.integers(low, high, (6, *(1 for _ in spatial), 3))
+    w = net.constant(weights, "int8", scale=factor)
+    b = net.constant(rng.integers(-9, 10, 6), "int32", scale=0.5 * factor)
+    net.outputs = [net.add((5, *spatial, 6), "int8", scale=0.5, zero=-7)]
+    one = dict.fromkeys(("StrideH", "StrideW", "DilationHFactor", "DilationWFactor"), 1)
+    kind, options = ("Conv2DOptions", one) if spatial else ("FullyConnectedOptions", {})
+    net.operator(name, [x, w, b], net.outputs, kind, **options)
+    check(net, tmp_path, steps=0)

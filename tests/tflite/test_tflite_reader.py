@@ -69,7 +69,10 @@ def test_a_net_in_machine_code(tmp_path):
         x = draw(net.tensors[0], seed)
         (want,) = lite(net.to_bytes(), [x])
         assert np.abs(model(image=x).astype(int) - want).max() <= 1
-    check(net, tmp_path)
+    # without the softmax all of it is integer arithmetic
+    net.operators.pop()
+    net.outputs = [net.operators[-1][2][0]]
+    check(net, tmp_path, steps=0)
 
 
 def test_channels_last_needs_no_transposes(tmp_path):

@@ -59,7 +59,8 @@ def test_reductions(name, dtype, tmp_path):
         )  # fmt: skip
         # the reference kernel of LiteRT 2.3 adds up int8 wrongly, the optimised one does not
         reference = (name, dtype) != ("SUM", "int8")
-        check(net, tmp_path, tolerance=1e-5, reference=reference)
+        steps = 1 if name == "SUM" else 0
+        check(net, tmp_path, tolerance=1e-5, reference=reference, steps=steps)
 
 
 @pytest.mark.parametrize("name", ["REDUCE_ANY", "REDUCE_ALL"])
@@ -154,4 +155,4 @@ def test_resizing(tmp_path_factory, data):
 def test_means_of_many_integers(tmp_path):
     net = one("MEAN", "int8", (1, 7, 7, 32), (1, 32), "ReducerOptions", [[1, 2]])
     x = np.random.default_rng(0).integers(-128, 128, (1, 7, 7, 32)).astype(np.int8)
-    check(net, tmp_path, inputs=[x])
+    check(net, tmp_path, inputs=[x], steps=0)

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from aotc.errors import ModelError
 from aotc.frontend.onnx_ops.activation import log_softmax_over, softmax_over
+from aotc.frontend.tflite.ops.requantize import stored_mean
 from aotc.frontend.tflite.use import Rule, Use
 from aotc.graph.ir import Node
 
@@ -39,8 +40,11 @@ def _axes(use: Use) -> tuple[tuple[int, ...], bool]:
 
 
 def mean(use: Use) -> Node:
-    """Sum over count."""
+    """Sum over count, in fixed point where the numbers are quantised to 8 bits."""
     axes, keep = _axes(use)
+    exact = stored_mean(use, axes, keep)
+    if exact is not None:
+        return exact
     x = use.real(0)
     if x.type.dtype.is_float:
         return use.result(use.call.mean(x, axes, keep))

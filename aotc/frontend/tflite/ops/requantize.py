@@ -27,7 +27,6 @@ from aotc.graph.types import DType
 BYTES = frozenset({DType.I8, DType.U8})
 SIGN = 128
 """What tells a code with a sign from the same one without."""
-
 FAR = 1 << 30
 """Sums up to this size can be rounded in 32 bits."""
 
@@ -112,9 +111,10 @@ def _unsigned(use: Use, node: Node, zero: int) -> tuple[Node, int]:
         return node, zero
     made = node.inputs[0] if node.op == ops.Bitcast(DType.I8) else None
     if made is not None and made.op == ops.Binary("xor"):
-        value = known_value(made.inputs[1])
+        codes, sign = made.inputs
+        value = known_value(sign)
         if value is not None and (value == SIGN).all():
-            return made.inputs[0], zero + SIGN
+            return codes, zero + SIGN
     bits = use.call.apply(ops.Bitcast(DType.U8), node)
     return use.call.binary("xor", bits, SIGN), zero + SIGN
 
@@ -125,16 +125,45 @@ def stored_sums(
     """``sums`` (i32, channels last) of codes times weights, as the result stores them. ``totals``
     has the sum and the sum of magnitudes of each channel's weights, [2, channels]; ``twice`` says
     how often is rounded."""
-    call, tensor = use.call, use.output()
-    scale = use.scale_of(tensor)
-    assert scale is not None
+    call = use.call
     addend = layer.constant(totals[0])
     if addend.any():
         # as the reference's sums, these wrap
         wrapped = addend.astype(np.uint64).astype(np.uint32).view(np.int32)
         sums = call.binary("add", sums, call.constant(wrapped))
     scaled = _rounded_twice if twice else _rounded_once
-    steps = scaled(use, sums, layer.scale, layer.reach(totals[1]))
+    steps = scaled(use, sums, *fixed_point(layer.scale), layer.reach(totals[1]))
+    return _stored(use, steps, activation)
+
+
+def stored_mean(use: Use, axes: Sequence[int], keep: bool) -> Node | None:
+    """The mean of operand 0 over ``axes`` as the result stores it; None unless both are quantised
+    to 8 bits. The reference divides the scale by the number of elements, in fixed point."""
+    x, data, result = use.call[0], use.scale_of(use.tensor(0)), use.scale_of(use.output())
+    types = {x.type.dtype, use.output().dtype}
+    if data is None or result is None or not types <= BYTES or not x.type.elems:
+        return None
+    if max(data.scales.size, result.scales.size) > 1:
+        return None
+    count = math.prod(x.shape[axis] for axis in axes)
+    if 255 * count >= FAR:
+        raise use.call.unsupported(f"a mean of {count} elements is too long")
+    wide = use.call.cast(x, DType.I32)
+    total = use.call.reduce("sum", wide, axes, keep)
+    offset = int(data.zero_points[0]) * count
+    total = use.call.binary("sub", total, offset) if offset else total
+    scale = float(data.scales[0]) / float(result.scales[0])
+    factors, shifts = fixed_point(np.asarray([scale]))
+    more = np.minimum(count.bit_length() - 1, 31 + shifts)
+    steps = _rounded_twice(use, total, (factors << more) // count, shifts - more, 255 * count)
+    return _stored(use, steps, 0)
+
+
+def _stored(use: Use, steps: Node, activation: int) -> Node:
+    """A whole number of steps from zero, as the result stores it."""
+    call, tensor = use.call, use.output()
+    scale = use.scale_of(tensor)
+    assert scale is not None
     low, high = use.limits(tensor, scale, activation)
     shift = 0 if tensor.dtype is DType.U8 else SIGN
     y = call.binary("add", steps, int(scale.zero_points[0]) + shift)
@@ -145,22 +174,25 @@ def stored_sums(
     return call.apply(ops.Bitcast(DType.I8), call.binary("xor", y, SIGN))
 
 
-def _rounded_once(use: Use, sums: Node, scale: np.ndarray, reach: int) -> Node:
-    """``sums * scale`` in fixed point, one scale for each channel; no sum is beyond ``reach``."""
+def _rounded_once(
+    use: Use, sums: Node, factors: np.ndarray, shifts: np.ndarray, reach: int
+) -> Node:
+    """``sums`` times scales as of `fixed_point`, one for each channel; no sum is beyond
+    ``reach``."""
     call = use.call
-    factors, shifts = fixed_point(scale)
     bits = 31 - shifts
     product = call.binary("mul", call.cast(sums, DType.I64), _vector(use, factors))
     product = call.binary("add", product, _vector(use, (1 << bits) >> 1))
     steps = call.binary("shr", product, _vector(use, bits))
-    fits = reach * float(scale.max()) < FAR
+    fits = reach * 2.0 ** float(shifts.max(initial=0)) < FAR
     return call.cast(steps, DType.I32) if fits else steps
 
 
-def _rounded_twice(use: Use, sums: Node, scale: np.ndarray, reach: int) -> Node:
+def _rounded_twice(
+    use: Use, sums: Node, factors: np.ndarray, shifts: np.ndarray, reach: int
+) -> Node:
     """`_rounded_once`, but first to an integer and then to the scale."""
     call = use.call
-    factors, shifts = fixed_point(scale)
     left, right = np.maximum(shifts, 0), np.maximum(-shifts, 0)
     product = call.binary("mul", call.cast(sums, DType.I64), _vector(use, factors << left))
     product = call.binary("shr", call.binary("add", product, 1 << 30), 31)
