@@ -189,14 +189,17 @@ def _fmod_int(a: Expr, b: Expr) -> Expr:
 
 
 def _fmod_wide(x: Expr, y: Expr) -> Expr:
-    """Remainder with the sign of x, exact while |x/y| < 2^53; f64."""
+    """Remainder with the sign of x, exact while |x/y| < 2^53, below |y| for any quotient; f64."""
     top, bottom = absolute(x), absolute(y)
     quotient = Un("floor", div(top, bottom))
     rest = fma(neg(quotient), bottom, top)
     # The rounded quotient may be one too large or, after the floor, one too small.
     rest = select(less(rest, 0.0), add(rest, bottom), rest)
     rest = select(less(rest, bottom), rest, sub(rest, bottom))
-    value = select(less(top, bottom), x, copy_sign(absolute(rest), x))
+    # A quotient that lost its last digits leaves anything; 0 is as good and in the range.
+    size = absolute(rest)
+    size = select(less(size, bottom), size, 0.0)
+    value = select(less(top, bottom), x, copy_sign(size, x))
     bad = either(either(equal(top, INF), equal(bottom, 0.0)), either(is_nan(x), is_nan(y)))
     return select(bad, float("nan"), value)
 

@@ -253,6 +253,16 @@ def test_remainders_equal_those_of_numpy(fn, reference, kind):
     assert np.array_equal(binary(fn, x, y), want, equal_nan=want.dtype.kind == "f")
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_remainders_of_huge_quotients_stay_below_the_divisor(kind):
+    largest = float(np.finfo(kind).max)
+    x, y = np.array([1e20, -1e30, largest, -largest], kind), np.array([3, 7.25, 0.5, -1e-3], kind)
+    truncating, flooring = binary("fmod", x, y), binary("mod", x, y)
+    assert np.all(np.abs(truncating) < np.abs(y)) and np.all(np.abs(flooring) <= np.abs(y))
+    assert np.all((truncating == 0) | (np.sign(truncating) == np.sign(x)))
+    assert np.array_equal(np.signbit(flooring), np.signbit(y))
+
+
 @pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int64, np.uint64])
 def test_shifts_beyond_the_width_leave_zero_or_the_sign(kind):
     width = np.dtype(kind).itemsize * 8
