@@ -12,6 +12,8 @@ from aotc.errors import UsageError
 #: What the letter behind a number of bytes multiplies it by.
 UNITS: Mapping[str, int] = MappingProxyType({"K": 1 << 10, "M": 1 << 20})
 
+_MOST_BYTES = 1 << 40
+
 _GRAMMAR = re.compile(r"([A-Za-z][A-Za-z0-9_]{0,31})=([^:,]+)(?::(ro|rw))?(?:,cost=(\d{1,6}))?")
 
 #: Names with a meaning, which digits may follow: what an access costs, whether it is read-only.
@@ -83,11 +85,11 @@ def _read_region(text: str) -> Region:
         )
     usual_cost, usual_access = known or (1, False)
     size_bytes, paid = read_bytes(size, f"--region {name}"), int(cost or usual_cost)
-    if size_bytes < 1 or paid < 1:
+    if not (1 <= size_bytes <= _MOST_BYTES and paid):
         raise UsageError(
-            f"region '{name}' cannot have {'no bytes' if size_bytes < 1 else 'cost 0'}",
+            f"region '{name}' cannot have {f'{size_bytes} bytes' if paid else 'cost 0'}",
             where="--region",
-            remedy="give sizes and costs of 1 or more",
+            remedy=f"give costs of 1 or more, and sizes from 1 to {_MOST_BYTES}",
         )
     read_only = access == "ro" if access else usual_access
     return Region(name, size_bytes, read_only, paid)

@@ -1,6 +1,10 @@
 """Memory regions and sizes as text in, values or one clear message out."""
 
+import contextlib
+
 import pytest
+from graph_runs import for_all
+from hypothesis import strategies as st
 
 from aotc.errors import UsageError
 from aotc.regions import Region, read_bytes, read_only, read_regions, writable
@@ -35,7 +39,8 @@ def test_a_region_is_its_name_size_use_and_speed(text, region):
         (["sram=64K,cost=-1"], "no memory region", "NAME=SIZE"),
         (["sram=64G"], "not a number of bytes", "64K"),
         ([f"sram={'9' * 30}"], "not a number of bytes", "64K"),
-        (["sram=0"], "cannot have no bytes", "1 or more"),
+        (["sram=0"], "cannot have 0 bytes", "from 1 to"),
+        (["sram=9999999M"], "cannot have 10485758951424 bytes", "to 1099511627776"),
         (["sram=1K,cost=0"], "cannot have cost 0", "1 or more"),
         (["shiny=64K"], "cannot be told", "shiny=64K,cost=N"),
         (["sram=1K", "dtcm=1K", "SRAM=2K"], "one name in C", "own"),
@@ -46,6 +51,19 @@ def test_what_is_wrong_is_said(texts, message, remedy):
     with pytest.raises(UsageError, match=message) as caught:
         read_regions(texts)
     assert remedy in str(caught.value)
+
+
+@for_all(
+    st.text("sram_0159KM=:,;rwocost \u0664\n", max_size=24)
+    | st.from_regex(r"sram=.*", fullmatch=True),
+    quick=30,
+    slow=400,
+)
+def test_any_text_is_a_region_or_a_message(text):
+    with contextlib.suppress(UsageError):
+        (region,) = read_regions([text])
+        assert region.name.isidentifier() and region.name.isascii()
+        assert region.size_bytes >= 1 <= region.cost
 
 
 def test_regions_are_for_constants_or_for_the_workspace():
