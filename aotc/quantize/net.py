@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from aotc.errors import ModelError
+from aotc.frontend.order import reads, subgraphs
 from aotc.frontend.tensors import tensor_values
 
 ONNX_DOMAINS = ("", "ai.onnx")
@@ -40,7 +40,7 @@ class Net:
         while pending:
             node = pending.pop()
             names.update((node.name, *node.input, *node.output))
-            for graph in nested_graphs(node):
+            for graph in subgraphs(node):
                 names.update(tensor.name for tensor in graph.initializer)
                 pending += graph.node
         return names
@@ -124,24 +124,6 @@ class Net:
         graph.initializer.extend(kept)
         graph.sparse_initializer.extend(self.model.graph.sparse_initializer)
         return model
-
-
-def nested_graphs(node: NodeProto) -> Iterable[onnx.GraphProto]:
-    """The graphs in the attributes of ``node``."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def reads(node: NodeProto) -> list[str]:
-    """The names that ``node`` reads, and those that its nested graphs mention."""
-    found = [name for name in node.input if name]
-    for graph in nested_graphs(node):
-        found += [output.name for output in graph.output]
-        for inner in graph.node:
-            found += reads(inner)
-    return found
 
 
 def is_standard(node: NodeProto, *kinds: str) -> bool:

@@ -90,6 +90,9 @@ def quantize_model(
     wrong with the model, the samples or the options.
     """
     options = options or QuantizeOptions()
+    progress("compiling the float model", 0, 0)
+    exact = Runner(path)
+    exact(next(iter(samples)))  # whatever is wrong with the model has its message there
     progress("preparing", 0, 0)
     net = prepare(path, options.code.opset)
     _expect_nodes(net, options.keep_float)
@@ -100,13 +103,13 @@ def quantize_model(
             remedy="give a float32 model; --keep-float may name too many nodes",
         )
     with Scratch() as scratch:
-        return _Quantizer(path, net, samples, options, progress, scratch).run(placement)
+        return _Quantizer(exact, net, samples, options, progress, scratch).run(placement)
 
 
 class _Quantizer:
     def __init__(
         self,
-        path: Path,
+        exact: Runner,
         net: Net,
         samples: Samples,
         options: QuantizeOptions,
@@ -118,7 +121,7 @@ class _Quantizer:
         self._options = options
         self._progress = progress
         self._scratch = scratch
-        self._float = Runner(path, net.outputs)
+        self._float = exact
 
     def run(self, placement: Placement) -> Quantized:
         units = [unit for unit in placement.units if is_choice(unit)]

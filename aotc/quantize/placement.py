@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from onnx import NodeProto, TensorProto
 
+from aotc.frontend.order import subgraphs
 from aotc.quantize.layers import Layer, find_layer
-from aotc.quantize.net import Net, attribute, is_standard, nested_graphs
+from aotc.quantize.net import Net, attribute, is_standard
 
 #: Operators that hand elements of their first operand on: codes go through with their scale.
 _MOVES = frozenset(
@@ -134,7 +135,7 @@ class _Placer:
 
     def _follow(self, node: NodeProto, tensors: set[str], units: dict[int, Unit]) -> Unit | None:
         """``node`` as an operator on codes, if its result is read as codes and it can be one."""
-        if id(node) in units or unit_name(node) in self._keep or any(nested_graphs(node)):
+        if id(node) in units or unit_name(node) in self._keep or any(subgraphs(node)):
             return None
         moves = keeps_scale(node)
         if not self._ends.intersection(node.output) or find_layer(self._net, node):

@@ -19,9 +19,10 @@ from onnx.reference import ReferenceEvaluator
 from aotc.errors import ModelError, UnsupportedError, UsageError
 from aotc.frontend.importer import MALFORMED
 from aotc.frontend.onnx_reader import parse_model
+from aotc.frontend.order import import_order, reads, subgraphs
 from aotc.frontend.tensors import tensor_values
 from aotc.quantize.merge import merge_layers
-from aotc.quantize.net import Net, integer, is_standard, nested_graphs, reads
+from aotc.quantize.net import Net, integer, is_standard
 
 FOLDED_ELEMS = 1 << 24
 """Results of constants with more elements stay nodes."""
@@ -60,6 +61,7 @@ def prepare(path: Path, opset: int) -> Net:
         _expect_float(model)
         model = _raised(model, opset)
         net = Net(_inferred(model))
+        net.nodes = list(import_order(net.nodes, net.outputs).nodes)
         fold_constants(net)
         remove_idle(net)
         merge_layers(net)
@@ -129,7 +131,7 @@ def _evaluate(net: Net, node: NodeProto) -> np.ndarray | None:
     """The one result of ``node`` if it is constant and not too large to store."""
     if is_standard(node, "Constant"):
         return _constant(node)
-    if not is_standard(node, *_FOLDED) or len(node.output) != 1 or any(nested_graphs(node)):
+    if not is_standard(node, *_FOLDED) or len(node.output) != 1 or any(subgraphs(node)):
         return None
     operands = {name: net.array(name) for name in node.input if name}
     arrays = {name: values for name, values in operands.items() if values is not None}

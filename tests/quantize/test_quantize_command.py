@@ -70,7 +70,7 @@ def test_mistakes_are_one_message(place, capsys, arguments, expected):
 def test_damaged_models_are_refused(place, capsys):
     whole = residual_net().SerializeToString()
     random = np.random.default_rng(0)
-    for _ in range(40):
+    for _ in range(10):
         data = bytearray(whole)
         for position in random.integers(0, len(data), 4):
             data[position] = random.integers(256)
