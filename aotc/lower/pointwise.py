@@ -12,6 +12,7 @@ from aotc.loop.ir import Bits, Conv, Expr, Lit, Sel, Stmt
 from aotc.lower.context import Context, scalar_value
 from aotc.lower.rounding import quantize, rounded_operand
 from aotc.lower.scope import KernelScope, loop, rest_lanes, vector, vector_sweep
+from aotc.lower.spread import spread_constants
 from aotc.lower.views import View, collapse
 
 #: Vectors per unrolled chunk of a sweep: enough to overlap loads with arithmetic latency.
@@ -96,9 +97,10 @@ def lower_map(context: Context, group: Group) -> None:
         values = evaluate_nodes(group.nodes, dict(zip(leaves, loads, strict=True)))
         return values[group.result]
 
-    sources = [context.view(leaf) for leaf in leaves]
+    views = [context.view(group.result), *(context.view(leaf) for leaf in leaves)]
+    target, *sources = spread_constants(context, views)
     unroll = 1 if weight_of(group.nodes) else UNROLL
-    sweep(context, group.label, context.view(group.result), sources, compute, unroll)
+    sweep(context, group.label, target, sources, compute, unroll)
 
 
 def lower_copy(context: Context, source: View, target: View) -> None:
