@@ -204,7 +204,8 @@ class _Importer:
 
     def _control(self, equation: Any, operands: Sequence[Tensor]) -> Any:
         rule = NESTED[str(equation.primitive)]
-        made = rule(self._nested, equation.params, operands)
+        params = {key: _plain(value) for key, value in equation.params.items()}
+        made = rule(self._nested, params, operands)
         return listed(list(made), self._types(equation), single=False)
 
     def _apply(self, equation: Any, operands: Sequence[Tensor]) -> Any:
@@ -261,6 +262,8 @@ def _plain(value: Any) -> Any:
     """A parameter with Python's integers in place of numpy's."""
     if isinstance(value, np.integer):
         return int(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(_plain, value))
     return tuple(map(_plain, value)) if type(value) in (tuple, list) else value
 
 

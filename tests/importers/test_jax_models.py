@@ -136,3 +136,25 @@ def test_hessian_and_forward_mode():
 
     agree([jax.hessian(f), jax.jacfwd(jnp.tanh),
     lambda x: jax.jvp(f, (x,), (x,))], seeded(4), rtol=1e-5)
+
+
+def test_functions_made_of_many_primitives():
+    v = seeded(9)
+
+    def root(x):
+        return lax.while_loop(lambda t: t < 10, lambda t: t * 2 + 3, x)
+
+    agree([
+        lambda x, v: jax.image.resize(x[None, :, :, None], (1, 3, 11, 1), "cubic"),
+        lambda x, v: jnp.quantile(x, 0.3, axis=1),
+        lambda x, v: jnp.interp(v, jnp.arange(-2.0, 3), jnp.arange(5.0)),
+        lambda x, v: jnp.histogram(v, 5, (-2, 2))[0],
+        lambda x, v: jnp.unique(jnp.round(v), size=6, fill_value=9),
+        lambda x, v: [jnp.nonzero(x > 0, size=5), lax.associative_scan(jnp.add, v)],
+        lambda x, v: [jnp.corrcoef(x), jnp.nextafter(v, v + 1), jnp.nextafter(0 * v, -v)],
+        lambda x, v: jax.vmap(root)(jnp.abs(v)),
+        lambda x, v: jax.vmap(lambda s: lax.cond(s > 0, lambda s: s * 2, lambda s: -s, s))(v),
+        lambda x, v: jax.scipy.linalg.expm(x[:4, :4] * 0.1),
+        lambda x, v: jax.random.truncated_normal(jax.random.key(3), -1, 1, (4,)),
+        lambda x, v: jax.random.choice(jax.random.key(4), v, (3,)),
+    ], seeded(4, 6), v, rtol=1e-4, atol=1e-5)  # fmt: skip

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from aotc.errors import UnsupportedError
+from aotc.graph import ops
 from aotc.graph.types import DType
 from aotc.tracing.control import cond as branch
 from aotc.tracing.control import scan as scan_rows
 from aotc.tracing.control import while_loop as repeat_while
-from aotc.tracing.core import compare, known
+from aotc.tracing.core import compare, constant, elementwise, known, reshape
 from aotc.tracing.tensor import Tensor, tnp
 
 Nested = Callable[..., list[Tensor]]
@@ -47,14 +49,36 @@ def _choose(which: Tensor, branches: Sequence[Nested], given: Sequence[Tensor]) 
     )
 
 
+def _platform(read: Read, params: Mapping[str, Any], operands: Sequence[Tensor]) -> Any:
+    """Which of several programs is for a processor: that for "cpu", else the one for all."""
+    choices = [names or ("cpu",) for names in params["platforms"]]
+    fit = [place for place, names in enumerate(choices) if "cpu" in names]
+    if not fit:
+        raise UnsupportedError("there is no program for a processor")
+    return [constant(fit[0], DType.I32)]
+
+
 def _while(read: Read, params: Mapping[str, Any], operands: Sequence[Tensor]) -> Any:
     tests, bodies = params["cond_nconsts"], params["body_nconsts"]
     for_test, for_body = operands[:tests], operands[tests : tests + bodies]
     condition, body = read(params["cond_jaxpr"]), read(params["body_jaxpr"])
+
+    def going(state: Any) -> Any:
+        return condition(*for_test, *state)[0]
+
+    def after(state: Any) -> Any:
+        made, each = body(*for_body, *state), going(state)
+        if not each.ndim:
+            return made
+        # of a batch, the samples that are done keep their state
+        return [
+            elementwise(ops.Select(), reshape(each, (*each.shape, *(1,) * (new.ndim - each.ndim))),
+                        new, old)
+            for new, old in zip(made, state, strict=True)
+        ]  # fmt: skip
+
     return repeat_while(
-        lambda state: condition(*for_test, *state)[0],
-        lambda state: body(*for_body, *state),
-        list(operands[tests + bodies :]),
+        lambda state: tnp.any(going(state)), after, list(operands[tests + bodies :])
     )
 
 
@@ -91,6 +115,7 @@ NESTED: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
         **dict.fromkeys(_CALLS.split(), _call),
         "cond": _cond,
+        "platform_index": _platform,
         "while": _while,
         "scan": _scan,
         "custom_linear_solve": _linear_solve,

@@ -112,6 +112,19 @@ def _ordered(name: str) -> Lowering:
     return lambda use, a, b: compare(name, key(a), key(b))
 
 
+def _next_after(use: Use, x: Tensor, toward: Tensor) -> Tensor:
+    """The neighbour of ``x``: the number before or after among the bits, or the least one at 0."""
+    width = 8 * x.itemsize
+    bits = _as_bits(x, True)
+    away = binary("xor", compare("gt", toward, x), compare("lt", x, 0))
+    step = select(away, tnp.ones_like(bits), -1)
+    least = select(compare("gt", toward, x), tnp.ones_like(bits), -(1 << (width - 1)) + 1)
+    moved = select(compare("eq", x, 0), least, binary("add", bits, step))
+    y = elementwise(ops.Bitcast(x.type.dtype), moved)
+    y = elementwise(ops.Select(), compare("eq", x, toward), toward, y)
+    return select(binary("or", unary("isnan", x), unary("isnan", toward)), math.nan, y)
+
+
 def _bitcast(use: Use, x: Tensor, new_dtype: Any) -> Tensor:
     if use.type.dtype.size_bytes != x.itemsize:
         raise UnsupportedError("bits as elements of another size are not supported")
@@ -220,6 +233,7 @@ RULES: Mapping[str, Lowering] = MappingProxyType(
         "shift_left": _shift("shl", False),
         "shift_right_logical": _shift("shr", False),
         "shift_right_arithmetic": _shift("shr", True),
+        "nextafter": _next_after,
         "bitcast_convert_type": _bitcast,
         "population_count": _population_count,
         "clz": _leading_zeros,
