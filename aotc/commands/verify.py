@@ -33,7 +33,7 @@ from aotc.frontend.reader import import_model
 from aotc.reference.against import Reference, run_reference
 from aotc.reference.arbiter import evaluate_double
 from aotc.reference.compare import Difference, compare_outputs, tensors_of
-from aotc.reference.engines import Arrays, default_engine
+from aotc.reference.engines import Arrays, default_engine, steps_apart
 from aotc.reference.stages import StageResult, verify_stages
 
 NAME = "verify"
@@ -90,8 +90,9 @@ def run(args: argparse.Namespace) -> int:
             args.model, model.signature, seed=args.seed, given=given, ports=model.ports
         )
         found = model.run_values(reference.inputs)
-    steps = int(default_engine(args.model) == "litert")
-    differences = compare_outputs(found, reference.outputs, args.tolerance, steps)
+    differences = compare_outputs(
+        found, reference.outputs, args.tolerance, steps_apart(args.model)
+    )
     print_table(
         ("output", "type", "error", "tolerance", ""),
         [_row(difference) for difference in differences],

@@ -64,6 +64,12 @@ def load_engine(
         ) from None
 
 
+def steps_apart(model: Path) -> int:
+    """How far integers may be from the reference's: quantised numbers of TFLite models by one, as
+    their operators promise."""
+    return int(is_tflite(model))
+
+
 class _OnnxRuntime:
     """ONNX Runtime on the CPU with all its optimisations."""
 

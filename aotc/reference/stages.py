@@ -15,6 +15,7 @@ from aotc.loop.eval import run_program
 from aotc.loop.ir import Alloc, For, Kind, Stmt
 from aotc.loop.program import Program, counted_calls
 from aotc.reference.compare import Difference, compare_outputs
+from aotc.reference.engines import steps_apart
 
 #: The loop evaluator runs about two million steps a second; beyond this it is left out.
 MAX_STEPS = 60_000_000
@@ -54,9 +55,10 @@ def verify_stages(
     stage to blame.
     """
     results: list[StageResult] = []
+    steps = steps_apart(model)
 
     def add(stage: str, found: Mapping[str, np.ndarray] | None, note: str = "") -> None:
-        differences = () if found is None else compare_outputs(found, expected, tolerance)
+        differences = () if found is None else compare_outputs(found, expected, tolerance, steps)
         results.append(StageResult(stage, tuple(differences), note))
         if on_result is not None:
             on_result(results[-1])
@@ -65,9 +67,9 @@ def verify_stages(
         if stage not in STOPS:
             return
         if build.program is not None:
-            steps = count_steps(build.program)
-            if steps > MAX_STEPS:
-                add("loops", None, f"left out: {steps} steps are too many for the evaluator")
+            length = count_steps(build.program)
+            if length > MAX_STEPS:
+                add("loops", None, f"left out: {length} steps are too many for the evaluator")
             else:
                 add("loops", run_program(build.program, dict(inputs)))
         elif build.graph is not None and build.groups is None:

@@ -85,7 +85,7 @@ def test_the_command_line_takes_tflite_files(tmp_path, capsys):
     assert main(["check", str(path)]) == 0
     assert main(["compile", str(path), "-o", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "net.h").exists()
-    assert main(["verify", str(path)]) == 0
+    assert main(["verify", str(path), "--stages"]) == 0
     assert "litert" in capsys.readouterr().out
 
 

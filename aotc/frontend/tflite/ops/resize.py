@@ -10,12 +10,17 @@ from aotc.errors import ModelError
 from aotc.frontend.tflite.use import Rule, Use
 from aotc.graph.ir import Node
 
+MAX_SIDE = 1 << 16
+"""No image is as high or as wide."""
+
 
 def _resized(use: Use, x: Node, options: Any, **attributes: str) -> Node:
     """Images ``x`` in the height and width that operand 1 has."""
     sizes = use.ints(1, "size")
     if x.type.rank != 4 or len(sizes) != 2:
         raise ModelError(f"size {sizes} does not fit images {x.type}")
+    if min(sizes) < 1 or max(*sizes, *x.shape[1:3]) > MAX_SIDE:
+        raise ModelError(f"size {sizes} from {x.type}: a side has 1 to {MAX_SIDE} pixels")
     mode = "asymmetric"
     if options.AlignCorners():
         mode = "align_corners"
