@@ -124,6 +124,13 @@ def parse_model(path: Path) -> onnx.ModelProto:
             remedy="PyTorch's files (.pt, .pt2) can run code when they are read, so aotc opens "
             "none: load the program in Python and give it to aotc.from_torch",
         )
+    if data[4:8] == b"TFL3":
+        raise ModelError(
+            "the file is a TFLite model, which is accepted by compile, check, verify, bench, "
+            "profile and run, but not here",
+            where=str(path),
+            remedy="give an ONNX model, or use aotc.load_tflite",
+        )
     remedy = "check that the file is a complete ONNX model; download or export it again"
     try:
         model.ParseFromString(data)

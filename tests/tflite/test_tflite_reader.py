@@ -95,6 +95,11 @@ def test_files_are_told_by_their_first_bytes(tmp_path):
     assert names_of(path).inputs == {"a", "b"}
 
 
+def test_where_an_onnx_file_is_needed(tmp_path):
+    with pytest.raises(aotc.ModelError, match="is a TFLite model"):
+        aotc.load_onnx(saved(add(), tmp_path))
+
+
 def test_several_models_of_both_kinds(tmp_path):
     one, two = (saved(add(), tmp_path, f"{name}.tflite") for name in ("one", "two"))
     models = aotc.compile_together([one, two], name="both", outputs=["sum"])
