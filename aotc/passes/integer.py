@@ -51,14 +51,17 @@ class _Scaled:
 
 def integer(graph: Graph) -> Graph:
     """Products of quantised tensors with quantised weights on integers."""
-    if not any(_narrows(node) for node in graph.nodes()):
+    if not any(_widens(node) for node in graph.nodes()):
         return graph
     return _Rewriter().run(graph)
 
 
-def _narrows(node: Node) -> bool:
-    """Whether ``node`` turns codes into numbers."""
-    return node.op == ops.Cast(DType.F32) and node.inputs[0].type.dtype in (DType.I8, DType.U8)
+def _widens(node: Node, dtype: DType | None = None) -> bool:
+    """Whether ``node`` turns codes into numbers (of ``dtype``)."""
+    if not isinstance(node.op, ops.Cast) or dtype not in (None, node.op.dtype):
+        return False
+    to_numbers = node.op.dtype in (DType.F32, DType.I32)
+    return to_numbers and node.inputs[0].type.dtype in (DType.I8, DType.U8)
 
 
 class _Rewriter:
@@ -76,7 +79,9 @@ class _Rewriter:
         operands = tuple(new[x] for x in node.inputs)
         match node.op:
             case ops.Conv() | ops.Dot() if node.type.dtype is DType.F32:
-                return self._product(node, *operands)
+                return self._product(node, operands[0], operands[1])
+            case ops.Conv() | ops.Dot() if node.type.dtype is DType.I32:
+                return self._integer_product(node, operands[0], operands[1])
             case ops.Binary(fn="add") if node.type.dtype is DType.F32:
                 return self._biased(operands[0], operands[1], node.origin)
             case ops.ReduceWindow(fn="max") if node.type.dtype is DType.F32:
@@ -90,8 +95,10 @@ class _Rewriter:
     # What is quantised.
 
     def _quantized(self, node: Node, depth: int = _DEPTH) -> _Quantized | None:
-        """``node`` as codes, if it is a known constant multiple of them, moved or not."""
-        if depth == 0:
+        """``node`` as codes, if it is a known constant multiple of them, moved or not; integers are
+        codes less a zero point."""
+        number = node.type.dtype
+        if depth == 0 or number not in (DType.F32, DType.I32):
             return None
         if isinstance(node.op, (*_MOVES, ops.Pad)):
             source = self._quantized(node.inputs[0], depth - 1)
@@ -104,22 +111,22 @@ class _Rewriter:
                 op = replace(op, value=float(source.zero))
             codes = self.builder.apply(op, source.codes, origin=node.origin)
             return replace(source, codes=codes)
-        if node.op != ops.Binary("mul"):
-            return None
-        shifted, factor = node.inputs
-        scale = _positive(factor)
-        if scale is None:
-            return None
+        scale = 1.0
+        if number is DType.F32:
+            if node.op != ops.Binary("mul"):
+                return None
+            node, factor = node.inputs
+            scale = _positive(factor) or 0.0
         zero = 0
-        if shifted.op == ops.Binary("sub"):
-            shifted, point = shifted.inputs
+        if node.op == ops.Binary("sub"):
+            node, point = node.inputs
             value = splat_value(point)
             if value is None or float(value) != int(value):
                 return None
             zero = int(value)
-        if not _narrows(shifted):
+        if not scale or not _widens(node, number):
             return None
-        codes = shifted.inputs[0]
+        codes = node.inputs[0]
         least, most = codes.type.dtype.int_range
         return _Quantized(codes, zero, scale) if least <= zero <= most else None
 
@@ -147,42 +154,51 @@ class _Rewriter:
         scale = _per_channel(node.op, scales)
         if scale is None:
             return None
-        found = self._without_sign(found)
+        sums = self._sums(node, self._without_sign(found), codes)
         if isinstance(node.op, ops.Conv):
-            return self._convolution(node, node.op, found, codes, scale)
-        totals = codes.sum(axis=-2, keepdims=True)
-        wide = self.builder.cast(found.codes, DType.I32, node.origin)
-        sums = self._sums(node, node.op, wide, codes, -found.zero * totals)
+            scale = scale.reshape(_channel_shape(node.op, node.type.rank))
         return self._float_of(sums, _times(scale, found.scale), node.origin)
 
-    def _convolution(
-        self, node: Node, op: ops.Conv, found: _Quantized, codes: np.ndarray, scale: np.ndarray
-    ) -> Node:
-        builder, origin = self.builder, node.origin
+    def _integer_product(self, node: Node, data: Node, weights: Node) -> Node | None:
+        """A product of codes less their zero points with integers that fit bytes."""
+        found = self._quantized(data)
+        codes = _evaluated(weights)
+        if found is None or codes is None or codes.size == 0:
+            return None
+        if codes.min() < -128 or codes.max() > 127:
+            return None
+        if found.zero == 0 and found.codes.type.dtype is DType.U8 and not _pads(node.op):
+            return None  # as it has to be
+        return self._sums(node, self._without_sign(found), codes)
+
+    def _sums(self, node: Node, found: _Quantized, codes: np.ndarray) -> Node:
+        """The sums of products of int32, and what the zero point adds to each channel."""
+        builder, op, origin = self.builder, node.op, node.origin
         image = found.codes
+        if not isinstance(op, ops.Conv):
+            totals = codes.sum(axis=-2, keepdims=True)
+            sums = builder.apply(
+                op, builder.cast(image, DType.I32, origin), builder.constant(codes), origin=origin
+            )
+            return self._corrected(sums, -found.zero * totals, origin)
         if any(op.low) or any(op.high):
             low, high = (
                 (0, *side, 0) if op.channels_last else (0, 0, *side) for side in (op.low, op.high)
             )
             image = builder.apply(ops.Pad(low, high, float(found.zero)), image, origin=origin)
         none = (0,) * len(op.low)
-        ones = (1,) * (node.type.rank - 2)
-        shape = (1, *ones, -1) if op.channels_last else (1, -1, *ones)
-        correction = -found.zero * codes.sum(axis=tuple(range(1, codes.ndim))).reshape(shape)
+        totals = codes.sum(axis=tuple(range(1, codes.ndim)))
         wide = builder.cast(image, DType.I32, origin)
-        sums = self._sums(node, replace(op, low=none, high=none), wide, codes, correction)
-        return self._float_of(sums, _times(scale, found.scale).reshape(shape), origin)
+        plain = replace(op, low=none, high=none)
+        sums = builder.apply(plain, wide, builder.constant(codes), origin=origin)
+        totals = totals.reshape(_channel_shape(op, node.type.rank))
+        return self._corrected(sums, -found.zero * totals, origin)
 
-    def _sums(
-        self, node: Node, op: ops.Op, wide: Node, codes: np.ndarray, correction: np.ndarray
-    ) -> Node:
-        """The products' sums, and what the zero point adds to each channel."""
-        builder = self.builder
-        sums = builder.apply(op, wide, builder.constant(codes), origin=node.origin)
+    def _corrected(self, sums: Node, correction: np.ndarray, origin: str) -> Node:
         if not correction.any():
             return sums
-        addend = builder.constant(correction.astype(np.int32))
-        return builder.binary("add", sums, addend, node.origin)
+        addend = self.builder.constant(correction.astype(np.int32))
+        return self.builder.binary("add", sums, addend, origin)
 
     def _float_of(self, sums: Node, scale: np.ndarray, origin: str) -> Node:
         """``sums * scale`` as float32."""
@@ -350,6 +366,17 @@ def _number(builder: Builder, value: float, like: Node) -> Node:
     return stretch(builder, constant, like.shape)
 
 
+def _pads(op: ops.Op) -> bool:
+    """Whether ``op`` is a convolution that pads."""
+    return isinstance(op, ops.Conv) and (any(op.low) or any(op.high))
+
+
+def _channel_shape(op: ops.Conv, rank: int) -> tuple[int, ...]:
+    """One value for each output channel, to broadcast over the result of ``op``."""
+    ones = (1,) * (rank - 2)
+    return (1, *ones, -1) if op.channels_last else (1, -1, *ones)
+
+
 def _times(scale: np.ndarray, factor: float) -> np.ndarray:
     """The product of two scales, rounded once."""
     return (scale.astype(np.float64) * factor).astype(np.float32)
@@ -370,7 +397,7 @@ def quantized_weights(node: Node) -> tuple[np.ndarray, np.ndarray] | None:
     if shifted.op == ops.Binary("sub"):
         shifted, point = shifted.inputs
         points = _stretched(point)
-    if scales is None or points is None or not _narrows(shifted):
+    if scales is None or points is None or not _widens(shifted, DType.F32):
         return None
     codes = _evaluated(shifted.inputs[0])
     if codes is None or codes.size == 0:

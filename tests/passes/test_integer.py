@@ -166,3 +166,32 @@ def test_graphs_without_codes_are_returned_as_they_are():
     b = Builder()
     graph = b.finish("g", [("y", b.unary("abs", b.parameter("x", TensorType(DType.F32, (2,)))))])
     assert integer(graph) is graph
+
+
+@pytest.mark.parametrize("codes", [np.uint8, np.int8])
+@pytest.mark.parametrize("kind", ["QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger"])
+def test_products_of_integers_are_exact_and_of_bytes(kind, codes, tmp_path):
+    random = np.random.default_rng(3)
+    image, low = "Conv" in kind, -128 if codes is np.int8 else 0
+    shape, weights = ((1, 8, 7, 5), (16, 8, 3, 3)) if image else ((6, 20), (20, 16))
+    net = QuantizedNet()
+    w = net.constant(random.integers(-127, 128, weights).astype(np.int8))
+    point, none = net.constant(codes(low + 130)), net.constant(np.int8(0))
+    if kind.startswith("QLinear"):
+        scales = [net.constant(np.float32(value)) for value in (0.02, 0.003, 0.05)]
+        operands = ["x", scales[0], point, w, scales[1], none, scales[2], point]
+    else:
+        operands = ["x", w, point, none]
+    y = net.node(kind, *operands, **({"pads": [1, 1, 1, 1]} if image else {}))
+    model = net.model({"x": shape}, y, [None] * len(shape))
+    model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.INT8 if low else 2
+    result = onnx.TensorProto.INT32 if "Integer" in kind else onnx.TensorProto.UINT8 + (low < 0)
+    model.graph.output[0].type.tensor_type.elem_type = result
+    graph = integer(imported(model, tmp_path))
+    assert any(
+        isinstance(node.op, (ops.Conv, ops.Dot)) and node.inputs[0].op == ops.Cast(DType.I32)
+        for node in graph.nodes()
+    )
+    x = {"x": random.integers(low, low + 256, shape).astype(codes)}
+    native = aotc.compile(tmp_path / "net.onnx")
+    np.testing.assert_array_equal(next(iter(native.run_dict(x).values())), reference(model, x))
