@@ -1,7 +1,8 @@
 """aotc compiles a model to one native object file and one C header.
 
-``load_onnx(path)`` gives a Graph, ``compile(path_or_graph)`` a CompiledModel, which runs on numpy
-arrays when called, writes its files with ``save`` and prints its stages with ``as_text``.
+``load_onnx(path)`` and ``load_tflite(path)`` give a Graph, ``compile(path_or_graph)`` a
+CompiledModel, which runs on numpy arrays when called, writes its files with ``save`` and prints its
+stages with ``as_text``.
 ``compile_together(models, name="app")`` puts several into one object. ``function``, ``trace`` and
 ``spec`` do the same with a Python function on numpy arrays: docs/python.md.
 """

@@ -80,11 +80,16 @@ def test_channels_last_needs_no_transposes(tmp_path):
     assert not any(type(node.op).__name__ == "Transpose" for node in graph.nodes())
 
 
-def test_the_command_line_takes_tflite_files(tmp_path, capsys):
-    path = saved(small_net(), tmp_path, "net.tflite")
+def test_the_command_line_takes_tflite_files(tmp_path):
+    path = saved(add(), tmp_path, "net.tflite")
     assert main(["check", str(path)]) == 0
     assert main(["compile", str(path), "-o", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "net.h").exists()
+
+
+@pytest.mark.slow
+def test_every_stage_against_litert(tmp_path, capsys):
+    path = saved(small_net(), tmp_path)
     assert main(["verify", str(path), "--stages"]) == 0
     assert "litert" in capsys.readouterr().out
 
@@ -286,7 +291,7 @@ def expect_a_graph_or_a_message(folder, data):
         assert str(error)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(seed=st.sampled_from(SEEDS), changes=changes)
 def test_damaged_files(tmp_path_factory, seed, changes):
     expect_a_graph_or_a_message(tmp_path_factory.getbasetemp(), mutated(seed, changes))
