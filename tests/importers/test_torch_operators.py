@@ -257,6 +257,7 @@ def test_places_and_running_extremes():
         lambda x, n, e: n.kthvalue(2, 1, keepdim=True)[0], lambda x, n, e: x.median(1),
         lambda x, n, e: torch.searchsorted(e, x[0]), lambda x, n, e: torch.bucketize(x[0], e),
         lambda x, n, e: torch.searchsorted(e, x[2], side="right", out_int32=True),
+        lambda x, n, e: torch.erfinv(x * 0.4), lambda x, n, e: torch.triu_indices(3, 4, 1),
         lambda x, n, e: x.diagonal_scatter(e[:3]), lambda x, n, e: e.view(torch.int32),
         lambda x, n, e: F.embedding_bag(n[:2] % 3, x, mode="mean"), lambda x, n, e: (x, e, x),
     ]  # fmt: skip

@@ -10,6 +10,7 @@ import numpy as np
 
 from aotc.graph import ops
 from aotc.graph.types import DType
+from aotc.importers.erf_inv import erf_inv
 from aotc.importers.onnx_rules import onnx_op
 from aotc.importers.torch_ops.rule import Lowering, Operands, Rule, Use, rules
 from aotc.tracing.core import binary, cast, constant, elementwise, lift, number, select, unary
@@ -185,6 +186,7 @@ _TO_RESULT: Mapping[str, Lowering] = MappingProxyType(
         "silu": _silu,
         "erf": lambda use, x: unary("erf", x),
         "erfc": _erfc,
+        "erfinv": lambda use, x: erf_inv(x),
         "logit": _logit,
         "sigmoid": _sigmoid,
         "copy": _copy,

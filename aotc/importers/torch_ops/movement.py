@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -308,6 +308,15 @@ def _arange(use: Use, *ends: Any) -> Tensor:
     return constant(places.astype(use.type.dtype.numpy))
 
 
+def _triangle_places(places: Callable[..., Any]) -> Lowering:
+    """The rows and columns of the elements of a triangle."""
+
+    def rule(use: Use, rows: int, columns: int, offset: int) -> Tensor:
+        return constant(np.stack(places(rows, offset, columns)).astype(use.type.dtype.numpy))
+
+    return rule
+
+
 def _scalar(use: Use, value: Any) -> Tensor:
     return lift(value, use.type.dtype)
 
@@ -390,6 +399,9 @@ _TABLE: Mapping[str, Lowering] = MappingProxyType(
         "fill": _full,
         **dict.fromkeys(("zeros", "zeros_like", "new_zeros"), _zeros),
         **dict.fromkeys(("empty", "empty_like", "empty_strided", "new_empty"), _zeros),
+        "empty_permuted": _zeros,
+        "tril_indices": _triangle_places(np.tril_indices),
+        "triu_indices": _triangle_places(np.triu_indices),
         **dict.fromkeys(("ones", "ones_like", "new_ones"), _ones),
         "arange": _arange,
         "scalar_tensor": _scalar,
