@@ -90,6 +90,12 @@ class Target:
         return 64 if re.match(r"(x86_64h?|amd64|aarch64|arm64e?|riscv64)-", self.triple) else 32
 
     @property
+    def saturates(self) -> bool:
+        """Whether an instruction holds vectors of floats to the range of integers on the way to
+        them."""
+        return not re.match(r"(x86_64h?|amd64)-", self.triple)
+
+    @property
     def is_bare_metal(self) -> bool:
         """Whether there is no operating system, so that code is linked at a fixed address."""
         return "-none-" in self.triple or self.triple.endswith("-elf")

@@ -127,7 +127,8 @@ class Expressions(Addresses):
             case Fma():
                 text = operators.fused_multiply_add(self.put, expr.dtype, lanes, *texts)
             case Conv(x=x):
-                text = operators.convert(self.put, x.dtype, expr.dtype, lanes, *texts)
+                saturates = self._target.saturates
+                text = operators.convert(self.put, x.dtype, expr.dtype, lanes, texts[0], saturates)
             case Quantize():
                 text = quantize(self.put, expr, self._target, lanes, texts[0])
             case Bits(x=x):

@@ -201,8 +201,11 @@ def bitcast(put: Put, source: DType, dtype: DType, lanes: int, x: str) -> str:
     return put(f"bitcast {type_of(source, lanes)} {x} to {type_of(dtype, lanes)}")
 
 
-def convert(put: Put, source: DType, dtype: DType, lanes: int, x: str) -> str:
-    """``Conv``: numeric conversion, float to integer saturating, to bool ``!= 0``."""
+def convert(
+    put: Put, source: DType, dtype: DType, lanes: int, x: str, saturates: bool = True
+) -> str:
+    """``Conv``: numeric conversion, float to integer saturating, to bool ``!= 0``. ``saturates``
+    says that the target has an instruction that saturates vectors of floats."""
     if source is dtype:
         return x
     ty, result = type_of(source, lanes), type_of(dtype, lanes)
@@ -214,9 +217,9 @@ def convert(put: Put, source: DType, dtype: DType, lanes: int, x: str) -> str:
     if source.is_float:
         if source is DType.F16:
             x, ty = convert(put, source, DType.F32, lanes, x), type_of(DType.F32, lanes)
-        if lanes and dtype.size_bytes < 4:
-            single = DType.F64 if source is DType.F64 else DType.F32
-            return _convert_short(put, single, dtype, lanes, x)
+        if lanes and (dtype.size_bytes < 4 or not saturates):
+            wide = DType.F64 if source is DType.F64 else DType.F32
+            return _convert_held(put, wide, dtype, lanes, x)
         sign = "si" if dtype.is_signed else "ui"
         name = f"fpto{sign}.sat.{suffix_of(result)}.{suffix_of(ty)}"
         return put(f"call {result} @llvm.{name}({ty} {x})")
@@ -234,19 +237,24 @@ def convert(put: Put, source: DType, dtype: DType, lanes: int, x: str) -> str:
     return x
 
 
-def _convert_short(put: Put, source: DType, dtype: DType, lanes: int, x: str) -> str:
-    """Vectors of floats to integers of 1 or 2 bytes: held to the ends of their range as floats,
-    then converted by way of int32. LLVM would saturate lane by lane where no instruction does."""
+def _convert_held(put: Put, source: DType, dtype: DType, lanes: int, x: str) -> str:
+    """Vectors of floats to integers, held to the ends of their range as floats and then converted,
+    those of 1 or 2 bytes by way of int32. LLVM saturates lane by lane where no instruction does."""
     ty, flags = type_of(source, lanes), type_of(DType.BOOL, lanes)
-    wide, zero = type_of(DType.I32, lanes), constant(0.0, source, lanes)
+    work = dtype if dtype.size_bytes >= 4 else DType.I32
+    zero, (low, high) = constant(0.0, source, lanes), dtype.int_range
     number = put(f"fcmp ord {ty} {x}, {zero}")
     held = put(f"select {flags} {number}, {ty} {x}, {ty} {zero}")
-    for beyond, end in zip(("ogt", "olt"), dtype.int_range, strict=True):
-        limit = constant(float(end), source, lanes)
-        inside = put(f"fcmp {beyond} {ty} {held}, {limit}")
-        held = put(f"select {flags} {inside}, {ty} {held}, {ty} {limit}")
-    whole = put(f"fptosi {ty} {held} to {wide}")
-    return put(f"trunc {wide} {whole} to {type_of(dtype, lanes)}")
+    inside = put(f"fcmp ogt {ty} {held}, {constant(float(low), source, lanes)}")
+    held = put(f"select {flags} {inside}, {ty} {held}, {ty} {constant(float(low), source, lanes)}")
+    # the largest integer may lie between floats: what reaches the power of two above is set apart
+    end = constant(float(high + 1), source, lanes)
+    inside = put(f"fcmp olt {ty} {held}, {end}")
+    held = put(f"select {flags} {inside}, {ty} {held}, {ty} {zero}")
+    wide = type_of(work, lanes)
+    whole = put(f"{'fptosi' if work.is_signed else 'fptoui'} {ty} {held} to {wide}")
+    whole = put(f"select {flags} {inside}, {wide} {whole}, {wide} {constant(high, work, lanes)}")
+    return put(f"trunc {wide} {whole} to {type_of(dtype, lanes)}") if work is not dtype else whole
 
 
 def _convert_float(put: Put, source: DType, dtype: DType, lanes: int, x: str) -> str:
