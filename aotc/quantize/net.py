@@ -73,12 +73,12 @@ class Net:
     def add_constant(self, name: str, values: np.ndarray) -> str:
         """Stores ``values`` under ``name`` or a similar one, which is returned."""
         found = self.fresh(name)
-        self.constants[found] = numpy_helper.from_array(np.ascontiguousarray(values), found)
+        self.constants[found] = numpy_helper.from_array(np.asarray(values, order="C"), found)
         return found
 
     def set_constant(self, name: str, values: np.ndarray) -> None:
         """Gives a constant other values."""
-        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
+        self.constants[name] = numpy_helper.from_array(np.asarray(values, order="C"), name)
         self._arrays.pop(name, None)
 
     def ranks(self) -> dict[str, int]:

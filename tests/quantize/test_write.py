@@ -70,6 +70,7 @@ def test_weights_are_symmetric_per_channel_and_biases_at_the_scale_of_the_produc
     assert weights.dtype == np.int8 and scales.shape == (8,)
     np.testing.assert_array_equal(np.abs(weights.astype(int)).reshape(8, -1).max(axis=1), 127)
     assert not values["w2_zero_point"].any()
+    assert values["r1_scale"].shape == values["r1_zero_point"].shape == ()
     assert values["b2_quantized"].dtype == np.int32
     expected = scales * values["r1_scale"]
     np.testing.assert_allclose(values["b2_scale"], expected, rtol=1e-6)
@@ -90,6 +91,20 @@ def test_relu_is_absorbed_and_movement_shares_a_scale(residual):
     # the residual sum reads codes on both sides, the result stays in float
     assert readers["s"] == ["c2_dequantized", "r1_dequantized"]
     assert "y_quantized" not in readers
+
+
+def test_onnx_runtime_finds_its_integer_kernels(tmp_path, residual):
+    import onnxruntime
+
+    model, inputs = residual
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "fused.onnx")
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    kinds = Counter(node.op_type for node in onnx.load(tmp_path / "fused.onnx").graph.node)
+    assert kinds["QLinearConv"] == 3 and kinds["QLinearAdd"] == 1 and not kinds["Conv"]
+    found, exact = session.run(None, inputs)[0], run(residual_net(), inputs)
+    assert np.abs(found - exact).max() < 0.05 * np.abs(exact).max()
 
 
 def test_clip_stays_where_the_codes_go_beyond_it(tmp_path):
