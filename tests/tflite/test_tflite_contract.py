@@ -129,16 +129,21 @@ def test_convolutions_of_any_size(tmp_path_factory, data):
     check(net, tmp_path_factory.mktemp("conv"), steps=steps, tolerance=1e-5)
 
 
-def test_a_grouped_convolution(tmp_path):
+@pytest.mark.parametrize("dtype", ["float32", "int8", "uint8"])
+def test_a_grouped_convolution(dtype, tmp_path):
     rng, net = np.random.default_rng(0), Net()
-    x = net.input((1, 5, 5, 6))
-    w, b, y = floats(net, rng, (4, 3, 3, 3), 4, (1, 3, 3, 4))
+    if dtype == "float32":
+        x = net.input((1, 5, 5, 6))
+        w, b, y = floats(net, rng, (4, 3, 3, 3), 4, (1, 3, 3, 4))
+    else:
+        x = net.input((1, 5, 5, 6), dtype, scale=0.02, zero=_zero(rng, dtype))
+        w, b, y = quantised(net, rng, dtype, (4, 3, 3, 3), 4, 0, (1, 3, 3, 4))
     net.outputs = [y]
     net.operator(
         "CONV_2D", [x, w, b], [y], "Conv2DOptions", Padding=1, StrideH=1, StrideW=1,
         DilationHFactor=1, DilationWFactor=1,
     )  # fmt: skip
-    check(net, tmp_path)
+    check(net, tmp_path, steps=0)
 
 
 def test_conv_3d(tmp_path):

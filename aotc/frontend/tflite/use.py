@@ -114,7 +114,17 @@ class Use:
 
     def scale_of(self, tensor: Tensor) -> Quantization | None:
         """What the stored numbers of ``tensor`` mean; None when they mean themselves."""
-        return tensor.quantization if tensor.dtype in QUANTISED else None
+        scale = tensor.quantization if tensor.dtype in QUANTISED else None
+        if scale is not None:
+            least, most = tensor.dtype.int_range
+            wrong = scale.zero_points[(scale.zero_points < least) | (scale.zero_points > most)]
+            if wrong.size:
+                raise ModelError(
+                    f"the zero point {wrong[0]} of tensor '{tensor.name}' is not a number of "
+                    f"{tensor.dtype.value}",
+                    remedy="quantise the model again",
+                )
+        return scale
 
     def real(self, index: int) -> Node:
         """The real values of operand ``index``: floats for a quantised tensor."""
@@ -182,12 +192,6 @@ class Use:
         """The least and the largest number that ``tensor`` stores after the activation."""
         step, zero = float(scale.scales[0]), int(scale.zero_points[0])
         least, most = tensor.dtype.int_range
-        if not least <= zero <= most:
-            raise ModelError(
-                f"the zero point {zero} of tensor '{tensor.name}' is not a number of "
-                f"{tensor.dtype.value}",
-                remedy="quantise the model again",
-            )
         low, high = ENDS.get(activation, (-math.inf, math.inf))
         if low > -math.inf:
             least = max(least, min(most, zero + _nearest(low / step)))

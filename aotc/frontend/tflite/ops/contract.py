@@ -15,7 +15,7 @@ import numpy as np
 
 from aotc.errors import ModelError
 from aotc.frontend.onnx_ops.window import Window, window_of
-from aotc.frontend.tflite.ops.requantize import layer_of, stored_sums
+from aotc.frontend.tflite.ops.requantize import centred, layer_of, stored_sums
 from aotc.frontend.tflite.use import Rule, Use
 from aotc.graph import ops
 from aotc.graph.ir import Node
@@ -64,9 +64,27 @@ def _convolved(use: Use, perm: tuple[int, ...], options: Any, depthwise: bool = 
     none = (0,) * len(sides.low)
     codes = use.call.pad(layer.codes, (0, *sides.low, 0), (0, *sides.high, 0), float(layer.zero))
     wide = use.call.cast(codes, DType.I32)
-    sums = use.call.apply(replace(op, low=none, high=none), wide, weights)
+    op = replace(op, low=none, high=none)
+    # a depthwise convolution has few weights, which may have 32 bits
+    small, shift = (layer.weights, 0) if depthwise else centred(layer.weights)
+    sums = use.call.apply(op, wide, use.call.constant(small))
+    if shift:
+        ones = use.call.constant(np.ones((groups, *small.shape[1:]), np.int32))
+        whole = use.call.apply(op, wide, ones)
+        sums = use.call.binary("add", sums, _per_group(use, whole, small.shape[0], shift))
     totals = _totals(layer.weights, range(1, weights.type.rank))
     return stored_sums(use, sums, layer, totals, activation, twice=True)
+
+
+def _per_group(use: Use, whole: Node, outputs: int, shift: int) -> Node:
+    """``shift * whole``, [.., groups], for each of ``outputs`` channels of the groups."""
+    groups = whole.shape[-1]
+    scaled = use.call.binary("mul", whole, shift)
+    if groups == 1:
+        return scaled
+    apart = use.call.reshape(scaled, (*whole.shape, 1))
+    apart = use.call.broadcast(apart, (*whole.shape, outputs // groups))
+    return use.call.reshape(apart, (*whole.shape[:-1], outputs))
 
 
 def _totals(weights: np.ndarray, axes: Iterable[int]) -> np.ndarray:
@@ -136,7 +154,11 @@ def fully_connected(use: Use) -> Node:
         y = use.result(y, activation)
     else:
         rows = use.call.cast(use.call.reshape(layer.codes, shape), DType.I32)
-        sums = use.call.apply(ops.Dot(), rows, weights)
+        small, shift = centred(layer.weights)
+        sums = use.call.apply(ops.Dot(), rows, use.call.constant(small))
+        if shift:
+            whole = use.call.reduce("sum", rows, [1])
+            sums = use.call.binary("add", sums, use.call.binary("mul", whole, shift))
         totals = _totals(layer.weights, [0])
         y = stored_sums(use, sums, layer, totals, activation, twice=False)
     return use.call.reshape(y, (*x.shape[:-1], outputs)) if options.KeepNumDims() else y
