@@ -78,7 +78,9 @@ def _expanded(x: Tensor, key: Any) -> list[Any]:
     axis = 0
     for part in given if dots else [*given, Ellipsis]:
         if _is_mask(part):
-            if part.shape != x.shape[axis : axis + part.ndim]:
+            own = x.shape[axis : axis + part.ndim]
+            # of a mask without elements, a size of 0 fits any axis
+            if any(size not in (0, wanted) for size, wanted in zip(part.shape, own, strict=True)):
                 raise misuse(f"a mask of shape {part.shape} does not fit {x.type} at axis {axis}")
             parts += part.nonzero()
         else:

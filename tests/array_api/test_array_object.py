@@ -78,6 +78,13 @@ def test_a_mask_without_axes_takes_all_or_nothing():
     assert x[xp.asarray(True)].shape == (1, 2) and x[xp.asarray(False)].shape == (0, 2)
 
 
+def test_an_empty_mask_takes_nothing():
+    x, empty = xp.ones((2, 3)), xp.zeros((2, 0), dtype=xp.bool)
+    assert x[empty].shape == (0,) and x[xp.zeros((0,), dtype=xp.bool)].shape == (0, 3)
+    with pytest.raises(IndexError):
+        x[xp.zeros((3, 0), dtype=xp.bool)]
+
+
 def test_numbers():
     assert int(xp.asarray(3)) == 3 and float(xp.asarray(2.5)) == 2.5 and bool(xp.asarray(True))
     assert [10, 20, 30][xp.asarray(1)] == 20
