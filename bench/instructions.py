@@ -124,28 +124,44 @@ def _per_run(goal: Goal, folder: Path, plugin: Path, main: str, parts: list[str]
     return counts[1] - counts[0]
 
 
+def plugin_in(folder: Path) -> Path:
+    """The plugin that counts, built in ``folder``."""
+    plugin = folder / "count.so"
+    flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror"]
+    _run(["gcc", *flags, str(HERE / "qemu" / "count.c"), "-o", str(plugin)], folder)
+    return plugin
+
+
+def _main_of(model: aotc.CompiledModel) -> str:
+    """The C program, but for what it includes and calls."""
+    (x,), (y,) = model.signature.inputs, model.signature.outputs
+    return MAIN.replace("INPUT", str(x.type.elems)).replace("OUTPUT", str(y.type.elems))
+
+
+def instructions_of(model: aotc.CompiledModel, goal: Goal, folder: Path, plugin: Path) -> int:
+    """Instructions of one run of ``model``, which is saved in ``folder``."""
+    model.save(folder)
+    signature = model.signature
+    include = f'#include "{signature.name}.h"\n'
+    include += f"static uint8_t workspace[{signature.name.upper()}_WORKSPACE_BYTES + 1]"
+    include += " __attribute__((aligned(64)));"
+    main = _main_of(model).replace("INCLUDE", include)
+    main = main.replace("CALL", f"{signature.run}(x, y, workspace)")
+    return _per_run(goal, folder, plugin, main, [f"{signature.name}.o"])
+
+
 def measure(name: str, goal: Goal, plugin: Path) -> tuple[int, int, int]:
     """Instructions of one run by aotc and by the peer's best build, and multiply-adds."""
     path = get_model(name)
     model = aotc.compile(path, target=goal.name)
     plain = aotc.compile(path, opt="size")  # no Winograd: the multiply-adds of the model
     work = sum(count_flop(call.kernel) for call in plain.program.calls) // 2
-    signature = model.signature
-    (x,), (y,) = signature.inputs, signature.outputs
-    main = MAIN.replace("INPUT", str(x.type.elems)).replace("OUTPUT", str(y.type.elems))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        model.save(folder)
-        macro = signature.name.upper()
-        include = f'#include "{signature.name}.h"\n'
-        include += f"static uint8_t workspace[{macro}_WORKSPACE_BYTES + 1]"
-        include += " __attribute__((aligned(64)));"
-        call = f"{signature.run}(x, y, workspace)"
-        ours = main.replace("INCLUDE", include).replace("CALL", call)
-        own = _per_run(goal, folder, plugin, ours, [f"{signature.name}.o"])
+        own = instructions_of(model, goal, folder, plugin)
         flags = ["--model-name", "model", "--large-weight-threshold", "0"]
         _run(["emx-onnx-cgen", "compile", str(path), "peer.c", *flags], folder)
-        theirs = main.replace("INCLUDE", "void model();").replace("CALL", "model(x, y)")
+        theirs = _main_of(model).replace("INCLUDE", "void model();").replace("CALL", "model(x, y)")
         best = []
         for command in goal.compilers():
             _run([*command, "-c", "peer.c", "-o", "peer.o"], folder)
@@ -165,9 +181,7 @@ def main() -> int:
         return 2
     failed = False
     with tempfile.TemporaryDirectory() as temporary:
-        plugin = Path(temporary) / "count.so"
-        flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror"]
-        _run(["gcc", *flags, str(HERE / "qemu" / "count.c"), "-o", str(plugin)], Path(temporary))
+        plugin = plugin_in(Path(temporary))
         print("| model | target | aotc, instructions per MAC | emx-onnx-cgen | ratio | at most |")
         print("| --- | --- | ---: | ---: | ---: | ---: |")
         for name in args.models:
