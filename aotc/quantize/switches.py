@@ -74,7 +74,7 @@ def _either(net: Net, coded: NodeProto, original: NodeProto, switch: str) -> lis
     for source, kind in ((coded, "on_codes"), (original, "in_float")):
         copy = NodeProto()
         copy.CopyFrom(source)
-        copy.output[0] = net.fresh(f"{result}_{kind}")
+        copy.output[0] = copy.name = net.fresh(f"{result}_{kind}")
         found.append(copy)
     results = [node.output[0] for node in found]
     return [*found, helper.make_node("Where", [switch, *results], [result])]

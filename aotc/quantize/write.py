@@ -118,12 +118,14 @@ class _Writer:
         """The two nodes that make a tensor codes and values again, if it is one of codes."""
         if name not in self._restored:
             return
-        scale, zero = self._coding_constants(self._placement.groups[name])
+        parameters = self._coding_constants(self._placement.groups[name])
         codes = self._net.fresh(f"{name}_quantized")
-        yield _node("QuantizeLinear", [self._sources[name], scale, zero], codes, f"{name}_Quantize")
-        yield _node(
-            "DequantizeLinear", [codes, scale, zero], self._restored[name], f"{name}_Dequantize"
-        )
+        for kind, operand, result in (
+            ("Quantize", self._sources[name], codes),
+            ("Dequantize", codes, self._restored[name]),
+        ):
+            label = self._net.fresh(f"{name}_{kind}")
+            yield helper.make_node(f"{kind}Linear", [operand, *parameters], [result], name=label)
 
     def _coding_constants(self, group: str) -> tuple[str, str]:
         if group not in self._parameters:
@@ -171,7 +173,3 @@ class _Writer:
             label = self._net.fresh(f"{name}_Dequantize")
             yield helper.make_node("DequantizeLinear", operands, [known], name=label, axis=axis)
         node.input[place] = known
-
-
-def _node(kind: str, operands: list[str], result: str, name: str) -> NodeProto:
-    return helper.make_node(kind, operands, [result], name=name)
