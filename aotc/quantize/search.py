@@ -18,7 +18,7 @@ from aotc.quantize.switches import Switched
 RANKING_SAMPLES = 16
 """So many samples tell how much each layer alone does to the outputs."""
 
-_EXCHANGES = 32
+_EXCHANGES = 16
 """At most so many of the layers kept in float are tried on codes again."""
 
 
@@ -82,22 +82,26 @@ class Search:
         """The fewest of the worst layers, and of these no more than needed, with which at most a
         share ``budget`` of the decisions changes; all layers if need be."""
         names = [damage.name for damage in ranking]
-        count = _least(len(names), lambda n: self.changed(names[:n]) <= budget)
+        count = _least(len(names), lambda n: self.holds(names[:n], budget))
         kept = names[:count]
         for name in list(reversed(kept[:-1]))[:_EXCHANGES]:
             without = [other for other in kept if other != name]
-            if self.changed(without) <= budget:
+            if self.holds(without, budget):
                 kept = without
         return kept
 
-    def changed(self, kept: Sequence[str]) -> float:
-        """The share of decisions that change when all layers but ``kept`` are on codes."""
+    def holds(self, kept: Sequence[str], budget: float) -> bool:
+        """Whether at most a share ``budget`` of the decisions changes when all layers but ``kept``
+        are on codes; ends with the first sample that decides it."""
         self._progress(f"trying {len(kept)} in float", 0, 0)
         on = np.array([name not in kept for name in self._names])
         judge = self._judge()
+        allowed = budget * sum(part.size for sample in self._expected for part in sample.values())
         for inputs, expected in zip(self._samples, self._expected, strict=True):
             judge.count(judge.decide(self._run(inputs, on)), expected)
-        return judge.overall.share
+            if judge.overall.changed > allowed:
+                return False
+        return True
 
     def _judge(self) -> Decisions:
         return Decisions(self._rules, self._outputs)
