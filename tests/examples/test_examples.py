@@ -52,6 +52,15 @@ def test_digits_are_recognised(tmp_path):
     assert "@@" in printed
 
 
+@pytest.mark.slow
+def test_digits_are_recognised_in_eight_bits(tmp_path):
+    pytest.importorskip("sklearn")
+    float_model = tmp_path / "examples" / "digits"
+    float_model.mkdir(parents=True)
+    shutil.copy(ROOT / "examples" / "digits" / "digits.onnx", float_model)
+    assert "agrees: 0 of 360 decisions changed" in run_example("digits_int8", tmp_path)
+
+
 def test_the_digits_network_is_small_enough_to_keep():
     assert (ROOT / "examples" / "digits" / "digits.onnx").stat().st_size < 200_000
 
