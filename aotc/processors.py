@@ -65,6 +65,21 @@ AARCH64 = _names(
     """
 )
 
+# Of these, the ones that multiply uint8 by int8 (FEAT_I8MM).
+AARCH64_I8MM = frozenset(
+    _names(
+        """
+        ampere1 ampere1a ampere1b ampere1c apple-a15 apple-a16 apple-a17 apple-a18
+        apple-a19 apple-m2 apple-m3 apple-m4 apple-m5 apple-s10 apple-s9 c1-nano
+        c1-premium c1-pro c1-ultra cobalt-100 cortex-a320 cortex-a510 cortex-a520
+        cortex-a520ae cortex-a710 cortex-a715 cortex-a720 cortex-a720ae cortex-a725
+        cortex-x2 cortex-x3 cortex-x4 cortex-x925 fujitsu-monaka gb10 grace
+        neoverse-512tvb neoverse-n2 neoverse-n3 neoverse-v1 neoverse-v2 neoverse-v3
+        neoverse-v3ae olympus oryon-1
+        """
+    )
+)
+
 # 32-bit Arm processors with NEON and its fused multiply-add.
 ARM_NEON = _names(
     """

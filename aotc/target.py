@@ -13,6 +13,7 @@ from types import MappingProxyType
 from aotc.errors import UsageError
 from aotc.processors import (
     AARCH64,
+    AARCH64_I8MM,
     ARM_NEON,
     RISCV_VECTOR,
     X86_AVX2,
@@ -191,6 +192,7 @@ def _x86(
 
 
 def _aarch64(name: str, cpu: str, features: str = "") -> Target:
+    i8mm = "+i8mm" in features.split(",") if features else cpu in AARCH64_I8MM
     if cpu == "armv8-a":
         cpu = "generic"
     _expect_known(name, cpu, ("armv8-a", *AARCH64), native=True)
@@ -205,6 +207,7 @@ def _aarch64(name: str, cpu: str, features: str = "") -> Target:
         l1_bytes=32 << 10,
         l2_bytes=512 << 10,
         pipeline=Pipeline(loads_per_cycle=1, operand_registers=3),
+        dot_products=DotProducts.USDOT if i8mm else DotProducts.NONE,
     )
 
 

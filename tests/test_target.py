@@ -111,6 +111,29 @@ def test_classes_of_x86_are_what_llvm_selects():
         assert has_fma == (cpu not in module.X86_TOO_OLD), cpu
 
 
+@pytest.mark.parametrize(
+    "triple, names, lanes, intrinsic",
+    [
+        ("x86_64-unknown-linux-gnu", module.X86_VNNI, 16, "x86.avx512.vpdpbusd.512"),
+        ("aarch64-unknown-linux-gnu", module.AARCH64_I8MM, 4, "aarch64.neon.usdot.v4i32.v16i8"),
+    ],
+)
+def test_processors_said_to_multiply_bytes_do(triple, names, lanes, intrinsic):
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    words, group = f"<{lanes} x i32>", f"<{4 * lanes} x i8>"
+    text = f"""
+    declare {words} @llvm.{intrinsic}({words}, {group}, {group})
+    define {words} @f({words} %c, {group} %a, {group} %b) {{
+      %r = call {words} @llvm.{intrinsic}({words} %c, {group} %a, {group} %b)
+      ret {words} %r
+    }}"""
+    for cpu in sorted(names):
+        machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu)
+        listing = machine.emit_assembly(llvm.parse_assembly(text))
+        assert "vpdpbusd" in listing or "usdot" in listing, cpu
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_llvm_makes_code_for_every_target(name):
     target = resolve_target(name)

@@ -1,6 +1,8 @@
 """Quantised models on emulated machines: the same bytes as on x86_64, without help from libraries.
 """
 
+from dataclasses import replace
+
 import onnx
 import pytest
 from quantized_nets import image_net
@@ -41,6 +43,16 @@ def test_emulated_machines_give_the_same_bytes(model, name, tmp_path):
     if machine.missing:
         pytest.skip(machine.missing)
     there = aotc.compile(path, target=machine.target, cpu=machine.cpu)
+    assert_same(run_emulated(there, inputs, machine, tmp_path), expected)
+
+
+def test_usdot_gives_the_same_bytes(model, tmp_path):
+    path, inputs, expected = model
+    machine = replace(MACHINES["aarch64"], emulator=("qemu-aarch64", "-cpu", "max"))
+    if machine.missing:
+        pytest.skip(machine.missing)
+    there = aotc.compile(path, target="aarch64", cpu="neoverse-n2")
+    assert "usdot" in there.as_text("asm")
     assert_same(run_emulated(there, inputs, machine, tmp_path), expected)
 
 
