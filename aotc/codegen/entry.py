@@ -156,7 +156,11 @@ def _emit_entry(
     """The entry for one thread: checks of the pointers, then all kernels whole. The lines ``base``
     find the constants."""
     signature, program = entry.signature, entry.program
-    head = ", ".join(f"ptr {param}" for param in parameters(signature))
+    # what is written overlaps nothing else (the header says so): state stays in registers
+    written = {*(f"%out{i}" for i in range(len(signature.outputs))), *workspaces(signature)}
+    head = ", ".join(
+        f"ptr {'noalias ' * (param in written)}{param}" for param in parameters(signature)
+    )
     lines = [f'define i32 @{signature.run}({head}) nounwind "no-builtins" {{']
     lines += _emit_checks(signature, entry.plan, constants)
     lines += base

@@ -41,7 +41,8 @@ def test_constants_are_a_marker_in_a_section_of_the_model():
 def test_weights_in_a_file_are_an_argument():
     text = emit(affine_program("net"), weights_in_file=True)
     assert "@net_weights" not in text
-    assert "define i32 @net_run(ptr %in0, ptr %in1, ptr %out0, ptr %out1, ptr %weights," in text
+    written = "ptr noalias %out0, ptr noalias %out1"
+    assert f"define i32 @net_run(ptr %in0, ptr %in1, {written}, ptr %weights," in text
 
 
 def test_pointers_are_base_plus_arena_constant_and_argument_offset():
