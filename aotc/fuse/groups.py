@@ -22,6 +22,8 @@ VIEW_OPS = (ops.Reshape, ops.Transpose, ops.Slice, ops.Broadcast, ops.Relabel)
 POINTWISE_OPS = ops.ELEMENTWISE
 #: How many pointwise nodes are tried beyond the last point where the group had a single result.
 LOOKAHEAD = 12
+#: Functions of a single instruction.
+LIGHT = frozenset({"add", "sub", "mul", "max", "min"})
 #: A product's slices are combined on registers up to so many rows (with more of them, larger tiles
 #: of the product alone are worth more: 16 rows of 4 times 64 gates took 0.86 ms together, 0.70 ms
 #: apart), slices, results and nodes.
@@ -269,9 +271,11 @@ class _Fuser:
         work = [x for node in members if node is not anchor for x in node.inputs]
         while work:
             node = work.pop()
-            light = isinstance(node.op, (ops.Cast, ops.Binary)) and node.shape == anchor.shape
+            light = isinstance(node.op, ops.Cast) or getattr(node.op, "fn", "") in LIGHT
             if (
                 light
+                and node.shape == anchor.shape
+                and len(found) < LOOKAHEAD
                 and node not in members | found | self.taken | self.output_nodes
                 and all(user in members | found for user in self.users[node])
                 and anchor not in self.users[node]
