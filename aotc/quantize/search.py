@@ -76,7 +76,8 @@ class Search:
                     errors[output].add(array, expected[output])
             error = sum(closeness.relative for closeness in errors.values())
             found.append(Damage(name, judge.overall.share, error))
-        return sorted(found, key=lambda damage: (-damage.changed, -damage.error))
+        # Errors first: single layers change so few decisions that these hardly tell them apart.
+        return sorted(found, key=lambda damage: (-damage.error, -damage.changed))
 
     def fewest(self, ranking: Sequence[Damage], budget: float) -> list[str]:
         """The fewest of the worst layers, and of these no more than needed, with which at most a
