@@ -48,6 +48,11 @@ class Builder:
         values = np.asarray(array, dtype=dtype.numpy if dtype else None)
         native = values.dtype.newbyteorder("=")  # the digest and the object file hold native bytes
         values = np.ascontiguousarray(values, dtype=native).reshape(values.shape)
+        if DType.of(values).size_bits < 8:
+            # numbers of 2 and 4 bits lie in bytes whose other bits may be anything
+            raw = values.reshape(-1).view(np.uint8)
+            used = raw & np.uint8((1 << DType.of(values).size_bits) - 1)
+            values = used.view(values.dtype).reshape(values.shape)
         if values.flags.writeable:
             values = values.view()
             values.flags.writeable = False
