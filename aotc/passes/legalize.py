@@ -119,7 +119,8 @@ def _move(narrow: Narrow, node: Node, operands: Sequence[Node], sources: Sequenc
         for operand, source in zip(operands, sources, strict=True)
     ]
     known = [number for number in numbers if number is not None]
-    if _is_short(dtype) and len(known) == len(numbers):
+    # what a loop or branch gives has no numbers beside it
+    if _is_short(dtype) and not isinstance(op, ops.Item) and len(known) == len(numbers):
         narrow.rounded[moved] = builder.apply(plain, *known, origin=node.origin)
     return moved
 

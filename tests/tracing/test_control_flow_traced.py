@@ -128,3 +128,15 @@ def test_a_value_does_not_leave_its_body():
 
     with pytest.raises(aotc.UsageError, match="outside of the function or body"):
         aotc.trace(function, aotc.spec(3))
+
+
+def test_short_floats_out_of_a_loop():
+    """Rounded values of a loop are chosen among, beside what is computed of them."""
+
+    def function(x):
+        total = aotc.fori_loop(0, 2, lambda i, t: t + x, x)
+        return np.where(total > 2, -total, total)
+
+    x = np.float16([[1, -2, 0.5], [3, -4, 5]])
+    found = aotc.compile(aotc.trace(function, x))(x)
+    np.testing.assert_array_equal(found, np.where(3 * x > 2, -3 * x, 3 * x))
