@@ -82,6 +82,7 @@ def test_native_describes_this_machine():
         resolve_target(other, "native")
 
 
+@pytest.mark.slow
 def test_names_are_those_of_llvm():
     x86 = {*module.X86_AVX2, *module.X86_AVX512, *module.X86_TOO_OLD}
     assert x86 == names_in_llvm("x86_64-unknown-linux-gnu", "+64bit")
@@ -90,6 +91,7 @@ def test_names_are_those_of_llvm():
     assert set(module.RISCV_VECTOR) <= names_in_llvm("riscv64-unknown-linux-gnu")
 
 
+@pytest.mark.slow
 def test_classes_of_x86_are_what_llvm_selects():
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()

@@ -58,6 +58,7 @@ def test_symmetric_matrices(shape, dtype):
     near(vectors * values[..., None, :] @ np.swapaxes(vectors, -1, -2), both)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [pytest.param(np.float32, marks=pytest.mark.slow), np.float64])
 @pytest.mark.parametrize("shape", [(1, 1), (2, 4, 3), (3, 4)] + SLOW)
 def test_factors(shape, dtype):
@@ -116,6 +117,7 @@ def test_extreme_numbers_are_scaled():
     orthonormal(np.asarray(q))
 
 
+@pytest.mark.slow
 def test_a_least_squares_fit_compiles():
     def fit(x, y):
         q, r = xp.linalg.qr(x)

@@ -70,6 +70,7 @@ compile_program(affine_program(), sys.argv[3] == "file").save(sys.argv[2])
 """
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes_whatever_the_hash_seed(tmp_path):
     tests = str(Path(__file__).parents[1])
     for seed in ("1", "2"):

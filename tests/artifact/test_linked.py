@@ -28,6 +28,7 @@ def folder(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_nothing_is_undefined_and_only_the_entry_is_global(folder):
     for name in ("net", "filed", "scale"):
         assert run(["nm", "-u", f"{name}.o"], folder) == ""

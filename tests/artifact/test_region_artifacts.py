@@ -63,6 +63,7 @@ def test_the_bytes_are_those_without_regions(seed):
     run_both(aotc.compile(graph), aotc.compile(graph, regions=REGIONS))
 
 
+@pytest.mark.slow
 def test_every_region_is_used_and_threads_see_them_all(plain, placed):
     assert all(part.size_bytes for part in placed.plan.parts)
     run_both(plain, placed)
@@ -188,6 +189,7 @@ def test_one_workspace_region_keeps_the_plain_interface(plain, tmp_path):
     assert audit_object(model.object_bytes()).holds
 
 
+@pytest.mark.slow
 def test_models_of_one_object_share_their_regions():
     graphs = {"a": pyramid(), "b": wide_net(5, size=8)}
     models = aotc.compile_together(graphs, name="app", regions=REGIONS)
@@ -256,6 +258,7 @@ def test_what_cannot_be_is_refused(options, message):
         aotc.compile(pyramid(), **options)
 
 
+@pytest.mark.slow
 def test_the_sizes_of_a_message_are_enough():
     regions = ["flash=100", "ext=200:ro", "dtcm=1K", "sram=1K"]
     while True:
@@ -274,6 +277,7 @@ def test_the_sizes_of_a_message_are_enough():
     assert "--ram 1024" in str(caught.value) and "--opt size" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_stripes_go_with_regions():
     graph = pyramid()
     plain = aotc.compile(graph)
@@ -283,6 +287,7 @@ def test_stripes_go_with_regions():
     run_both(plain, striped)
 
 
+@pytest.mark.slow
 def test_a_module_has_one_memory(tmp_path):
     model = aotc.compile(pyramid(), target="wasm32", regions=["dtcm=2K", "sram=1M"])
     with pytest.raises(UsageError, match="one memory"):

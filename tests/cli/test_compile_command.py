@@ -164,6 +164,7 @@ def test_the_same_bytes_whatever_the_hash_seed(model, tmp_path):
     assert files[0] == files[1] != []
 
 
+@pytest.mark.slow
 def test_a_pipe_that_closes_early_is_no_error(model, tmp_path):
     command = [sys.executable, "-m", "aotc.cli", "compile", str(model), "--stop-after", "fuse"]
     pipe = subprocess.PIPE
@@ -216,6 +217,7 @@ def test_explain_shows_every_contraction_and_where_its_cycles_go(model, tmp_path
     assert re.search(r"contract 1x\d+x\d+ depth \d+/\d+ .*: rows 1x1 columns", shown)
 
 
+@pytest.mark.slow
 def test_tuning_writes_recipes_that_later_compilations_use(model, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("aotc.tune.WORTHWHILE", 1e9)  # so that the slowest may win
     monkeypatch.setattr("aotc.tune.ROUND_SECONDS", 0.01)

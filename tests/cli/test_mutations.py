@@ -85,6 +85,7 @@ def check(data):
         assert difference.passed, difference
 
 
+@pytest.mark.slow
 def test_the_model_itself_compiles():
     assert compile_bytes(VALID)[0] == 0
     check(VALID)
@@ -218,6 +219,7 @@ MUTATIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: mutate.__name__)
 @pytest.mark.parametrize("cases", [2, pytest.param(12, marks=pytest.mark.slow)])
 def test_changed_meaning(mutate, cases):

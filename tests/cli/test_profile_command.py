@@ -17,6 +17,7 @@ def model(tmp_path):
     return str(save_good(tmp_path / "good.onnx"))
 
 
+@pytest.mark.slow
 def test_json_and_picture(model, tmp_path, capsys):
     picture = tmp_path / "roof.svg"
     assert main(["profile", model, "--json", "--svg", str(picture)]) == 0
@@ -31,6 +32,7 @@ def test_json_and_picture(model, tmp_path, capsys):
     assert len(root.findall("{*}circle")) == sum(kernel["flop"] > 0 for kernel in kernels)
 
 
+@pytest.mark.slow
 def test_top_keeps_the_totals(model, capsys):
     assert main(["profile", model, "--top", "1"]) == 0
     heading, _, total, machine = capsys.readouterr().out.splitlines()

@@ -9,6 +9,7 @@ import pytest
 from small_models import save_good
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("terminal", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_progress_only_on_a_terminal(tmp_path, terminal):
     model = save_good(tmp_path / "net.onnx")

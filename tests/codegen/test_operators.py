@@ -223,6 +223,7 @@ def test_f16_fma_rounds_once():
         assert_same_bits(got, exact.astype(np.float16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", MACHINE_TYPES)
 def test_convert(target):
     for source in MACHINE_TYPES:
@@ -252,6 +253,7 @@ def test_bits_round_trip():
     assert np.array_equal(got, np.nextafter(x, np.float32(np.inf)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, cpu", [("x86_64", "x86-64-v3"), ("aarch64", "generic")])
 def test_no_operation_calls_a_library(name, cpu):
     target = resolve_target(name, cpu)

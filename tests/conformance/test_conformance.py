@@ -47,6 +47,7 @@ def test_every_case_passes_that_is_not_listed_and_only_those():
     assert {name: failing[name].kind for name in listed} == {n: o.kind for n, o in listed.items()}
 
 
+@pytest.mark.slow
 def test_the_page_of_operators_is_up_to_date():
     assert PAGE.read_text() == page(), "run `python -m tools.operators`"
 
@@ -122,6 +123,7 @@ def compile_for(case):
     return *onnx_backend.prepare(case.model).compile_for(inputs), results
 
 
+@pytest.mark.slow
 @pytest.mark.requires_cc
 def test_the_object_alone_gives_the_results(models, tmp_path):
     listed = read_listed()

@@ -101,6 +101,7 @@ def test_magika_knows_what_files_are(tmp_path):
         assert f"{name}: {kind} (" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cpu", ["cortex-m4", "cortex-m55"])
 def test_the_firmware_recognises_digits_on_an_emulated_board(cpu, tmp_path):
     if missing():
@@ -137,6 +138,7 @@ def test_the_crate_recognises_digits(tmp_path):
     assert printed == run_example("digits", tmp_path).partition("./build/main\n")[2]
 
 
+@pytest.mark.slow
 def test_the_arm_program_recognises_digits(tmp_path):
     with_digits(tmp_path, "aarch64-linux-gnu-gcc", "qemu-aarch64")
     printed = run_example("aarch64", tmp_path)

@@ -95,6 +95,7 @@ def test_svm_regressor_without_vectors(tmp_path):
     compare_ml(tmp_path, "SVMRegressor", 1, [rows(9, 4)], **attrs)
 
 
+@pytest.mark.slow
 @SOME
 @given(
     seed=st.integers(0, 10**6),

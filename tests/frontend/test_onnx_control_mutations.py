@@ -160,6 +160,7 @@ def test_the_seed_itself_is_read(tmp_path):
     assert dict(graph.outputs)["rows"].shape == (5, 2, 3)
 
 
+@pytest.mark.slow
 @QUICK
 @given(data=st.data())
 def test_damaged_graphs_in_graphs(data, tmp_path):

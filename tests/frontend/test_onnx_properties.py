@@ -160,6 +160,7 @@ def test_one_operator(drawn):
     compare(*drawn)
 
 
+@pytest.mark.slow
 @QUICK
 @given(slices())
 def test_slices_chosen_at_run_time(feeds):

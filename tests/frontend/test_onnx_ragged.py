@@ -212,6 +212,7 @@ def sequence(batch, length):
     }
 
 
+@pytest.mark.slow
 def test_one_program_for_a_range_of_sizes(tmp_path):
     path = saved(ATTENTION, tmp_path, 18)
     program = aotc.compile(path, dims=RANGES)
@@ -267,6 +268,7 @@ def test_a_range_that_is_none(size, tmp_path):
 # Bounds.
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_an_interval_holds_every_value(data):

@@ -105,6 +105,7 @@ def test_batch_first_is_the_same_with_two_axes_exchanged(op, tmp_path):
         np.testing.assert_array_equal(np.swapaxes(state, 0, 1), transposed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "op, options",
     [("LSTM", {"sides": 2, "lengths": (2, 4)}), ("GRU", {"linear_before_reset": 1})],

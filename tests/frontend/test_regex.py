@@ -62,6 +62,7 @@ def test_syntax_of_re2_that_python_lacks(pattern, inside, outside):
     assert not any(accepts(automaton, text) for text in outside)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pattern",
     [

@@ -36,6 +36,7 @@ def test_results_by_name() -> None:
     assert not np.shares_memory(results["same"], x)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(graphs(), st.integers(0, 99))
 def test_drawn_graphs_give_their_types(graph: Graph, seed: int) -> None:

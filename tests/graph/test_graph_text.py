@@ -116,6 +116,7 @@ def check_same_nodes(graph: Graph, parsed: Graph) -> None:
             assert new.data.tobytes() == old.data.tobytes()
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(graphs())
 def test_round_trip(graph: Graph) -> None:
@@ -212,6 +213,7 @@ def test_damaged_text_is_a_clean_error_or_a_graph(data: st.DataObject) -> None:
         verify_graph(parse_graph(text, {Constant.of(weights).digest: weights}))
 
 
+@pytest.mark.slow
 def test_a_deep_graph_prints_and_parses() -> None:
     builder = Builder()
     y = builder.parameter("x", TensorType(DType.F32, (1,)))

@@ -40,6 +40,7 @@ def test_built_graphs_pass(graph: Graph) -> None:
     verify_graph(graph)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(graphs(), st.data())
 def test_a_wrong_type_anywhere_is_found(graph: Graph, data: st.DataObject) -> None:

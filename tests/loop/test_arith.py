@@ -70,6 +70,7 @@ def test_f32_fma_is_rounded_once(a, b, c):
     assert_fma(a, b, c, np.float32)
 
 
+@pytest.mark.slow
 @QUICK
 @given(any_f16, any_f16, any_f16)
 def test_f16_fma_is_rounded_once(a, b, c):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loop_cases import F32, matmul_kernel
@@ -31,6 +32,7 @@ accesses = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(accesses, st.integers(-40, 40), st.integers(2, 4), st.integers(1, 4), st.integers(1, 4))
 def test_proved_iterations_never_share_an_address(parts, step, extent, n, m):

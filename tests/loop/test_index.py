@@ -93,6 +93,7 @@ def test_nested_div_mod_and_sums_are_exact(coefficients, n, m, factor):
         assert value(outer, env) == (q * factor + q % m) // m
 
 
+@pytest.mark.slow
 @QUICK
 @given(affine_terms, st.integers(1, 12), st.integers(1, 12), st.integers(-9, 9))
 def test_bounds_contain_every_value(coefficients, n, m, c):

@@ -72,12 +72,12 @@ def convolutions(draw):
     return net.graph(finished(net, draw, sums))
 
 
-@for_all(matrices(), quick=5, slow=80)
+@for_all(matrices(), quick=3, slow=80)
 def test_matrices_of_bytes(graph):
     check(graph, targets=TARGETS, inputs=inputs(graph))
 
 
-@for_all(convolutions(), quick=5, slow=80)
+@for_all(convolutions(), quick=3, slow=80)
 def test_convolutions_of_bytes(graph):
     check(graph, targets=TARGETS, inputs=inputs(graph))
 

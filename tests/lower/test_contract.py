@@ -190,6 +190,7 @@ TILINGS = [
 ]
 
 
+@pytest.mark.slow
 def test_every_tiling_gives_the_same_bytes():
     graph = mixed_layer()
     inputs = inputs_of(graph)
@@ -202,6 +203,7 @@ def test_every_tiling_gives_the_same_bytes():
             assert_same_bytes(compile_program(program, target=target).run_dict(inputs), wanted)
 
 
+@pytest.mark.slow
 def test_every_target_gives_the_same_bytes():
     check(mixed_layer(), targets=(BASE, WIDE, NEON))
 

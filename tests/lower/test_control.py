@@ -45,6 +45,7 @@ def _share_everything(monkeypatch):
     monkeypatch.setattr(aotc.lower.parallel, "MIN_PROGRAM_WORK", 0)
 
 
+@pytest.mark.slow
 @pytest.mark.requires_cc
 @pytest.mark.skipif(not runs_here(BASE), reason="this machine cannot run the code")
 @pytest.mark.parametrize("cases", [4, pytest.param(60, marks=pytest.mark.slow)])
@@ -282,6 +283,7 @@ def test_checks_end_a_run(value, trips, sentence, _share_everything):
             aotc.compile(graph).run_dict(inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.requires_cc
 @pytest.mark.skipif(not runs_here(BASE), reason="this machine cannot run the code")
 def test_checks_end_all_threads(_share_everything):

@@ -37,6 +37,7 @@ def kinds(graph):
     return [group.kind for group in fuse(graph).groups]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows, units", [(1, 5), (1, 40), (2, 16), (3, 33), (4, 8)])
 def test_a_step_is_one_kernel_on_every_target(rows, units):
     net = Net()

@@ -118,6 +118,7 @@ def test_iota(shape, axis, dtype):
     check(ops.Iota(shape, axis % len(shape), dtype))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "int64", "uint8", "float16", "bool"])
 @pytest.mark.parametrize("kind", ["int64", "int32", "uint64"])
 def test_native_gathers(dtype, kind):

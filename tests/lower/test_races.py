@@ -130,6 +130,7 @@ def test_a_residual_may_be_overwritten():
     assert any(call.in_place for call in check_races(graph).calls)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tile", "strip"), [(2, 9), (2, 1), (4, 9), (4, 1)])
 def test_winograd_strips(monkeypatch, tile, strip):
     """Whole pictures and strips, each with tiles that are cut on both sides."""

@@ -63,6 +63,7 @@ def test_rankings_of_long_lines(largest, dtype):
     check(ops.TopK(2, 1, largest), numbers(dtype, (1, 283), 6, special=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0])
 def test_lines_of_one_value(value):
     for shape in ((4, 5), (2, 200)):

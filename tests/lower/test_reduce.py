@@ -48,6 +48,7 @@ def test_reductions_over_any_axes(data):
     check(net.graph(y), passes=draw(st.booleans()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", NUMBERS)
 def test_every_function_on_every_type(dtype):
     net = Net()
@@ -128,6 +129,7 @@ def test_norms_over_several_axes(make, axes):
     check(net.graph(make(net, net.x(2, 3, 17), axes)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 16, 17, 145])
 def test_rows_of_critical_lengths_are_the_same_on_every_target(length):
     net = Net()

@@ -26,6 +26,7 @@ def forest(rows, depth, width, columns, dtype="float32", nan_left=False, fn="sum
     return ops.Trees(fn, depth, columns), x, *map(Fixed, tables)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     rows=st.sampled_from(ROWS[:5]),
@@ -39,6 +40,7 @@ def test_loops(rows, depth, sizes, dtype, nan_left, fn):
     check(*forest(rows, depth, *sizes, dtype, nan_left, fn))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("depth", [3, 8])
 @pytest.mark.parametrize("sizes", [(1, 1), (1, 3), (3, 3)])
@@ -52,6 +54,7 @@ def test_rows_through_a_view(rows):
     check(op, Swapped(x), *tables, native=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [5, 150])
 def test_a_single_tree(rows):
     check(*forest(rows, 9, 1, 1, trees=1), native=True)

@@ -94,6 +94,7 @@ def direct(x, weights):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile", [SMALL, LARGE])
 @pytest.mark.parametrize("shape", [(1, 12, 12, 64, 32), (1, 7, 9, 200, 24), (2, 5, 6, 16, 19)])
 def test_the_error_is_bounded(tile, shape):
@@ -112,6 +113,7 @@ def test_the_error_is_bounded(tile, shape):
     assert error <= BOUND[tile] * np.abs(wanted).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tile", [SMALL, LARGE])
 @pytest.mark.parametrize("epilogue", ["residual", "silu"])
 def test_epilogues_and_edges_give_the_same_bytes_everywhere(tile, epilogue):
@@ -135,6 +137,7 @@ def test_any_shape_in_strips_of_any_height(drawn):
     assert is_winograd(program)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not runs_here(BASE), reason="compares machine code")
 @pytest.mark.parametrize("tile", [SMALL, LARGE])
 def test_strips_do_not_change_a_byte(tile):

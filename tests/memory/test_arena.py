@@ -119,6 +119,7 @@ def test_seven_hundred_calls_are_planned_in_seconds():
     assert plan.gap <= 1.1
 
 
+@pytest.mark.slow
 def test_plans_are_the_same_each_time():
     shape = [(n % 7 * 100 + 16, n % 11, n % 4 + 1) for n in range(40)]
     first, second = (plan_memory(make_program(shape)).offsets for _ in range(2))

@@ -48,6 +48,7 @@ def test_what_fits_is_left_alone():
     assert fitted.arena_bytes == fitted.plain_bytes > 32 * 32 * 8 * 4
 
 
+@pytest.mark.slow
 def test_half_of_the_memory_gives_the_same_bytes():
     graph = wide_first()
     plain = aotc.compile(graph)
@@ -61,6 +62,7 @@ def test_half_of_the_memory_gives_the_same_bytes():
     assert_same_bytes(outputs_of(model), outputs_of(plain))
 
 
+@pytest.mark.slow
 def test_the_best_that_was_found_is_in_the_message():
     with pytest.raises(UsageError) as error:
         aotc.compile(wide_first(), ram=2000)
@@ -72,6 +74,7 @@ def test_the_best_that_was_found_is_in_the_message():
     assert aotc.compile(wide_first(), ram=least).plan.arena_bytes == least
 
 
+@pytest.mark.slow
 def test_what_is_hopeless_is_refused_without_a_search(monkeypatch):
     """The same figures, of no more programs than the plain one and one for each part."""
     graph = run_passes(wide_first())
@@ -93,6 +96,7 @@ def test_what_is_hopeless_is_refused_without_a_search(monkeypatch):
     assert str(quick.value) == str(thorough.value) and len(lowered) >= 2 * few
 
 
+@pytest.mark.slow
 def test_a_second_part_follows_where_the_first_is_not_enough():
     """Two wide places with a narrow one between them, where all rows meet."""
     net = Net()
@@ -116,6 +120,7 @@ def test_nothing_to_cut_is_said():
         aotc.compile(net.graph(net.b.unary("exp", y)), ram=8)
 
 
+@pytest.mark.slow
 def test_transformed_convolutions_stay_whole():
     """Winograd's algorithm computes tiles of rows: cut elsewhere, or chosen for a stripe only, it
     would round in another way."""

@@ -17,6 +17,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_agrees_with_onnx_runtime(name):
     try:

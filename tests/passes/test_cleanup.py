@@ -1,6 +1,7 @@
 """Cleanup and the re-emission below it: duplicates and dead nodes go, inputs and constants stay."""
 
 import numpy as np
+import pytest
 from pass_graphs import assert_same_values, f32
 
 from aotc.graph import ops
@@ -46,6 +47,7 @@ def test_constants_are_shared_and_not_hashed_again():
     assert node.data is big.data
 
 
+@pytest.mark.slow
 def test_a_deep_chain_needs_no_recursion():
     b = Builder()
     node = b.parameter("x", f32(1))

@@ -44,7 +44,9 @@ NETS = {
 }
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "name", ["matrix", *(pytest.param(net, marks=pytest.mark.slow) for net in ("image", "signed"))]
+)
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_product_is_of_codes_and_within_a_step(name, seed, tmp_path):
     make, shape, step = NETS[name]

@@ -182,6 +182,7 @@ def random_graph(seed):
     return b.finish("g", [(f"o{i}", node) for i, node in enumerate(chosen)]), feeds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [range(10), pytest.param(range(10, 200), marks=pytest.mark.slow)])
 def test_machine_code_gives_the_bits_of_the_evaluator(seeds):
     for seed in seeds:

@@ -101,6 +101,7 @@ def test_every_pair_converts_as_ml_dtypes_does(source, target):
     assert_same(expected[defined], reference(x, source, target)[defined], target)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", NARROW)
 def test_machine_code_to_and_from_float32(dtype):
     for source, target in ((dtype, DType.F32), (DType.F32, dtype)):

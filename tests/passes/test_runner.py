@@ -16,6 +16,7 @@ def small_graph():
     return b.finish("g", [("y", b.unary("neg", b.unary("neg", x)))])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(graphs())
 def test_every_stage_keeps_the_values(graph):

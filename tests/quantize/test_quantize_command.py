@@ -23,6 +23,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_model_is_quantised_and_agrees(place, capsys):
     assert main(["quantize", "m.onnx", "--calibrate", "samples", "--json", "r.json"]) == 0
     shown = capsys.readouterr().out

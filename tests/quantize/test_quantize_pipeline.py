@@ -27,6 +27,7 @@ def plain(tmp_path_factory):
     return samples, quantize_model(path, samples, QuantizeOptions(method="entropy"), quiet)
 
 
+@pytest.mark.slow
 def test_the_report_says_what_the_model_does(plain):
     samples, result = plain
     report = result.report
@@ -190,6 +191,7 @@ def test_the_least_number_is_found(most):
         assert _least(most, lambda n, least=least: n >= least) == least
 
 
+@pytest.mark.slow
 def test_scalars_and_values_are_stored_once(plain):
     model = plain[1].model
     names = [tensor.name for tensor in model.graph.initializer]

@@ -43,6 +43,7 @@ def constants(model):
     return {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "activations",
     ["uint8", *(pytest.param(name, marks=pytest.mark.slow) for name in ("int8", "int16"))],

@@ -81,6 +81,7 @@ int main(void)
 """
 
 
+@pytest.mark.slow
 def test_the_status_comes_out_alone_and_on_a_pool(tmp_path, monkeypatch):
     monkeypatch.setattr(aotc.lower.parallel, "MIN_WORK", 0)  # the net is far too small to share
     monkeypatch.setattr(aotc.lower.parallel, "MIN_PROGRAM_WORK", 0)

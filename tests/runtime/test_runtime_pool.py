@@ -147,10 +147,12 @@ def build_and_run(folder, text, flags, prefix=(), sources=()):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_runs_and_barriers(tmp_path):
     assert build_and_run(tmp_path, PROGRAM, ["-O2"]) == "ok\n"
 
 
+@pytest.mark.slow
 def test_failures_leave_nothing_behind(tmp_path):
     names = ("pthread_create", "calloc", "aligned_alloc")
     flags = ["-DFAILURES", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]

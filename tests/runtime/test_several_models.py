@@ -75,6 +75,7 @@ def alone(path, batch, **options):
     return aotc.compile(path, dims={"batch": batch}, **options)
 
 
+@pytest.mark.slow
 def test_each_model_gives_the_bytes_that_it_gives_alone(paths):
     models = aotc.compile_together(paths, name="app", dims={"batch": 2})
     assert list(models) == ["kws", "vww"] and len(models) == 2
@@ -86,6 +87,7 @@ def test_each_model_gives_the_bytes_that_it_gives_alone(paths):
     assert by_key["a"](x).tobytes() == by_key["b"](x).tobytes()
 
 
+@pytest.mark.slow
 def test_what_is_equal_is_stored_once_and_the_workspace_is_that_of_the_largest(paths):
     models = aotc.compile_together(paths, name="app", dims={"batch": 2})
     singles = [alone(path, 2) for path in paths]
@@ -172,6 +174,7 @@ def shared_work(monkeypatch):
     monkeypatch.setattr(aotc.lower.parallel, "MIN_PROGRAM_WORK", 0)
 
 
+@pytest.mark.slow
 @pytest.mark.requires_cc
 @pytest.mark.parametrize("place", ["object", "file"])
 def test_a_c_program_runs_both_models(paths, tmp_path, place, shared_work):
@@ -237,6 +240,7 @@ int main(void)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.requires_cc
 def test_a_c_program_chooses_the_size(paths, tmp_path, shared_work):
     model = aotc.compile(paths[0], dims={"batch": SIZES}, threads=True)
@@ -244,6 +248,7 @@ def test_a_c_program_chooses_the_size(paths, tmp_path, shared_work):
     assert build_and_run(tmp_path, SIZED, SANITIZE, sources=["kws.o"]) == "ok\n"
 
 
+@pytest.mark.slow
 def test_the_sizes_of_a_model_share_their_weights(paths):
     model, single = aotc.compile(paths[1], dims={"batch": SIZES}), alone(paths[1], 9)
     assert model.manifest["weights"]["bytes"] == single.manifest["weights"]["bytes"]
@@ -261,6 +266,7 @@ def test_the_sizes_of_a_model_share_their_weights(paths):
     assert "batch=1; batch=4; batch=9" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_gates_of_a_recurrent_layer_share_their_weights(tmp_path):
     weights = [weight("W", 1, 96, 8), weight("R", 1, 96, 24)]
     node = helper.make_node("LSTM", ["x", "W", "R"], ["y"], hidden_size=24)
@@ -279,6 +285,7 @@ def test_the_gates_of_a_recurrent_layer_share_their_weights(tmp_path):
         assert np.array_equal(sized(values[:, :size]), expected[:, :, :size])
 
 
+@pytest.mark.slow
 def test_several_models_in_several_sizes(paths):
     models = aotc.compile_together(paths, name="app", dims={"batch": [8, 3]}, weights="file")
     x = rows_of(8)
@@ -295,6 +302,7 @@ def test_several_models_in_several_sizes(paths):
 QUICK = ("x86_64", "cortex-m4", "wasm32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "target",
     [pytest.param(t, marks=() if t in QUICK else pytest.mark.slow) for t in FAMILIES],
@@ -310,6 +318,7 @@ def test_every_target_takes_both(paths, target):
         assert len(stacks) == 2 * (3 + 3)
 
 
+@pytest.mark.slow
 def test_dimensions_are_those_of_the_models_that_have_them(tmp_path):
     first = save_kws(tmp_path / "first.onnx", "n")
     second = save_vww(tmp_path / "second.onnx", "m")

@@ -73,6 +73,7 @@ def folder(models, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2, 3, 5])
 @pytest.mark.parametrize("name", ["picture", "attention"])
 def test_the_bytes_of_one_thread(models, name, threads):
@@ -85,6 +86,7 @@ def test_the_bytes_of_one_thread(models, name, threads):
         assert [y.tobytes() for y in alone] == [y.tobytes() for y in together]
 
 
+@pytest.mark.slow
 def test_only_the_entries_are_global_and_nothing_is_undefined(folder):
     def nm(*arguments):
         done = subprocess.run(["nm", *arguments], cwd=folder, capture_output=True, text=True)
@@ -210,6 +212,7 @@ static void end_pool(aotc_pool *pool) { pthread_barrier_destroy(&((struct own *)
 OBJECTS = ["picture.o", "attention.o"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", [POSIX_POOL, OWN_POOL], ids=["runtime", "own"])
 def test_two_models_share_a_pool(folder, pool):
     text = PROGRAM.replace("POOL\n", pool, 1)

@@ -35,6 +35,7 @@ def claims(audit):
     return {promise.claim.split(":")[0].split(" of ")[0]: promise for promise in audit.promises}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "target", [pytest.param(t, marks=[] if t in VARIED else pytest.mark.slow) for t in ELF_TARGETS]
 )
@@ -97,6 +98,7 @@ def test_a_register_holds_a_multiple_of_vectors_until_it_is_written():
     assert lengths.step("sub", "sp, sp, a2") == lengths.step("sub", "sp, sp, a4") == 0
 
 
+@pytest.mark.slow
 def test_instruction_sets_are_those_in_use():
     assert audit_object(object_for("x86_64")).figures["instruction_sets"] == ["AVX2", "FMA"]
     wide = audit_object(object_for("x86_64", cpu="x86-64-v4"))
@@ -150,12 +152,14 @@ def test_a_symbol_of_others_and_a_second_name_are_found():
     assert any("global symbols" in p.claim and not p.holds for p in audit.promises)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [0, 4, 20, 64, 200, 5000])
 def test_damaged_files_are_refused(keep):
     with pytest.raises(ModelError):
         audit_object(object_for("cortex-m4")[:keep])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("places", [12, pytest.param(60, marks=pytest.mark.slow)])
 def test_every_flip_ends_in_a_message(places):
     data = bytearray(object_for("cortex-m4", weights="file"))

@@ -64,6 +64,7 @@ def test_half_of_the_memory_gives_the_same_bytes(tmp_path):
         assert array.tobytes() == found[output].tobytes(), output
 
 
+@pytest.mark.slow
 def test_two_memories_give_the_same_bytes(tmp_path):
     here = aotc.compile(DIGITS)
     regions = ["flash=64K", "sram=10K", "psram=1M"]
@@ -79,6 +80,7 @@ def test_two_memories_give_the_same_bytes(tmp_path):
         assert re.search(placed, linked)
 
 
+@pytest.mark.slow
 def test_memories_that_are_too_small_for_the_linker_are_named(tmp_path):
     regions = ["flash=8M", "sram=1K", "psram=1M"]
     model = aotc.compile(get_model("mnist_mlp"), target="cortex-m4", regions=regions)
@@ -86,6 +88,7 @@ def test_memories_that_are_too_small_for_the_linker_are_named(tmp_path):
         run_on_board(model, make_inputs(model.signature.inputs, 0, {}), tmp_path)
 
 
+@pytest.mark.slow
 def test_the_image_holds_no_heap_and_no_libc(tmp_path):
     compare("mnist_mlp", "cortex-m4", tmp_path)
     linked = (tmp_path / "image.map").read_text()

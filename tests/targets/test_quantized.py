@@ -28,6 +28,7 @@ def assert_same(found, expected):
         assert array.tobytes() == found[name].tobytes(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cpu", ["x86-64-v4", "native"])
 def test_every_x86_gives_the_same_bytes(model, cpu):
     path, inputs, expected = model
@@ -36,6 +37,7 @@ def test_every_x86_gives_the_same_bytes(model, cpu):
     assert_same(aotc.compile(path, cpu=cpu).run_dict(inputs), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MACHINES)
 def test_emulated_machines_give_the_same_bytes(model, name, tmp_path):
     path, inputs, expected = model
@@ -46,6 +48,7 @@ def test_emulated_machines_give_the_same_bytes(model, name, tmp_path):
     assert_same(run_emulated(there, inputs, machine, tmp_path), expected)
 
 
+@pytest.mark.slow
 def test_usdot_gives_the_same_bytes(model, tmp_path):
     path, inputs, expected = model
     machine = replace(MACHINES["aarch64"], emulator=("qemu-aarch64", "-cpu", "max"))
@@ -56,6 +59,7 @@ def test_usdot_gives_the_same_bytes(model, tmp_path):
     assert_same(run_emulated(there, inputs, machine, tmp_path), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("board", BOARDS)
 def test_boards_give_the_same_bytes(model, board, tmp_path):
     if missing():
@@ -64,6 +68,7 @@ def test_boards_give_the_same_bytes(model, board, tmp_path):
     assert_same(run_on_board(aotc.compile(path, target=board), inputs, tmp_path), expected)
 
 
+@pytest.mark.slow
 def test_codes_are_what_lies_in_memory(model):
     path, _, _ = model
     plan = aotc.compile(path, target="cortex-m4").plan

@@ -60,11 +60,13 @@ def compare(model, folder, **options):
         assert array.tobytes() == found[name].tobytes(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_small_models_give_the_bytes_of_no_fma(name, tmp_path):
     compare(find_model(name), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cpu", ["mvp", pytest.param("simd128", marks=pytest.mark.slow)])
 def test_vectors_do_not_change_the_bytes(cpu, tmp_path):
     compare(find_model("tiny_kws_dscnn"), tmp_path, cpu=cpu)

@@ -61,6 +61,7 @@ def small_net(seed=0):
     return net
 
 
+@pytest.mark.slow
 def test_a_net_in_machine_code(tmp_path):
     net = small_net()
     model = aotc.compile(saved(net, tmp_path))

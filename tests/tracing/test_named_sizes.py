@@ -127,6 +127,7 @@ def preprocess(image: aotc.Tensor["H", "W", 3, "uint8"]) -> aotc.Tensor[1, 3, 22
     return np.transpose((x - MEAN) / STD, (2, 0, 1))[None]
 
 
+@pytest.mark.slow
 def test_from_the_camera_to_the_best_classes(tmp_path):
     net = aotc.load_onnx(small_net(tmp_path / "net.onnx"))
     app = aotc.compose(preprocess, net, lambda y: aotc.top_k(aotc.softmax(y), 5))
