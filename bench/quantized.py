@@ -28,7 +28,9 @@ import numpy as np
 import onnx
 from onnx import version_converter
 
-from models import get_model
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bench.models import get_model
 
 HERE = Path(__file__).resolve().parent
 Inputs = dict[str, np.ndarray]
