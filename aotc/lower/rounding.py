@@ -11,7 +11,7 @@ from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
 from aotc.loop.ir import Expr, Quantize
-from aotc.lower.context import scalar_value
+from aotc.passes.constants import with_constant
 
 #: The numbers that a float32 can hold without infinity, a little less.
 LARGEST = 3e38
@@ -37,9 +37,9 @@ def _parts(node: Node) -> tuple[Node, int, int, int] | None:
         return None
     if node.op.dtype.size_bytes > 2 or node.inputs[0].type.dtype is not DType.F32:
         return None
-    inner, high = _with_constant(node.inputs[0], "min")
-    inner, low = _with_constant(inner, "max")
-    inner, zero = _with_constant(inner, "add")
+    inner, high = with_constant(node.inputs[0], "min")
+    inner, low = with_constant(inner, "max")
+    inner, zero = with_constant(inner, "add")
     if high is None or low is None or inner.op != ops.Unary("round"):
         return None
     numbers = (zero or 0, low, high)
@@ -49,17 +49,6 @@ def _parts(node: Node) -> tuple[Node, int, int, int] | None:
     if not least <= low <= high <= most:
         return None
     return inner.inputs[0], int(numbers[0]), int(low), int(high)
-
-
-def _with_constant(node: Node, fn: str) -> tuple[Node, float | int | None]:
-    """The other operand of ``fn`` with a constant that is the same everywhere, and that; the node
-    itself and None where it is something else."""
-    if node.op == ops.Binary(fn):
-        for x, constant in (node.inputs, node.inputs[::-1]):
-            value = scalar_value(constant)
-            if value is not None:
-                return x, value
-    return node, None
 
 
 def _bound(node: Node, depth: int = 8) -> float:

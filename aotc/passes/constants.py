@@ -39,6 +39,17 @@ def is_splat(node: Node, number: float) -> bool:
     return value is not None and bool(value == number)
 
 
+def with_constant(node: Node, fn: str) -> tuple[Node, float | None]:
+    """The other operand of ``fn`` with a constant that is the same everywhere, and that; the node
+    itself and None where it is something else."""
+    if node.op == ops.Binary(fn):
+        for x, constant in (node.inputs, node.inputs[::-1]):
+            value = splat_value(constant)
+            if value is not None:
+                return x, float(value)
+    return node, None
+
+
 def squeezed_value(node: Node, axes: tuple[int, ...]) -> np.ndarray | None:
     """The known values of ``node``, which must not vary along ``axes``, with those axes of size 1;
     or None."""

@@ -22,7 +22,7 @@ from aotc.graph import ops
 from aotc.graph.build import Builder
 from aotc.graph.ir import Graph, Node
 from aotc.graph.types import DType
-from aotc.passes.constants import splat_value, stretch, stretched_value
+from aotc.passes.constants import splat_value, stretch, stretched_value, with_constant
 from aotc.passes.rewrite import reemit
 
 #: Data movement through which the codes are looked for.
@@ -262,9 +262,9 @@ class _Rewriter:
     def _quantize(self, node: Node, limited: Node) -> Node | None:
         """``cast(min(max(round(x / scale) + zero, low), high))`` with the division moved up."""
         assert isinstance(node.op, ops.Cast)
-        inner, high = _with_constant(limited, "min")
-        inner, low = _with_constant(inner, "max")
-        inner, zero = _with_constant(inner, "add")
+        inner, high = with_constant(limited, "min")
+        inner, low = with_constant(inner, "max")
+        inner, zero = with_constant(inner, "add")
         if low is None or high is None or inner.op != ops.Unary("round"):
             return None
         quotient = inner.inputs[0]
@@ -303,7 +303,7 @@ class _Rewriter:
     def _unlimited(self, x: Node, low: float, high: float, scale: float) -> Node:
         """``x`` without limits (of activation functions) beyond which the codes end anyway."""
         while isinstance(x.op, ops.Binary) and x.op.fn in ("max", "min"):
-            inner, number = _with_constant(x, x.op.fn)
+            inner, number = with_constant(x, x.op.fn)
             if number is None:
                 break
             steps = float(number) / scale
@@ -340,17 +340,6 @@ class _Rewriter:
                 return None
             return builder.binary(x.op.fn, parts[0], parts[1], x.origin)
         return None
-
-
-def _with_constant(node: Node, fn: str) -> tuple[Node, float | None]:
-    """The other operand of ``fn`` with a constant that is the same everywhere, and that; the node
-    itself and None where it is something else."""
-    if node.op == ops.Binary(fn):
-        for x, constant in (node.inputs, node.inputs[::-1]):
-            value = splat_value(constant)
-            if value is not None:
-                return x, float(value)
-    return node, None
 
 
 def _positive(node: Node) -> float | None:
