@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper, shape_inference, version_converter
-from onnx.reference import ReferenceEvaluator
 
 from aotc.errors import ModelError, UnsupportedError, UsageError
 from aotc.frontend.importer import MALFORMED
@@ -144,6 +143,8 @@ def _evaluate(net: Net, node: NodeProto) -> np.ndarray | None:
         [helper.make_value_info(node.output[0], onnx.TypeProto())],
     )
     single = helper.make_model(graph, opset_imports=list(net.model.opset_import))
+    from onnx.reference import ReferenceEvaluator  # here, because it takes 5 MB
+
     try:
         with np.errstate(all="ignore"):
             result = ReferenceEvaluator(single).run(None, arrays)[0]

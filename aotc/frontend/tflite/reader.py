@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aotc.config import DimSize
 from aotc.errors import AotcError, ModelError, UsageError
@@ -15,9 +15,14 @@ from aotc.frontend.onnx_reader import Imported
 from aotc.frontend.ports import Ports, TensorPort
 from aotc.frontend.problems import Problem, Reporter
 from aotc.frontend.tflite.schema import Subgraph, Tensor, read_model
-from aotc.frontend.tflite.walk import Scope, Walker
 from aotc.graph.rules import MAX_ELEMS
 from aotc.graph.types import TensorType
+
+if TYPE_CHECKING:
+    from aotc.frontend.tflite.walk import Walker
+
+# The rules of the operators are imported where a file is walked: every command imports this module,
+# and models of other formats have no use for them.
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ def read_tflite(
     """The model in ``path``, or with ``collect`` what stops the import; else the first such thing
     is raised."""
     model = read_model(path)
+    from aotc.frontend.tflite.walk import Walker
+
     reporter = Reporter(str(path), collect)
     imported = None
     try:
@@ -74,6 +81,8 @@ def _with_names(graph: Subgraph) -> Subgraph:
 def _import_graph(
     walker: Walker, graph: Subgraph, request: Request, reporter: Reporter
 ) -> Imported | None:
+    from aotc.frontend.tflite.walk import Scope
+
     builder = FoldingBuilder()
     scope = Scope(graph, builder)
     wanted = _wanted(graph, request.outputs)
