@@ -8,7 +8,7 @@ products with saturation, ``vpmaddubsw``, is therefore not used.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from aotc.codegen.operators import Put
@@ -88,13 +88,11 @@ def _one_by_one(put: Put, lanes: int, a: str, b: str, c: str) -> str:
     def constant(value: int) -> str:
         return splat_constant(str(value), "i32") if lanes else str(value)
 
-    def byte(x: str, t: int, right: Callable[[str], str]) -> str:
-        raised = put(f"shl {ty} {x}, {constant(24 - 8 * t)}")
-        return put(right(raised))
-
     for t in range(4):
-        x = byte(a, t, lambda raised: f"lshr {ty} {raised}, {constant(24)}")
-        y = byte(b, t, lambda raised: f"ashr {ty} {raised}, {constant(24)}")
-        product = put(f"mul {ty} {x}, {y}")
+        factors = []
+        for x, shift in ((a, "lshr"), (b, "ashr")):
+            raised = put(f"shl {ty} {x}, {constant(24 - 8 * t)}")
+            factors.append(put(f"{shift} {ty} {raised}, {constant(24)}"))
+        product = put(f"mul {ty} {factors[0]}, {factors[1]}")
         c = put(f"add {ty} {c}, {product}")
     return c

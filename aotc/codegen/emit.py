@@ -128,10 +128,11 @@ class _Emitter(Expressions):
         the compiler only (it is no instruction) between the steps keeps them as they are written.
         """
         stores = stores_in(loop.body)
-        in_general = any(isinstance(store.value, DotProduct) for store in stores)
-        if in_general and self._target.dot_products is DotProducts.SMLAD:
-            pass  # these few registers are full whatever the tile
-        elif self._accumulator_bits * 2 <= self._register_bits:
+        # pairs of int16 take general registers, which are full whatever the tile
+        paired = self._target.dot_products is DotProducts.SMLAD and any(
+            isinstance(store.value, DotProduct) for store in stores
+        )
+        if not paired and self._accumulator_bits * 2 <= self._register_bits:
             return False
         return any(store.buffer.space is Space.REGISTER for store in stores) and not any(
             loop.var in self.analysis.variables(store.index) for store in stores

@@ -22,7 +22,7 @@ from aotc.frontend.onnx_ops.call import Call
 from aotc.frontend.onnx_ops.table import DOMAINS
 from aotc.frontend.order import MAX_DEPTH, Order, import_order
 from aotc.frontend.precision import run_rule
-from aotc.frontend.problems import Reporter
+from aotc.frontend.problems import MALFORMED, Reporter
 from aotc.frontend.specialize import Declared, declared_shapes
 from aotc.frontend.tensors import sparse_values, tensor_values
 from aotc.frontend.text import STRING, string_values, text_constant
@@ -36,18 +36,6 @@ MAX_NODES = 1_000_000
 
 MAX_COPIES = 20_000
 """Loops whose iterations are imported one by one, and loops in them, make so many nodes at most."""
-
-MALFORMED = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What Python raises on nonsense that no check foresaw; it becomes a ModelError naming the node."""
 
 
 class Missing(enum.Enum):

@@ -11,12 +11,12 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from aotc.config import DimSize
-from aotc.errors import AotcError, ModelError, UsageError
+from aotc.errors import ModelError, UsageError
 from aotc.frontend.folding import FoldingBuilder
-from aotc.frontend.importer import MALFORMED, Importer, Missing, Scope, opset_versions
+from aotc.frontend.importer import Importer, Missing, Scope, opset_versions
 from aotc.frontend.order import import_order
 from aotc.frontend.ports import Port, Ports, TensorPort, input_value, output_port, parameters
-from aotc.frontend.problems import Problem, Reporter
+from aotc.frontend.problems import Problem, Reporter, import_file
 from aotc.frontend.specialize import (
     Declared,
     Flags,
@@ -147,18 +147,10 @@ def _read(
     path: Path, request: _Request, collect: bool
 ) -> tuple[Imported | None, list[Problem]]:
     model = parse_model(path)
-    reporter = Reporter(str(path), collect)
-    imported = None
-    try:
-        imported = _import_graph(model, path, request, reporter)
-    except AotcError as error:
-        if error.where.startswith(str(path)):
-            raise
-        reporter.report(error)
-    except MALFORMED as error:
-        text = f"the model cannot be read: {type(error).__name__}: {error}"
-        reporter.report(ModelError(text, remedy="the file is damaged: export the model again"))
-    return imported, reporter.problems
+    remedy = "the file is damaged: export the model again"
+    return import_file(
+        path, collect, lambda reporter: _import_graph(model, path, request, reporter), remedy
+    )
 
 
 def _import_graph(

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
-from aotc.errors import AotcError
+from aotc.errors import AotcError, ModelError
+
+T = TypeVar("T")
+
+MALFORMED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What Python raises on nonsense that no check foresaw; it becomes a ModelError naming the node."""
 
 
 @dataclass(frozen=True)
@@ -46,3 +63,23 @@ class Reporter:
             version = f", opset {opset}" if opset else ""
             where += f": node '{node}' ({operator}{version})"
         raise type(error)(error.message, where=where, remedy=remedy) from error
+
+
+def import_file(
+    path: Path, collect: bool, read: Callable[[Reporter], T | None], remedy: str
+) -> tuple[T | None, list[Problem]]:
+    """What ``read`` makes of the model in ``path``, and with ``collect`` all that stops it; else
+    the first such thing is raised. ``remedy`` is that of a file on which the import fails in a way
+    that no check foresaw."""
+    reporter = Reporter(str(path), collect)
+    imported = None
+    try:
+        imported = read(reporter)
+    except AotcError as error:
+        if error.where.startswith(str(path)):
+            raise
+        reporter.report(error)
+    except MALFORMED as error:
+        text = f"the model cannot be read: {type(error).__name__}: {error}"
+        reporter.report(ModelError(text, remedy=remedy))
+    return imported, reporter.problems

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from aotc.errors import AotcError, ModelError
-from aotc.frontend.importer import MALFORMED
+from aotc.frontend.problems import MALFORMED
 from aotc.graph.types import TensorType
 from aotc.importers.problems import Problems
 from aotc.tracing.core import cast, lift

@@ -22,11 +22,13 @@ from aotc.loop.ir import (
     Store,
 )
 
+#: The fields of expressions that may be expressions themselves.
+OPERAND_FIELDS = ("cond", "x", "i", "j", "a", "b", "c", "index")
+
 
 def operands(expr: Expr) -> tuple[Expr, ...]:
     """The direct operands of an expression; the indices of what it reads are among them."""
-    names = ("cond", "x", "i", "j", "a", "b", "c", "index")
-    fields = (getattr(expr, name, None) for name in names)
+    fields = (getattr(expr, name, None) for name in OPERAND_FIELDS)
     return tuple(field for field in fields if isinstance(field, Expr))
 
 

@@ -20,11 +20,11 @@ from aotc.fuse.groups import Group
 from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
-from aotc.loop.index import range_of
 from aotc.loop.ir import GROUP
 from aotc.lower.context import Context
 from aotc.lower.contract_kernel import Bytes, ContractWriter, Operands
 from aotc.lower.views import View, collapse
+from aotc.passes.constants import fits
 from aotc.schedule.cpu import ContractSizes
 from aotc.schedule.recipe import ContractRecipe
 from aotc.target import DotProducts
@@ -86,9 +86,7 @@ def fits_bytes(view: View) -> bool:
     """Whether ``view`` is of constant integers that an int8 can hold."""
     if not view.is_constant or not view.dtype.is_int:
         return False
-    values = constant_array(view)
-    least, most = range_of(DType.I8)
-    return bool(values.min() >= least and values.max() <= most)
+    return fits(constant_array(view), DType.I8)
 
 
 def _is_streamed(operands: Operands) -> bool:
@@ -283,7 +281,8 @@ def pack(
     depth = math.prod(rhs.shape[operands.batch : -1])
     batch = math.prod(kept[: operands.batch])
     width = recipe.stored[-1].stop * recipe.lanes
-    if operands.lhs.dtype.size_bytes == 1 and fits_bytes(rhs):
+    # what is multiplied in groups is known to fit
+    if bytes_ or (operands.lhs.dtype.size_bytes == 1 and fits_bytes(rhs)):
         values = values.astype(np.int8)
     if bytes_:
         matrix = _grouped(values.reshape(-1, bytes_.extent, channels), bytes_)

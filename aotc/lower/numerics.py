@@ -12,9 +12,7 @@ from dataclasses import replace
 
 from aotc.loop.ir import Alloc, Bin, Expr, Fma, For, Kernel, Prefetch, Stmt, Store
 from aotc.loop.program import Program, map_calls
-from aotc.loop.walk import operands, post_order
-
-_FIELDS = ("cond", "x", "a", "b", "c", "index")
+from aotc.loop.walk import OPERAND_FIELDS, operands, post_order
 
 
 def without_fma(program: Program) -> Program:
@@ -54,7 +52,7 @@ def _expressions(roots: tuple[Expr, ...]) -> list[Expr]:
         else:
             changed = {
                 name: new[id(getattr(expr, name))]
-                for name in _FIELDS
+                for name in OPERAND_FIELDS
                 if isinstance(getattr(expr, name, None), Expr)
             }
             new[id(expr)] = replace(expr, **changed)  # type: ignore[type-var]

@@ -10,7 +10,7 @@ from aotc.graph.ir import Node
 from aotc.loop import index, mathlib
 from aotc.loop.ir import Bits, Conv, Expr, Lit, Sel, Stmt
 from aotc.lower.context import Context, scalar_value
-from aotc.lower.rounding import quantize, rounded_operand
+from aotc.lower.rounding import quantize
 from aotc.lower.scope import KernelScope, loop, rest_lanes, vector, vector_sweep
 from aotc.lower.spread import spread_constants
 from aotc.lower.views import View, collapse
@@ -57,9 +57,9 @@ def expression(node: Node, values: Mapping[Node, Expr]) -> Expr:
         case ops.Select():
             return Sel(*operands)
         case ops.Cast(dtype=dtype):
-            rounded = rounded_operand(node)
-            if rounded is not None and rounded in values:
-                return quantize(node, values[rounded])
+            codes = quantize(node, values)
+            if codes is not None:
+                return codes
             return operands[0] if operands[0].dtype is dtype else Conv(operands[0], dtype)
         case ops.Bitcast(dtype=dtype):
             return operands[0] if operands[0].dtype is dtype else Bits(operands[0], dtype)

@@ -4,6 +4,7 @@ expression that does all of it."""
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -17,19 +18,15 @@ from aotc.passes.constants import with_constant
 LARGEST = 3e38
 
 
-def rounded_operand(node: Node) -> Node | None:
-    """What ``node`` rounds to codes, if it is ``cast(min(max(round(x) + zero, low), high))`` with
-    limits in the range of a type of at most 16 bits, or the same without ``zero``."""
+def quantize(node: Node, values: Mapping[Node, Expr]) -> Quantize | None:
+    """The codes that ``node`` is, if it is ``cast(min(max(round(x) + zero, low), high))`` with
+    limits in the range of a type of at most 16 bits, or the same without ``zero``, and ``values``
+    has the expression of ``x``."""
     found = _parts(node)
-    return None if found is None else found[0]
-
-
-def quantize(node: Node, x: Expr) -> Quantize:
-    """The codes of ``x``, the expression of what ``rounded_operand`` found in ``node``."""
-    found = _parts(node)
-    assert found is not None and isinstance(node.op, ops.Cast)
-    operand, zero, low, high = found
-    return Quantize(x, zero, low, high, node.op.dtype, _bound(operand) < LARGEST)
+    if found is None or found[0] not in values:
+        return None
+    x, zero, low, high = found
+    return Quantize(values[x], zero, low, high, node.type.dtype, _bound(x) < LARGEST)
 
 
 def _parts(node: Node) -> tuple[Node, int, int, int] | None:

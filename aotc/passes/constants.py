@@ -7,6 +7,7 @@ import numpy as np
 from aotc.graph import ops
 from aotc.graph.build import Builder
 from aotc.graph.ir import Node
+from aotc.graph.types import DType
 
 SCANNED_ELEMS = 1 << 16
 """Larger dense constants are never compared element by element: they are weights, not scalars."""
@@ -20,6 +21,12 @@ def stretched_value(node: Node) -> np.ndarray | None:
     if isinstance(node.op, ops.Broadcast):
         return node.inputs[0].data
     return None
+
+
+def fits(values: np.ndarray, dtype: DType) -> bool:
+    """Whether integers are all in the range of an integer type."""
+    least, most = dtype.int_range
+    return bool(values.size == 0 or (values.min() >= least and values.max() <= most))
 
 
 def splat_value(node: Node) -> np.generic | None:

@@ -22,7 +22,13 @@ from aotc.graph import ops
 from aotc.graph.build import Builder
 from aotc.graph.ir import Graph, Node
 from aotc.graph.types import DType
-from aotc.passes.constants import splat_value, stretch, stretched_value, with_constant
+from aotc.passes.constants import (
+    fits,
+    splat_value,
+    stretch,
+    stretched_value,
+    with_constant,
+)
 from aotc.passes.rewrite import reemit
 
 #: Data movement through which the codes are looked for.
@@ -165,7 +171,7 @@ class _Rewriter:
         codes = _evaluated(weights)
         if found is None or codes is None or codes.size == 0:
             return None
-        if codes.min() < -128 or codes.max() > 127:
+        if not fits(codes, DType.I8):
             return None
         if found.zero == 0 and found.codes.type.dtype is DType.U8 and not _pads(node.op):
             return None  # as it has to be
@@ -392,7 +398,7 @@ def quantized_weights(node: Node) -> tuple[np.ndarray, np.ndarray] | None:
     if codes is None or codes.size == 0:
         return None
     values = codes.astype(np.int32) - points.astype(np.int32)
-    if values.min() < -128 or values.max() > 127 or not np.isfinite(scales).all():
+    if not fits(values, DType.I8) or not np.isfinite(scales).all():
         return None
     scales = np.broadcast_to(scales, values.shape)
     for op in reversed(moves):

@@ -16,9 +16,9 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper, shape_inference, version_converter
 
 from aotc.errors import ModelError, UnsupportedError, UsageError
-from aotc.frontend.importer import MALFORMED
 from aotc.frontend.onnx_reader import parse_model
 from aotc.frontend.order import import_order, reads, subgraphs
+from aotc.frontend.problems import MALFORMED
 from aotc.frontend.tensors import tensor_values
 from aotc.quantize.merge import merge_layers
 from aotc.quantize.net import Net, integer, is_standard

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from aotc.config import DimSize
 from aotc.errors import AotcError, ModelError, UsageError
 from aotc.frontend.folding import FoldingBuilder
-from aotc.frontend.importer import MALFORMED
 from aotc.frontend.onnx_reader import Imported
 from aotc.frontend.ports import Ports, TensorPort
-from aotc.frontend.problems import Problem, Reporter
+from aotc.frontend.problems import Problem, Reporter, import_file
 from aotc.frontend.tflite.schema import Subgraph, Tensor, read_model
 from aotc.graph.rules import MAX_ELEMS
 from aotc.graph.types import TensorType
@@ -40,23 +39,16 @@ def read_tflite(
 ) -> tuple[Imported | None, list[Problem]]:
     """The model in ``path``, or with ``collect`` what stops the import; else the first such thing
     is raised."""
-    model = read_model(path)
     from aotc.frontend.tflite.walk import Walker
 
-    reporter = Reporter(str(path), collect)
-    imported = None
-    try:
+    model = read_model(path)
+
+    def read(reporter: Reporter) -> Imported | None:
         graph = _with_names(model.subgraphs[0])
         walker = Walker(replace(model, subgraphs=(graph, *model.subgraphs[1:])), reporter)
-        imported = _import_graph(walker, graph, request, reporter)
-    except AotcError as error:
-        if error.where.startswith(str(path)):
-            raise
-        reporter.report(error)
-    except MALFORMED as error:
-        text = f"the model cannot be read: {type(error).__name__}: {error}"
-        reporter.report(ModelError(text, remedy="the file is damaged: convert the model again"))
-    return imported, reporter.problems
+        return _import_graph(walker, graph, request, reporter)
+
+    return import_file(path, collect, read, "the file is damaged: convert the model again")
 
 
 def tensor_names(path: Path) -> tuple[list[str], list[str]]:

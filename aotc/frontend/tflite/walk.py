@@ -14,10 +14,9 @@ from aotc.errors import AotcError, ModelError, UnsupportedError
 from aotc.frontend.attributes import Attributes
 from aotc.frontend.bodies import Body
 from aotc.frontend.folding import FoldingBuilder
-from aotc.frontend.importer import MALFORMED
 from aotc.frontend.onnx_ops.call import Call
 from aotc.frontend.order import MAX_DEPTH
-from aotc.frontend.problems import Reporter
+from aotc.frontend.problems import MALFORMED, Reporter
 from aotc.frontend.tflite.ops.table import CUSTOM_RULES, RULES
 from aotc.frontend.tflite.schema import Model, Operator, Subgraph, Tensor
 from aotc.frontend.tflite.use import Rule, Use
