@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Nothing in, speed of quantised models out: against other engines here, and on a Cortex-M4.
+"""Nothing in, speed of quantised models out: against other engines here, and on a Cortex-M.
 
-bench/eight_bits.py [MODEL ...] [--against onnxruntime,openvino] [--threads N] [--cortex-m4]
+bench/eight_bits.py [MODEL ...] [--against onnxruntime,openvino] [--threads N]
+bench/eight_bits.py [MODEL ...] --cortex-m4 | --cortex-m55
 
 The models are quantised by ONNX Runtime's own quantiser (QDQ, int8 weights by channel, uint8
 activations), on normally distributed samples. Engines are timed in one interleaved run. With
---cortex-m4 the instructions of one run are counted under QEMU instead, as bench/instructions.py
-does. Markdown on stdout, progress on stderr.
+--cortex-m4 or --cortex-m55 the instructions of one run are counted under QEMU instead, as
+bench/instructions.py does. Markdown on stdout, progress on stderr.
 """
 
 from __future__ import annotations
@@ -102,14 +103,14 @@ def time_one(name: str, engines: list[str], threads: int, seconds: float) -> dic
         return dict(measure(functions, budget_seconds=seconds, min_rounds=11).ms)
 
 
-def count_one(name: str) -> tuple[float, int]:
-    """Instructions per multiply-add on a Cortex-M4, and bytes of the arena."""
+def count_one(name: str, target: str) -> tuple[float, int]:
+    """Instructions per multiply-add on a Cortex-M, and bytes of the arena."""
     plain = aotc.compile(get_model(name), opt="size")  # the multiply-adds of the float model
     work = sum(count_flop(call.kernel) for call in plain.program.calls) // 2
-    (goal,) = (goal for goal in GOALS if goal.name == "cortex-m4")
+    (goal,) = (goal for goal in GOALS if goal.name == target)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        model = aotc.compile(quantise(name, folder), target="cortex-m4", name="model")
+        model = aotc.compile(quantise(name, folder), target=target, name="model")
         count = instructions_of(model, goal, folder, plugin_in(folder))
     return count / work, model.plan.arena_bytes
 
@@ -121,12 +122,13 @@ def main() -> int:
     parser.add_argument("--against", default="onnxruntime", metavar="ENGINES")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=2.0, help="of timing per engine and model")
-    parser.add_argument("--cortex-m4", action="store_true")
+    for board in ("cortex-m4", "cortex-m55"):
+        parser.add_argument(f"--{board}", dest="board", action="store_const", const=board)
     args = parser.parse_args()
-    if args.cortex_m4:
+    if args.board:
         print("| model | instructions per multiply-add | arena bytes |\n| --- | ---: | ---: |")
         for name in args.models or TINY:
-            per_step, arena = count_one(name)
+            per_step, arena = count_one(name, args.board)
             print(f"| {name} | {per_step:.2f} | {arena} |", flush=True)
         return 0
     engines = args.against.split(",")
