@@ -16,6 +16,7 @@ from aotc.passes.empty import drop_empty
 from aotc.passes.explicit_pad import explicit_pad
 from aotc.passes.fold import fold
 from aotc.passes.fold_scales import fold_scales
+from aotc.passes.gather_first import gather_first
 from aotc.passes.gather_last import gather_last
 from aotc.passes.integer import integer
 from aotc.passes.layout import layout
@@ -54,6 +55,7 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("legalize", legalize),
     Pass("empty", drop_empty),
     Pass("integer", integer),
+    Pass("gather-first", gather_first),
     Pass("fold", fold),
     Pass("simplify", simplify),
     Pass("fold-again", fold),
