@@ -20,7 +20,6 @@ from aotc.loop import arith
 from aotc.loop.disjoint import iterations_disjoint
 from aotc.loop.index import Affine, affine
 from aotc.loop.ir import (
-    GROUP,
     Alloc,
     Bin,
     Bits,
@@ -305,16 +304,16 @@ class _Run:
         return memory, where
 
     def _group(
-        self, buffer: Buffer, index: Expr, values: dict[int, np.ndarray]
+        self, buffer: Buffer, index: Expr, terms: int, values: dict[int, np.ndarray]
     ) -> list[np.ndarray]:
-        """The elements of ``buffer`` from ``index`` on that a dot product reads."""
+        """The ``terms`` elements of ``buffer`` from ``index`` on, which a dot product reads."""
         memory, first = self._locate(buffer, index, values)
-        if np.max(first) + GROUP > memory.elems:
+        if np.max(first) + terms > memory.elems:
             raise VerifyError(
                 f"kernel '{self._kernel.name}': a group from {np.max(first)} is not inside "
                 f"'{buffer.name}', which has {memory.elems} elements"
             )
-        return [np.atleast_1d(memory.data[first + t]) for t in range(GROUP)]
+        return [np.atleast_1d(memory.data[first + t]) for t in range(terms)]
 
     def _index(self, index: Expr, values: dict[int, np.ndarray]) -> int | np.ndarray:
         form = self._form(index)
@@ -363,7 +362,9 @@ class _Run:
                 memory, where = self._locate(buffer, index, values)
                 return np.atleast_1d(memory.data[where])
             case DotProduct(c=c):
-                first, second = (self._group(buffer, i, values) for buffer, i in expr.reads)
+                first, second = (
+                    self._group(buffer, i, expr.terms, values) for buffer, i in expr.reads
+                )
                 return arith.dot_product(first, second, values[id(c)])
             case Un(fn=fn, x=x):
                 return arith.unary(fn, values[id(x)])

@@ -123,8 +123,9 @@ class Fma(Expr):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class DotProduct(Expr):
-    """``c + sum of a[i + t] * b[j + t] for t < 4`` in int32, which wraps: what dot-product
-    instructions compute. ``a`` is a buffer of uint8, ``b`` one of int8, both GLOBAL."""
+    """``c + sum of a[i + t] * b[j + t] for t < terms`` in int32, which wraps: what dot-product
+    instructions compute. ``a`` is a buffer of uint8 or int8, ``b`` one of int8, no REGISTER ones.
+    Of other than four terms it is never in a vector loop."""
 
     a: Buffer
     i: Expr
@@ -132,6 +133,7 @@ class DotProduct(Expr):
     j: Expr
     c: Expr
     dtype: DType = DType.I32
+    terms: int = 4
 
     @property
     def reads(self) -> tuple[tuple[Buffer, Expr], tuple[Buffer, Expr]]:
@@ -139,7 +141,7 @@ class DotProduct(Expr):
         return (self.a, self.i), (self.b, self.j)
 
 
-#: Elements of a group that a DotProduct multiplies.
+#: Elements of a group that a lane of a DotProduct multiplies.
 GROUP = 4
 
 

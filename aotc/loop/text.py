@@ -253,7 +253,7 @@ class _Printer:
                 return f"({left} {infix} {right})" if infix else f"{fn}({left}, {right})"
             case DotProduct(c=c):
                 groups = (f"{self._names.of(b)}[{self._index(i)} ..]" for b, i in expr.reads)
-                return f"dot4({', '.join(groups)}, {self._outer(c)})"
+                return f"dot{expr.terms}({', '.join(groups)}, {self._outer(c)})"
             case Un(fn=fn, x=x):
                 return f"{fn}({self._outer(x)})"
             case Quantize(x=x, zero=zero, low=low, high=high, dtype=dtype):

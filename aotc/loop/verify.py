@@ -330,9 +330,11 @@ class _KernelCheck:
                 for buffer, index in elements_read(expr):
                     self._access(buffer, index)
                 types = (a.dtype, b.dtype, c.dtype)
-                self._require(types == (DType.U8, DType.I8, DType.I32), "a dot product's types")
-                shared = a.space is b.space is Space.GLOBAL
-                self._require(shared, "a dot product of private buffers")
+                signed = types == (DType.I8, DType.I8, DType.I32)
+                fits = signed or types == (DType.U8, DType.I8, DType.I32)
+                self._require(fits and expr.terms > 0, "a dot product's types")
+                shared = Space.REGISTER not in (a.space, b.space)
+                self._require(shared, "a dot product of registers")
             case Lit():
                 self._literal(expr)
             case Var():

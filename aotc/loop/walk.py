@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from aotc.loop.ir import (
-    GROUP,
     Alloc,
     Bin,
     Buffer,
@@ -57,7 +56,7 @@ def elements_read(expr: Expr) -> Iterator[tuple[Buffer, Expr]]:
             yield buffer, index
         case DotProduct():
             for buffer, first in expr.reads:
-                for t in range(GROUP):
+                for t in range(expr.terms):
                     yield buffer, Bin("add", first, Lit(t)) if t else first
 
 
