@@ -38,6 +38,7 @@ from aotc.graph.ir import Graph
 from aotc.graph.text import print_graph
 from aotc.loop.program import Program
 from aotc.loop.verify import verify_program
+from aotc.lower.grid import to_grid
 from aotc.lower.numerics import without_fma
 from aotc.lower.parallel import parallelize
 from aotc.lower.program import lower
@@ -192,6 +193,8 @@ def _lower(build: Build) -> None:
         build.program = without_fma(build.program)
     if build.options.threads:
         build.program = parallelize(build.program)
+    if build.target.is_gpu:
+        build.program = to_grid(build.program)
     if build.panels is not None:
         build.panels.next_size()
     if build.shared is not None:

@@ -11,13 +11,16 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from aotc.errors import UsageError
+from aotc.permission import may_use_tiles
 from aotc.processors import (
     AARCH64,
+    AARCH64_DOTPROD,
     AARCH64_I8MM,
     ARM_NEON,
     RISCV_VECTOR,
     X86_AVX2,
     X86_AVX512,
+    X86_TILES,
     X86_TOO_OLD,
     X86_VNNI,
 )
@@ -44,6 +47,10 @@ class DotProducts(enum.Enum):
     VNNI = "vpdpbusd"  # four products a lane
     PMADD = "vpmaddwd"  # two products of int16 a lane
     USDOT = "usdot"  # four products a lane
+    SDOT = "sdot"  # four products a lane, of two int8
+    SMULL = "smull"  # products of two int8 as int16, of which pairs are added
+    VMULL = "vmull.s8"  # the same, of 32-bit Arm
+    MVE = "vmlava.s8"  # sixteen products of two int8, added to a general register
     SMLAD = "smlad"  # two products of int16 in a general register
     WASM = "i32x4.dot_i16x8_s"  # two products of int16 a lane
 
@@ -57,7 +64,8 @@ class Target:
     vector register, 32 where floats are computed one by one; the caches are those of one core.
     ``compact`` asks for small code before fast code; ``pipeline`` is for the cost model;
     ``dot_products`` says what multiplies bytes; floats of up to ``rounding_bits`` can be rounded to
-    integers by an instruction.
+    integers by an instruction. ``tiles`` says that there are tile registers, which multiply bytes,
+    and a system that lends them to a process which asks (docs/targets.md).
     """
 
     name: str
@@ -74,6 +82,7 @@ class Target:
     pipeline: Pipeline = Pipeline()
     dot_products: DotProducts = DotProducts.NONE
     rounding_bits: int = 64
+    tiles: bool = False
 
     @property
     def object_format(self) -> str:
@@ -88,7 +97,25 @@ class Target:
     @property
     def address_bits(self) -> int:
         """The size of an address, which is that of a general register."""
-        return 64 if re.match(r"(x86_64h?|amd64|aarch64|arm64e?|riscv64)-", self.triple) else 32
+        wide = r"(x86_64h?|amd64|aarch64|arm64e?|riscv64|nvptx64)-"
+        return 64 if re.match(wide, self.triple) else 32
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether kernels run on a GPU, as blocks of threads."""
+        return self.triple.startswith("nvptx64-")
+
+    @property
+    def signed_codes(self) -> bool:
+        """Whether the instructions multiply int8 by int8 rather than uint8 by int8."""
+        signed = (DotProducts.SDOT, DotProducts.SMULL, DotProducts.VMULL, DotProducts.MVE)
+        return self.dot_products in signed
+
+    @property
+    def least_weight(self) -> int:
+        """The least int8 by which the instructions multiply exactly: pairs of products with -128
+        can leave int16."""
+        return -127 if self.dot_products in (DotProducts.SMULL, DotProducts.VMULL) else -128
 
     @property
     def saturates(self) -> bool:
@@ -127,6 +154,8 @@ def resolve_target(
     ``cpu`` one of LLVM's names, an x86-64-vN level, a RISC-V ISA string, or ``native`` for the
     machine this runs on; ``abi`` LLVM's name of a calling convention.
     """
+    if name == "cuda":
+        return cuda_target(cpu or "sm_80")
     family = FAMILIES.get(name)
     triple = ""
     if family is None:
@@ -135,8 +164,42 @@ def resolve_target(
     cpu = cpu or family.cpu
     target = _native(name) if cpu == "native" else family.describe(name, cpu)
     if triple:
-        target = replace(target, triple=triple)
+        # it is from Linux alone that generated code knows how tile registers are asked for
+        target = replace(target, triple=triple, tiles=target.tiles and "-linux" in triple)
     return target if abi is None else replace(target, abi=abi)
+
+
+#: Bytes of shared memory that one block may have, of each architecture (CUDA C++ programming guide,
+#: table of technical specifications); with a letter behind, code for that architecture alone.
+SHARED_BYTES: Mapping[str, int] = MappingProxyType(
+    {
+        "sm_80": 163 << 10,
+        "sm_86": 99 << 10,
+        "sm_87": 163 << 10,
+        "sm_89": 99 << 10,
+        "sm_90": 227 << 10,
+        "sm_90a": 227 << 10,
+        "sm_100": 227 << 10,
+        "sm_120": 99 << 10,
+    }
+)
+
+
+def cuda_target(arch: str) -> Target:
+    """A GPU of NVIDIA with compute capability 8.0 or later, by LLVM's name of its architecture."""
+    _expect_known("cuda", arch, tuple(SHARED_BYTES))
+    return Target(
+        name="cuda",
+        triple="nvptx64-nvidia-cuda",
+        cpu=arch,
+        # the oldest PTX that knows the architecture: the driver must be as new
+        features="+ptx87" if arch in ("sm_100", "sm_120") else "+ptx80",
+        vector_bits=32,
+        vector_registers=255,
+        has_fma=True,
+        l1_bytes=128 << 10,
+        l2_bytes=40 << 20,
+    )
 
 
 def list_targets() -> list[str]:
@@ -167,7 +230,12 @@ def _family_of_triple(name: str) -> tuple[_Family, str]:
 
 
 def _x86(
-    name: str, cpu: str, features: str = "", wide: bool | None = None, vnni: bool = False
+    name: str,
+    cpu: str,
+    features: str = "",
+    wide: bool | None = None,
+    vnni: bool = False,
+    tiles: bool = False,
 ) -> Target:
     if cpu in X86_TOO_OLD and wide is None:
         raise UsageError(
@@ -176,7 +244,7 @@ def _x86(
         )
     if wide is None:
         _expect_known(name, cpu, (*X86_AVX2, *X86_AVX512), native=True)
-        wide, vnni = cpu in X86_AVX512, cpu in X86_VNNI
+        wide, vnni, tiles = cpu in X86_AVX512, cpu in X86_VNNI, cpu in X86_TILES
     return Target(
         name=name,
         triple="x86_64-unknown-linux-gnu",
@@ -188,11 +256,15 @@ def _x86(
         l1_bytes=32 << 10,
         l2_bytes=(1 << 20) if wide else (256 << 10),
         dot_products=DotProducts.VNNI if vnni else DotProducts.PMADD,
+        tiles=tiles,
     )
 
 
 def _aarch64(name: str, cpu: str, features: str = "") -> Target:
-    i8mm = "+i8mm" in features.split(",") if features else cpu in AARCH64_I8MM
+    known = features.split(",")
+    i8mm = "+i8mm" in known if features else cpu in AARCH64_I8MM
+    dotprod = "+dotprod" in known if features else cpu in AARCH64_DOTPROD
+    products = DotProducts.SDOT if dotprod else DotProducts.SMULL
     if cpu == "armv8-a":
         cpu = "generic"
     _expect_known(name, cpu, ("armv8-a", *AARCH64), native=True)
@@ -207,7 +279,7 @@ def _aarch64(name: str, cpu: str, features: str = "") -> Target:
         l1_bytes=32 << 10,
         l2_bytes=512 << 10,
         pipeline=Pipeline(loads_per_cycle=1, operand_registers=3),
-        dot_products=DotProducts.USDOT if i8mm else DotProducts.NONE,
+        dot_products=DotProducts.USDOT if i8mm else products,
     )
 
 
@@ -224,6 +296,7 @@ def _arm(name: str, cpu: str) -> Target:
         l1_bytes=32 << 10,
         l2_bytes=256 << 10,
         pipeline=Pipeline(loads_per_cycle=1, operand_registers=2),
+        dot_products=DotProducts.VMULL,
         rounding_bits=0,
     )
 
@@ -255,6 +328,7 @@ _MICROCONTROLLERS: Mapping[str, _Microcontroller] = MappingProxyType(
 def _cortex_m(name: str, cpu: str) -> Target:
     _expect_known(name, cpu, (name,))
     core = _MICROCONTROLLERS[name]
+    products = DotProducts.MVE if core.vectors else DotProducts.SMLAD
     return Target(
         name=name,
         triple=f"{core.arch}-none-unknown-eabi{'hf' if core.fpu else ''}",
@@ -268,7 +342,7 @@ def _cortex_m(name: str, cpu: str) -> Target:
         l2_bytes=64 << 10,
         # MVE multiplies by a general register
         pipeline=Pipeline(1, 1) if core.vectors else Pipeline(1, 2, single_issue=True),
-        dot_products=DotProducts.SMLAD if core.fpu else DotProducts.NONE,
+        dot_products=products if core.fpu else DotProducts.NONE,
         rounding_bits=core.rounding_bits,
     )
 
@@ -393,7 +467,8 @@ def _native(name: str) -> Target:
             remedy="compile for another processor with --cpu, for example x86-64-v3",
         )
     wide, vnni = (bool(enabled.get(feature)) for feature in ("avx512f", "avx512vnni"))
-    return _x86(name, llvm.get_host_cpu_name(), features, wide, vnni and wide)
+    tiles = bool(vnni and wide and enabled.get("amx-int8")) and may_use_tiles()
+    return _x86(name, llvm.get_host_cpu_name(), features, wide, vnni and wide, tiles)
 
 
 def _expect_known(name: str, cpu: str, known: Sequence[str], native: bool = False) -> None:

@@ -12,6 +12,7 @@ from aotc.codegen.linear import IndexAnalysis
 from aotc.codegen.registers import most_lanes, read_elements, stores_in
 from aotc.codegen.small import is_small
 from aotc.codegen.text import memory_type_of, prefix_mask, suffix_of
+from aotc.codegen.tiles import configuration, emit_tile_statement
 from aotc.errors import VerifyError
 from aotc.loop.ir import (
     Alloc,
@@ -26,6 +27,7 @@ from aotc.loop.ir import (
     Stmt,
     Store,
 )
+from aotc.loop.tiles import TileStmt, tiles_in
 from aotc.loop.walk import has_parallel_loops
 from aotc.target import DotProducts, Target
 
@@ -40,7 +42,7 @@ def emit_kernel(kernel: Kernel, target: Target, symbol: str, private: bool = Tru
     Pointers need only the alignment of their element type. VerifyError when the kernel breaks the
     rules of the loop IR.
     """
-    emitter = _Emitter(kernel, target)
+    emitter = Emitter(kernel, target)
     emitter.body(kernel.body)
     params = []
     for buffer in kernel.params:
@@ -59,10 +61,17 @@ def emit_kernel(kernel: Kernel, target: Target, symbol: str, private: bool = Tru
         attributes += " minsize optsize"
     linkage = "internal " if private else ""
     head = f"define {linkage}void @{symbol}({', '.join(params)}) {attributes} {{\nentry:"
-    return f"{head}\n{emitter.text()}\n  ret void\n}}\n"
+    tail = "  ret void\n}\n"
+    tiles = tiles_in(kernel.body)
+    if tiles:
+        shapes = f"{symbol}.tiles"
+        head = f"{configuration(shapes, tiles)}{head}"
+        head += f"\n  call void @llvm.x86.ldtilecfg(ptr @{shapes})"
+        tail = f"  call void @llvm.x86.tilerelease()\n{tail}"
+    return f"{head}\n{emitter.text()}\n{tail}"
 
 
-class _Emitter(Expressions):
+class Emitter(Expressions):
     """Walks the statements of one kernel."""
 
     def __init__(self, kernel: Kernel, target: Target) -> None:
@@ -76,19 +85,26 @@ class _Emitter(Expressions):
     def body(self, stmts: tuple[Stmt, ...]) -> None:
         """Emits statements in order."""
         for stmt in stmts:
-            match stmt:
-                case Store():
-                    self.memo = {}
-                    self._store(stmt)
-                case For():
-                    self._loop(stmt)
-                case Alloc():
-                    self._allocate(stmt)
-                case Prefetch():
-                    self.memo = {}
-                    self._prefetch(stmt)
-                case _:
-                    raise VerifyError(f"no code generation for statement {type(stmt).__name__}")
+            self.statement(stmt)
+
+    def statement(self, stmt: Stmt) -> None:
+        """Emits one statement."""
+        match stmt:
+            case Store():
+                self.memo = {}
+                self._store(stmt)
+            case For():
+                self._loop(stmt)
+            case Alloc():
+                self._allocate(stmt)
+            case Prefetch():
+                self.memo = {}
+                self._prefetch(stmt)
+            case TileStmt():
+                self.memo = {}
+                emit_tile_statement(self, stmt)
+            case _:
+                raise VerifyError(f"no code generation for statement {type(stmt).__name__}")
 
     def _loop(self, loop: For) -> None:
         if loop.kind is Kind.VECTOR:
@@ -140,6 +156,9 @@ class _Emitter(Expressions):
 
     def _allocate(self, stmt: Alloc) -> None:
         buffer = stmt.buffer
+        if buffer.space is Space.TILE:
+            self.body(stmt.body)
+            return
         if buffer not in self.bases:  # else it is there from an earlier copy of an unrolled body
             # With slack: inactive lanes of a vector access may run past the last element.
             elems = buffer.elems + self._most_lanes
@@ -200,7 +219,7 @@ class _Emitter(Expressions):
             if self._inactive_lanes_matter(buffer, index):
                 old = self.put(f"load {ty}, ptr {pointer}, {aligned(buffer)}")
                 text = self.put(f"select {mask}, {ty} {text}, {ty} {old}")
-        self.do(f"store {ty} {text}, ptr {pointer}, {aligned(buffer)}")
+        self.do(f"store {ty} {text}, ptr {pointer}, {self.vector_alignment(buffer, index)}")
 
     def _inactive_lanes_matter(self, buffer: Buffer, index: Expr) -> bool:
         """Whether anybody reads an element of a REGISTER buffer under an inactive lane."""

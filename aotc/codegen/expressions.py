@@ -6,9 +6,11 @@ where it meets one that does.
 
 from __future__ import annotations
 
+import math
+
 from aotc.codegen import operators
 from aotc.codegen.address import Addresses
-from aotc.codegen.dot import dot_product
+from aotc.codegen.dot import dot_product, halves, pair_product, sum_of_products
 from aotc.codegen.linear import IndexAnalysis
 from aotc.codegen.quantize import quantize
 from aotc.codegen.text import (
@@ -24,6 +26,7 @@ from aotc.errors import VerifyError
 from aotc.graph.types import DType
 from aotc.loop.ir import (
     GROUP,
+    VECTOR_TERMS,
     Bin,
     Bits,
     Buffer,
@@ -33,8 +36,10 @@ from aotc.loop.ir import (
     Expr,
     Fma,
     For,
+    Halves,
     Lit,
     Load,
+    PairProduct,
     Quantize,
     Sel,
     Space,
@@ -91,7 +96,7 @@ class Expressions(Addresses):
 
     def _needed(self, expr: Expr) -> tuple[Expr, ...]:
         """What must be computed before ``expr``; an index is not, it becomes an address."""
-        if expr in self.memo or isinstance(expr, Load) or self._is_linear(expr):
+        if expr in self.memo or isinstance(expr, (Load, Halves)) or self._is_linear(expr):
             return ()
         return (expr.c,) if isinstance(expr, DotProduct) else operands(expr)
 
@@ -111,6 +116,10 @@ class Expressions(Addresses):
                 return self._load(expr)
             case DotProduct():
                 return self._dot_product(expr)
+            case Halves(buffer=buffer, index=index, odd=odd):
+                word = self._load_group(buffer, index).text
+                style, signed = self._target.dot_products, buffer.dtype.is_signed
+                return Value(halves(self.put, style, word, signed, odd), False)
             case Var():
                 return self._integer(expr)
             case Bin():
@@ -129,6 +138,8 @@ class Expressions(Addresses):
             case Conv(x=x):
                 saturates = self._target.saturates
                 text = operators.convert(self.put, x.dtype, expr.dtype, lanes, texts[0], saturates)
+            case PairProduct():
+                text = pair_product(self.put, self._target.dot_products, *texts)
             case Quantize():
                 text = quantize(self.put, expr, self._target, lanes, texts[0])
             case Bits(x=x):
@@ -255,18 +266,43 @@ class Expressions(Addresses):
                 f"(ptr {aligned(buffer)} {pointer}, {mask}, {ty} zeroinitializer)"
             )
         else:
-            text = self.put(f"load {ty}, ptr {pointer}, {aligned(buffer)}")
+            alignment = self.vector_alignment(buffer, expr.index)
+            text = self.put(f"load {ty}, ptr {pointer}, {alignment}")
         return Value(self._from_memory(buffer.dtype, loop.lanes, text), True)
 
+    def vector_alignment(self, buffer: Buffer, index: Expr) -> str:
+        """The alignment of the first lane of an access, as far as the buffer's own tells it."""
+        if not buffer.alignment:
+            return aligned(buffer)
+        form, lane = self.analysis.linear(index), self.vector_loop().var
+        elems = math.gcd(form.const, *(coef for term, coef in form.terms if term is not lane))
+        return f"align {math.gcd(buffer.alignment, elems * buffer.dtype.size_bytes)}"
+
     def _dot_product(self, expr: DotProduct) -> Value:
+        if expr.terms != GROUP:
+            parts = [self._load_terms(*read, expr.terms) for read in expr.reads]
+            return Value(sum_of_products(self.put, *parts, self.expr(expr.c).text), False)
         words = [self._load_group(buffer, first) for buffer, first in expr.reads]
         c = self.expr(expr.c)
-        style = self._target.dot_products
+        style, signed = self._target.dot_products, expr.a.dtype.is_signed
         if not (c.is_vector or any(word.is_vector for word in words)):
-            text = dot_product(self.put, style, 0, words[0].text, words[1].text, c.text)
+            text = dot_product(self.put, style, signed, 0, words[0].text, words[1].text, c.text)
             return Value(text, False)
         a, b, total = (self.widen(value, DType.I32) for value in (*words, c))
-        return Value(dot_product(self.put, style, self.lanes, a, b, total), True)
+        return Value(dot_product(self.put, style, signed, self.lanes, a, b, total), True)
+
+    def _load_terms(self, buffer: Buffer, first: Expr, terms: int) -> str:
+        """A vector of the ``terms`` bytes from ``first`` on, and zeros."""
+        if self.vector is not None or terms > VECTOR_TERMS:
+            raise VerifyError(f"no dot product of {terms} elements of '{buffer.name}'")
+        pointer, ty = self.address(buffer, first), f"<{VECTOR_TERMS} x i8>"
+        if terms == VECTOR_TERMS:
+            return self.put(f"load {ty}, ptr {pointer}, {aligned(buffer)}")
+        mask = f"<{VECTOR_TERMS} x i1> {prefix_mask(terms, VECTOR_TERMS)}"
+        return self.put(
+            f"call {ty} @llvm.masked.load.{suffix_of(ty)}.p0"
+            f"(ptr {aligned(buffer)} {pointer}, {mask}, {ty} zeroinitializer)"
+        )
 
     def _load_group(self, buffer: Buffer, first: Expr) -> Value:
         """The four bytes from ``first`` on as one word; in lanes that are four bytes apart, or in

@@ -55,6 +55,10 @@ class IndexAnalysis:
         """Whether both operands of an integer div or mod are known to be at least 0."""
         return all(bounds(x, self._extents)[0] >= 0 for x in (division.a, division.b))
 
+    def limits(self, expr: Expr) -> tuple[int, int]:
+        """Numbers below and above every value of an integer expression."""
+        return bounds(expr, self._extents)
+
     def linear(self, expr: Expr) -> Linear:
         """``expr`` (int64) as a linear form; what is not linear becomes a term of its own."""
         if expr not in self._linear:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 
 from aotc.codegen.linear import IndexAnalysis
-from aotc.loop.ir import Alloc, Buffer, Expr, For, Kernel, Kind, Load, Space, Stmt, Store, Var
+from aotc.loop.ir import Alloc, Bind, Buffer, Expr, For, Kernel, Kind, Load, Space, Stmt, Store, Var
 from aotc.loop.walk import post_order
 
 
@@ -34,14 +34,14 @@ def stores_in(body: tuple[Stmt, ...]) -> list[Store]:
     for stmt in body:
         if isinstance(stmt, Store):
             found.append(stmt)
-        elif isinstance(stmt, (For, Alloc)):
+        elif isinstance(stmt, (For, Alloc, Bind)):
             found.extend(stores_in(stmt.body))
     return found
 
 
 def most_lanes(body: tuple[Stmt, ...]) -> int:
     """The largest number of lanes of a vector loop in ``body``; 0 without one."""
-    inner = [most_lanes(stmt.body) for stmt in body if isinstance(stmt, (For, Alloc))]
+    inner = [most_lanes(stmt.body) for stmt in body if isinstance(stmt, (For, Alloc, Bind))]
     own = [stmt.lanes for stmt in body if isinstance(stmt, For) and stmt.kind is Kind.VECTOR]
     return max(inner + own, default=0)
 
@@ -55,7 +55,7 @@ def _walk(
     for stmt in body:
         if isinstance(stmt, For):
             _walk(stmt.body, {**loops, stmt.var: stmt}, reads, partial)
-        elif isinstance(stmt, Alloc):
+        elif isinstance(stmt, (Alloc, Bind)):
             _walk(stmt.body, loops, reads, partial)
         elif isinstance(stmt, Store):
             tails = [s for s in loops.values() if s.kind is Kind.VECTOR and s.extent < s.lanes]
@@ -70,7 +70,8 @@ def _elements(index: Expr, loops: dict[Var, For], analysis: IndexAnalysis) -> se
     form = analysis.linear(index)
     steps = []
     for term, coef in form.terms:
-        if not isinstance(term, Var) or loops[term].kind in (Kind.SERIAL, Kind.PARALLEL):
+        loop = loops.get(term) if isinstance(term, Var) else None
+        if loop is None or loop.kind not in (Kind.UNROLLED, Kind.VECTOR):
             return None
-        steps.append([coef * value for value in range(loops[term].extent)])
+        steps.append([coef * value for value in range(loop.extent)])
     return {form.const + sum(offsets) for offsets in itertools.product(*steps)}

@@ -46,6 +46,14 @@ class Share:
     end: str
 
 
+@dataclass(frozen=True, slots=True)
+class OpenBind:
+    """A bound variable in scope: where instructions went before, and the label after a test."""
+
+    outer: Lines
+    end: str | None
+
+
 class Writer:
     """Appends instructions; keeps the scopes and the values of the loop variables, which are i64.
     Where registers have ``counter_bits`` 32, loops of known extents count in an i32."""
@@ -128,6 +136,34 @@ class Writer:
         self.scopes.pop()
         self._begin_block(loop.outer, end)
         self.lines.append(f"{end}:")
+
+    def begin_bind(self, var: Var, name: str, condition: str | None) -> OpenBind:
+        """Opens what is done with ``var`` being the value ``name`` (and only if ``condition``
+        holds), to be closed by ``end_bind``."""
+        outer, end = self.lines, None
+        if condition is not None:
+            label, end = self.fresh("bound"), self.fresh("end")
+            self.do(f"br i1 {condition}, label %{label}, label %{end}")
+            self.lines.append(f"{label}:")
+        scope = Scope()
+        self.lines.append(scope.lines)
+        self.scopes.append(scope)
+        if condition is not None:
+            self._begin_block(scope.lines, label)
+        self.lines = scope.lines
+        self.values[var] = (name, len(self.scopes) - 1)
+        return OpenBind(outer, end)
+
+    def end_bind(self, var: Var, opened: OpenBind) -> None:
+        """Closes what ``begin_bind`` opened."""
+        del self.values[var]
+        self.scopes.pop()
+        if opened.end is None:
+            self.lines = opened.outer
+            return
+        self.do(f"br label %{opened.end}")
+        self._begin_block(opened.outer, opened.end)
+        self.lines.append(f"{opened.end}:")
 
     def _begin_block(self, lines: Lines, label: str) -> None:
         self.lines, self.block, self.block_names = lines, label, {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aotc.loop.ir import Alloc, Bin, Expr, Fma, For, Kernel, Space, Stmt, Store, Un
+from aotc.loop.ir import Alloc, Bin, Bind, Expr, Fma, For, Kernel, Space, Stmt, Store, Un
 from aotc.loop.traffic import count_accesses
 from aotc.loop.walk import post_order
 
@@ -35,7 +35,7 @@ def _flop(stmts: Sequence[Stmt]) -> int:
                 total += sum(_flop_of(expr) for expr in post_order((index, value)))
             case For(extent=extent, body=body):
                 total += extent * _flop(body)
-            case Alloc(body=body):
+            case Alloc(body=body) | Bind(body=body):
                 total += _flop(body)
     return total
 

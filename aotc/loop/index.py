@@ -14,7 +14,7 @@ from types import MappingProxyType
 import numpy as np
 
 from aotc.graph.types import DType
-from aotc.loop.ir import Bin, Conv, Expr, Fma, For, Lit, Sel, Stmt, Un, Var
+from aotc.loop.ir import Bin, Bind, Conv, Expr, Fma, For, Lit, Sel, Stmt, Un, Var
 
 _NO_EXTENTS: Mapping[Var, int] = MappingProxyType({})
 
@@ -291,12 +291,12 @@ def _truncate(x: int, y: int) -> int:
 
 
 def extents_of(stmts: Iterable[Stmt]) -> dict[Var, int]:
-    """The extent of every loop variable in a list of statements, nested ones included."""
+    """The extent of every loop or bound variable in a list of statements, nested ones included."""
     found: dict[Var, int] = {}
     stack = list(stmts)
     while stack:
         stmt = stack.pop()
-        if isinstance(stmt, For):
+        if isinstance(stmt, (For, Bind)):
             found[stmt.var] = stmt.extent
         stack.extend(getattr(stmt, "body", ()))
     return found

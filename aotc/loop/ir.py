@@ -19,6 +19,8 @@ class Space(enum.Enum):
     GLOBAL = "global"  # a kernel parameter: input, output, constant or arena
     REGISTER = "register"  # private to the call; indices are constant once unrolled
     STACK = "stack"  # private to the kernel call, any index
+    TILE = "tile"  # a tile register, private to the call (loop/tiles.py)
+    SHARED = "shared"  # one for each block of threads of a GPU, any index
 
 
 class Kind(enum.Enum):
@@ -28,17 +30,20 @@ class Kind(enum.Enum):
     UNROLLED = "unrolled"
     VECTOR = "vector"  # all iterations at once, one lane each
     PARALLEL = "parallel"  # iterations touch disjoint outputs; may run on different threads
+    BLOCK = "block"  # of a GPU: blocks of threads, in any order and at once
+    THREAD = "thread"  # of a GPU: threads of one block, at once, which meet at barriers
 
 
 @dataclass(frozen=True, eq=False)
 class Buffer:
-    """``elems`` elements of ``dtype``; addressed by a flat element index. Buffers compare by
-    identity."""
+    """``elems`` elements of ``dtype``; addressed by a flat element index. The first lies at a
+    multiple of ``alignment`` bytes, 0 being the size of an element. Buffers compare by identity."""
 
     name: str
     dtype: DType
     elems: int
     space: Space = Space.GLOBAL
+    alignment: int = 0
 
 
 class Expr:
@@ -141,8 +146,32 @@ class DotProduct(Expr):
         return (self.a, self.i), (self.b, self.j)
 
 
-#: Elements of a group that a lane of a DotProduct multiplies.
+#: Elements of a group that a lane of a DotProduct multiplies, and that a vector of bytes holds.
 GROUP = 4
+VECTOR_TERMS = 16
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Halves(Expr):
+    """Two of the GROUP bytes of ``buffer`` from ``index`` on, as the int16 halves of an int32: the
+    first and the third, or with ``odd`` the second and the fourth; the first of both lies in the
+    low half. ``buffer`` is of uint8 or int8, and GLOBAL. Never in a vector loop."""
+
+    buffer: Buffer
+    index: Expr
+    odd: bool
+    dtype: DType = DType.I32
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PairProduct(Expr):
+    """``c`` plus the product of the low halves and that of the high halves of ``a`` and ``b``, which
+    are int16; all in int32, which wraps. Never in a vector loop."""
+
+    a: Expr
+    b: Expr
+    c: Expr
+    dtype: DType = DType.I32
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -232,7 +261,7 @@ class For(Stmt):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Alloc(Stmt):
-    """Declares a REGISTER or STACK buffer for ``body``; its contents start undefined."""
+    """Declares a REGISTER, STACK or SHARED buffer for ``body``; its contents start undefined."""
 
     buffer: Buffer
     body: tuple[Stmt, ...]
@@ -248,13 +277,33 @@ class Prefetch(Stmt):
     level: int
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Bind(Stmt):
+    """``body`` with ``var`` = ``value``, if 0 <= ``value`` < ``extent``; nothing otherwise. How a
+    number of a thread becomes a position, and what threads beyond the last position do."""
+
+    var: Var
+    value: Expr
+    extent: int
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Barrier(Stmt):
+    """Threads of a block go on when all of them have come here; what each has stored before, all
+    see after. Not inside a Bind, because there some threads would not come."""
+
+
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """A function over GLOBAL buffers. ``writes`` are the parameters it stores to; ``may_alias``
     tells that two parameters may be one memory (each element is read before it is written at the
     same index). ``recipe`` is the schedule as text, for the manifest; it means nothing to the
     machine. ``independent`` states that the top-level statements touch different results, so that
-    they may run at the same time."""
+    they may run at the same time.
+
+    On a GPU the body is one nest: up to three BLOCK loops, then up to three THREAD loops, with
+    nothing between them but the declarations of SHARED buffers (loop/launch.py)."""
 
     name: str
     params: tuple[Buffer, ...]

@@ -192,17 +192,26 @@ def args_of(step: Step) -> tuple[Arg, ...]:
 
 def map_calls(steps: Sequence[Step], change: Callable[[Call], Call]) -> tuple[Step, ...]:
     """The same tree with every call changed."""
+    return splice_calls(steps, lambda call: (change(call),))
+
+
+def splice_calls(
+    steps: Sequence[Step], change: Callable[[Call], Sequence[Call]]
+) -> tuple[Step, ...]:
+    """The same tree with calls in place of every call."""
     made: list[Step] = []
     for step in steps:
         match step:
             case Call():
-                made.append(change(step))
+                made.extend(change(step))
             case If(then=then, other=other):
                 made.append(
-                    replace(step, then=map_calls(then, change), other=map_calls(other, change))
+                    replace(
+                        step, then=splice_calls(then, change), other=splice_calls(other, change)
+                    )
                 )
             case Loop(body=body):
-                made.append(replace(step, body=map_calls(body, change)))
+                made.append(replace(step, body=splice_calls(body, change)))
             case _:
                 made.append(step)
     return tuple(made)

@@ -13,7 +13,9 @@ from aotc.graph.types import DType
 from aotc.loop.index import Affine, affine
 from aotc.loop.ir import (
     Alloc,
+    Barrier,
     Bin,
+    Bind,
     Bits,
     Buffer,
     Cmp,
@@ -22,10 +24,12 @@ from aotc.loop.ir import (
     Expr,
     Fma,
     For,
+    Halves,
     Kernel,
     Kind,
     Lit,
     Load,
+    PairProduct,
     Prefetch,
     Quantize,
     Sel,
@@ -35,6 +39,7 @@ from aotc.loop.ir import (
     Var,
 )
 from aotc.loop.program import Arg, Call, Check, If, Loop, Program, Step
+from aotc.loop.tiles import Tile, TileDot, TileLoad, TileStmt, TileStore, TileZero
 from aotc.loop.walk import operands, post_order
 
 _INDENT = "  "
@@ -169,6 +174,10 @@ class _Printer:
         yield from self.block(kernel.body, 1)
 
     def _declare(self, buffer: Buffer) -> str:
+        if isinstance(buffer, Tile):
+            shape = f"[{buffer.rows}][{buffer.columns}]"
+            name = self._names.enter(buffer)
+            return f"{name}: {_SHORT[buffer.dtype]}{shape} in {buffer.number}"
         return f"{self._names.enter(buffer)}: {_SHORT[buffer.dtype]}[{buffer.elems}]"
 
     def block(self, body: Sequence[Stmt], depth: int) -> Iterator[str]:
@@ -191,12 +200,38 @@ class _Printer:
                 yield f"{pad}for {self._names.enter(var)} in 0..{extent}{label}:"
                 yield from self.block(body, depth + 1)
                 self._names.leave(var)
+            case Bind(var=var, value=value, extent=extent, body=body):
+                yield from self._lets((value,), pad)
+                text = self._index(value)
+                yield f"{pad}with {self._names.enter(var)} = {text} if in 0..{extent}:"
+                yield from self.block(body, depth + 1)
+                self._names.leave(var)
+            case Barrier():
+                yield f"{pad}barrier"
+            case TileStmt():
+                yield from self._tile_statement(stmt, pad)
             case Alloc(buffer=buffer, body=body):
                 yield f"{pad}{buffer.space.value} {self._declare(buffer)}:"
                 yield from self.block(body, depth + 1)
                 self._names.leave(buffer)
             case _:
                 yield f"{pad}{stmt!r}"
+
+    def _tile_statement(self, stmt: TileStmt, pad: str) -> Iterator[str]:
+        name = self._names.of
+        match stmt:
+            case TileZero(tile=tile):
+                yield f"{pad}{name(tile)} = 0"
+            case TileLoad(tile=tile, buffer=buffer, index=index, stride=stride):
+                yield from self._lets((index,), pad)
+                place = f"{name(buffer)}[{self._index(index)} .., rows {stride} apart]"
+                yield f"{pad}{name(tile)} = {place}"
+            case TileStore(tile=tile, buffer=buffer, index=index, stride=stride):
+                yield from self._lets((index,), pad)
+                place = f"{name(buffer)}[{self._index(index)} .., rows {stride} apart]"
+                yield f"{pad}{place} = {name(tile)}"
+            case TileDot(c=c, a=a, b=b):
+                yield f"{pad}{name(c)} += tile_dot4({name(a)}, {name(b)})"
 
     def _lets(self, roots: Sequence[Expr], pad: str) -> Iterator[str]:
         """One line for each expression that the statement reaches more than once, or that nests
@@ -254,6 +289,11 @@ class _Printer:
             case DotProduct(c=c):
                 groups = (f"{self._names.of(b)}[{self._index(i)} ..]" for b, i in expr.reads)
                 return f"dot{expr.terms}({', '.join(groups)}, {self._outer(c)})"
+            case Halves(buffer=buffer, index=index, odd=odd):
+                place = f"{self._names.of(buffer)}[{self._index(index)} ..]"
+                return f"{'odd' if odd else 'even'}_halves({place})"
+            case PairProduct():
+                name = "dot2"
             case Un(fn=fn, x=x):
                 return f"{fn}({self._outer(x)})"
             case Quantize(x=x, zero=zero, low=low, high=high, dtype=dtype):

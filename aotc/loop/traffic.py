@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from aotc.loop.ir import Alloc, Buffer, For, Kernel, Stmt, Store
+from aotc.loop.ir import Alloc, Bind, Buffer, For, Kernel, Stmt, Store
 from aotc.loop.program import Program, Storage, counted_calls
+from aotc.loop.tiles import TileStmt, elements_moved
 from aotc.loop.walk import elements_read, post_order
 
 
@@ -45,7 +46,12 @@ def _count(
                 for expr in post_order((index, value)):
                     for source, _ in elements_read(expr):
                         reads[source] += times
+            case TileStmt():
+                moved = elements_moved(stmt)
+                if moved is not None:
+                    buffer, elems, is_store = moved
+                    (writes if is_store else reads)[buffer] += times * elems
             case For(extent=extent, body=body):
                 _count(body, times * extent, reads, writes)
-            case Alloc(body=body):
+            case Alloc(body=body) | Bind(body=body):
                 _count(body, times, reads, writes)

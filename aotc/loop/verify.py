@@ -18,7 +18,9 @@ from aotc.loop.disjoint import disjointness
 from aotc.loop.index import affine, bounds, range_of
 from aotc.loop.ir import (
     Alloc,
+    Barrier,
     Bin,
+    Bind,
     Bits,
     Buffer,
     Cmp,
@@ -27,10 +29,12 @@ from aotc.loop.ir import (
     Expr,
     Fma,
     For,
+    Halves,
     Kernel,
     Kind,
     Lit,
     Load,
+    PairProduct,
     Prefetch,
     Quantize,
     Sel,
@@ -40,6 +44,7 @@ from aotc.loop.ir import (
     Un,
     Var,
 )
+from aotc.loop.launch import is_gpu_kernel, launch_of
 from aotc.loop.program import (
     STEP_TYPES,
     Arg,
@@ -55,6 +60,17 @@ from aotc.loop.program import (
     step_args,
 )
 from aotc.loop.text import print_stmt
+from aotc.loop.tiles import (
+    Tile,
+    TileDot,
+    TileLoad,
+    TileStmt,
+    TileStore,
+    dot_problem,
+    ends,
+    shape_problem,
+    tile_accesses,
+)
 from aotc.loop.walk import elements_read, post_order
 
 _FLOAT_UN = frozenset({"sqrt", "floor", "ceil", "round"})
@@ -76,6 +92,8 @@ def verify_kernel(kernel: Kernel) -> None:
             raise VerifyError(f"kernel '{kernel.name}': parameter '{buffer.name}' is not global")
     if not kernel.writes <= set(kernel.params):
         raise VerifyError(f"kernel '{kernel.name}': writes a buffer that is no parameter")
+    if is_gpu_kernel(kernel):
+        launch_of(kernel)
     _KernelCheck(kernel).block(kernel.body)
 
 
@@ -195,6 +213,9 @@ class _KernelCheck:
         self._loops: dict[Var, For] = {}
         self._extents: dict[Var, int] = {}
         self._buffers: set[Buffer] = set(kernel.params)
+        self._is_gpu = is_gpu_kernel(kernel)
+        self._binds = 0
+        self._tiles: dict[int, tuple[int, int]] = {}  # rows and bytes of a row, by number
         self._checked: set[int] = set()
         self._stmt: Stmt | None = None
 
@@ -208,12 +229,18 @@ class _KernelCheck:
                     self._alloc(stmt)
                 case Store():
                     self._store(stmt)
+                case Bind():
+                    self._bind(stmt)
+                case Barrier():
+                    self._require(self._is_gpu and not self._binds, "a barrier that some pass by")
                 case Prefetch(buffer=buffer, index=index, level=level):
                     self._require(level in (1, 2, 3), f"cache level {level}")
                     self._checked = set()
                     self._buffer_in_scope(buffer)
                     self._index_type(index)
                     self._expr(index)
+                case TileStmt():
+                    self._tile_statement(stmt)
                 case _:
                     self._fail("not a statement")
 
@@ -230,12 +257,15 @@ class _KernelCheck:
 
     def _loop(self, loop: For) -> None:
         self._require(loop.extent >= 1, f"extent {loop.extent}")
-        self._require(loop.var not in self._loops, f"variable '{loop.var.name}' is in use")
-        self._require(loop.var.dtype is DType.I64, "the loop variable is not i64")
+        self._variable(loop.var)
         if loop.kind is Kind.VECTOR:
             self._require(loop.extent <= loop.lanes, f"{loop.extent} iterations in {loop.lanes}")
             self._vector_body(loop.body)
+        if loop.kind in (Kind.BLOCK, Kind.THREAD):
+            # the nest as a whole is checked by launch_of; what threads share, by loop/lockstep.py
+            self._require(self._is_gpu, f"a {loop.kind.value} loop in a kernel of a processor")
         if loop.kind is Kind.PARALLEL:
+            self._require(not self._is_gpu, "a parallel loop in a kernel of a GPU")
             self._require(
                 disjointness(loop) is not False, "two parallel iterations may touch one element"
             )
@@ -244,6 +274,23 @@ class _KernelCheck:
         self.block(loop.body)
         self._stmt = loop
         del self._loops[loop.var], self._extents[loop.var]
+
+    def _variable(self, var: Var) -> None:
+        self._require(var not in self._extents, f"variable '{var.name}' is in use")
+        self._require(var.dtype is DType.I64, "the loop variable is not i64")
+
+    def _bind(self, bind: Bind) -> None:
+        self._require(bind.extent >= 1, f"extent {bind.extent}")
+        self._variable(bind.var)
+        self._checked = set()
+        self._index_type(bind.value)
+        self._expr(bind.value)
+        self._extents[bind.var] = bind.extent
+        self._binds += 1
+        self.block(bind.body)
+        self._binds -= 1
+        self._stmt = bind
+        del self._extents[bind.var]
 
     def _vector_body(self, body: Sequence[Stmt]) -> None:
         for stmt in body:
@@ -259,10 +306,49 @@ class _KernelCheck:
         buffer = alloc.buffer
         self._require(buffer not in self._buffers, f"buffer '{buffer.name}' is declared twice")
         self._require(buffer.space is not Space.GLOBAL, f"local buffer '{buffer.name}' is global")
+        outside = all(loop.kind is Kind.BLOCK for loop in self._loops.values())
+        shared = buffer.space is Space.SHARED
+        self._require(
+            not shared or (self._is_gpu and outside), "shared memory inside a thread"
+        )
         self._require(buffer.elems >= 1, f"buffer '{buffer.name}' has {buffer.elems} elements")
+        if buffer.space is Space.TILE:
+            self._tile(buffer)
         self._buffers.add(buffer)
         self.block(alloc.body)
         self._buffers.remove(buffer)
+
+    def _tile(self, tile: Buffer) -> None:
+        """Check a tile register that is declared."""
+        assert isinstance(tile, Tile) and not self._is_gpu
+        problem = shape_problem(tile)
+        self._require(problem is None, f"'{tile.name}': {problem}")
+        shape = tile.rows, tile.row_bytes
+        known = self._tiles.setdefault(tile.number, shape)
+        self._require(known == shape, f"tile register {tile.number} has two shapes")
+        for other in self._buffers:
+            taken = isinstance(other, Tile) and other.number == tile.number
+            self._require(not taken, f"tile register {tile.number} is in use")
+
+    def _tile_statement(self, stmt: TileStmt) -> None:
+        for buffer, _, _ in tile_accesses(stmt):
+            self._buffer_in_scope(buffer)
+        if isinstance(stmt, TileDot):
+            problem = dot_problem(stmt)
+            self._require(problem is None, problem or "")
+        if not isinstance(stmt, (TileLoad, TileStore)):
+            return
+        self._checked = set()
+        space = Space.GLOBAL if isinstance(stmt, TileLoad) else Space.STACK
+        self._require(
+            stmt.buffer.space is space and stmt.buffer not in self._kernel.writes,
+            f"a tile loaded from or stored to '{stmt.buffer.name}'",
+        )
+        self._same("a tile", stmt.tile.dtype, stmt.buffer.dtype)
+        for at in ends(stmt):
+            self._require(affine(at) is not None, "a computed index of a tile")
+            self._expr(at)
+            self._access(stmt.buffer, at)
 
     def _store(self, store: Store) -> None:
         self._checked = set()
@@ -291,14 +377,16 @@ class _KernelCheck:
     def _access(self, buffer: Buffer, index: Expr) -> None:
         """Check one access through a sound ``index``."""
         self._buffer_in_scope(buffer)
+        self._require(buffer.space is not Space.TILE, "an element of a tile")
         self._index_type(index)
         form = affine(index)
         if buffer.space is Space.REGISTER:
             self._require(form is not None, f"a computed index of register '{buffer.name}'")
             assert form is not None
             for var, _ in form.terms:
+                loop = self._loops.get(var)
                 self._require(
-                    self._loops[var].kind in (Kind.UNROLLED, Kind.VECTOR),
+                    loop is not None and loop.kind in (Kind.UNROLLED, Kind.VECTOR),
                     f"register '{buffer.name}' is indexed by the run-time variable '{var.name}'",
                 )
         low, high = bounds(index, self._extents)
@@ -335,10 +423,18 @@ class _KernelCheck:
                 self._require(fits and expr.terms > 0, "a dot product's types")
                 shared = Space.REGISTER not in (a.space, b.space)
                 self._require(shared, "a dot product of registers")
+            case Halves(buffer=buffer):
+                for _, index in elements_read(expr):
+                    self._access(buffer, index)
+                is_byte = buffer.dtype in (DType.U8, DType.I8)
+                self._require(is_byte and buffer.space is Space.GLOBAL, "halves of such a buffer")
+            case PairProduct(a=a, b=b, c=c):
+                for operand in (a, b, c):
+                    self._same("an operand of a pair product", operand.dtype, DType.I32)
             case Lit():
                 self._literal(expr)
             case Var():
-                self._require(expr in self._loops, f"variable '{expr.name}' is not in scope")
+                self._require(expr in self._extents, f"variable '{expr.name}' is not in scope")
             case Un():
                 self._unary(expr)
             case Bin():

@@ -8,18 +8,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from aotc.loop.ir import (
+    GROUP,
     Alloc,
+    Barrier,
     Bin,
+    Bind,
     Buffer,
     DotProduct,
     Expr,
     For,
+    Halves,
     Kind,
     Lit,
     Load,
     Stmt,
     Store,
 )
+from aotc.loop.tiles import TileStmt, tile_accesses
 
 #: The fields of expressions that may be expressions themselves.
 OPERAND_FIELDS = ("cond", "x", "i", "j", "a", "b", "c", "index")
@@ -56,8 +61,14 @@ def elements_read(expr: Expr) -> Iterator[tuple[Buffer, Expr]]:
             yield buffer, index
         case DotProduct():
             for buffer, first in expr.reads:
-                for t in range(expr.terms):
-                    yield buffer, Bin("add", first, Lit(t)) if t else first
+                yield from _neighbours(buffer, first, expr.terms)
+        case Halves(buffer=buffer, index=index):
+            yield from _neighbours(buffer, index, GROUP)
+
+
+def _neighbours(buffer: Buffer, first: Expr, count: int) -> Iterator[tuple[Buffer, Expr]]:
+    for t in range(count):
+        yield buffer, Bin("add", first, Lit(t)) if t else first
 
 
 def has_parallel_loops(body: Sequence[Stmt]) -> bool:
@@ -71,6 +82,11 @@ def has_parallel_loops(body: Sequence[Stmt]) -> bool:
     )
 
 
+def has_barrier(body: Sequence[Stmt]) -> bool:
+    """Whether threads meet anywhere in ``body``."""
+    return any(isinstance(s, Barrier) or has_barrier(getattr(s, "body", ())) for s in body)
+
+
 def accesses(body: Sequence[Stmt]) -> Iterator[tuple[Buffer, Expr, bool]]:
     """(buffer, index, is a store) of every access in ``body`` to buffers that it does not
     declare."""
@@ -82,5 +98,11 @@ def accesses(body: Sequence[Stmt]) -> Iterator[tuple[Buffer, Expr, bool]]:
                     yield from ((*read, False) for read in elements_read(expr))
             case For(body=inner):
                 yield from accesses(inner)
+            case Bind(value=value, body=inner):
+                for expr in post_order((value,)):
+                    yield from ((*read, False) for read in elements_read(expr))
+                yield from accesses(inner)
+            case TileStmt():
+                yield from tile_accesses(stmt)
             case Alloc(buffer=local, body=inner):
                 yield from (found for found in accesses(inner) if found[0] is not local)

@@ -12,7 +12,7 @@ from aotc.config import Options
 from aotc.driver import STOPS, Build, Progress, run_stages
 from aotc.graph.eval import evaluate
 from aotc.loop.eval import run_program
-from aotc.loop.ir import Alloc, For, Kind, Stmt
+from aotc.loop.ir import Alloc, Bind, For, Kind, Stmt
 from aotc.loop.program import Program, counted_calls
 from aotc.reference.compare import Difference, compare_outputs
 from aotc.reference.engines import steps_apart
@@ -90,7 +90,7 @@ def _count(body: Sequence[Stmt]) -> int:
     for stmt in body:
         if isinstance(stmt, For):
             steps += _count(stmt.body) * (1 if stmt.kind is Kind.VECTOR else stmt.extent)
-        elif isinstance(stmt, Alloc):
+        elif isinstance(stmt, (Alloc, Bind)):
             steps += _count(stmt.body)
         else:
             steps += 1

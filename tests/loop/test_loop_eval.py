@@ -10,8 +10,7 @@ from loop_cases import F32, matmul_kernel, scale_kernel
 
 from aotc.errors import UsageError, VerifyError
 from aotc.graph.types import DType, TensorType
-from aotc.loop import arith
-from aotc.loop import eval as loop_eval
+from aotc.loop import arith, interpret
 from aotc.loop import index as ix
 from aotc.loop.eval import run_kernel, run_program
 from aotc.loop.ir import (
@@ -59,7 +58,7 @@ def test_lanes_and_one_by_one_give_the_same_bytes(monkeypatch):
     a, b = rng.normal(size=40).astype(np.float32), rng.normal(size=80).astype(np.float32)
     results = []
     for lanes in (1 << 16, 8, 3, 1):
-        monkeypatch.setattr(loop_eval, "_MAX_LANES", lanes)
+        monkeypatch.setattr(interpret, "MAX_LANES", lanes)
         c = np.zeros(128, np.float32)
         run_kernel(matmul_kernel(), [a, b, c])
         results.append(c.tobytes())

@@ -1,0 +1,134 @@
+"""Kernels of a GPU: in goes a loop-IR kernel of BLOCK and THREAD loops, out comes the text of an
+LLVM function of the NVPTX back end.
+
+BLOCK and THREAD variables are read from the registers of the machine, SHARED buffers lie one after
+the other in the block's dynamic shared memory, and a Bind is a branch around its body.
+"""
+
+from __future__ import annotations
+
+from aotc.codegen.emit import Emitter
+from aotc.codegen.expressions import aligned
+from aotc.errors import VerifyError
+from aotc.graph.types import DType
+from aotc.loop.ir import (
+    Alloc,
+    Barrier,
+    Bin,
+    Bind,
+    Expr,
+    For,
+    Kernel,
+    Kind,
+    Lit,
+    Prefetch,
+    Space,
+    Stmt,
+    Var,
+)
+from aotc.loop.launch import SHARED_ALIGNMENT, launch_of, nest_of
+from aotc.target import Target
+
+SHARED_MEMORY = f"@shared = external addrspace(3) global [0 x i8], align {SHARED_ALIGNMENT}\n"
+"""The declaration that a module with such kernels needs."""
+_NARROW = {"add": "add nuw nsw", "mul": "mul nuw nsw", "div": "udiv", "mod": "urem"}
+
+
+def emit_gpu_kernel(kernel: Kernel, target: Target, symbol: str) -> str:
+    """The LLVM text of ``kernel``: an entry that takes a pointer per parameter. VerifyError when
+    the kernel breaks the rules of the loop IR."""
+    emitter = GpuEmitter(kernel, target)
+    emitter.body(kernel.body)
+    params = []
+    for buffer in kernel.params:
+        alias = "" if kernel.may_alias else "noalias "
+        alignment = f"align {buffer.alignment}" if buffer.alignment else aligned(buffer)
+        params.append(f"ptr {alias}captures(none) {alignment} {emitter.bases[buffer]}")
+    block = ",".join(map(str, launch_of(kernel).block))
+    attributes = f'nounwind "no-builtins" "nvvm.reqntid"="{block}" "nvvm.maxntid"="{block}"'
+    head = f"define ptx_kernel void @{symbol}({', '.join(params)}) {attributes} {{\nentry:"
+    return f"{head}\n{emitter.text()}\n  ret void\n}}\n"
+
+
+class GpuEmitter(Emitter):
+    """Walks the statements of one kernel."""
+
+    def __init__(self, kernel: Kernel, target: Target) -> None:
+        super().__init__(kernel, target)
+        nest = nest_of(kernel)
+        for axis, loop in zip("xyz", reversed(nest.blocks), strict=False):
+            self._read(loop.var, f"ctaid.{axis}")
+        for axis, loop in zip("xyz", reversed(nest.threads), strict=False):
+            self._read(loop.var, f"tid.{axis}")
+        for buffer, offset in nest.offsets().items():
+            start = "addrspacecast (ptr addrspace(3) @shared to ptr)"
+            self.bases[buffer] = f"getelementptr (i8, ptr {start}, i64 {offset})"
+
+    def _read(self, var: Var, register: str) -> None:
+        narrow = self.put(f"call i32 @llvm.nvvm.read.ptx.sreg.{register}()")
+        self.values[var] = (self.put(f"zext nneg i32 {narrow} to i64"), 0)
+
+    def statement(self, stmt: Stmt) -> None:
+        """Emits one statement."""
+        match stmt:
+            case For(kind=Kind.BLOCK | Kind.THREAD):
+                self.body(stmt.body)
+            case Alloc(buffer=buffer) if buffer.space is Space.SHARED:
+                self.body(stmt.body)
+            case Bind():
+                self._bind(stmt)
+            case Barrier():
+                self.do("call void @llvm.nvvm.barrier.cta.sync.aligned.all(i32 0)")
+            case Prefetch():
+                pass  # the caches of a GPU are not asked ahead
+            case _:
+                super().statement(stmt)
+
+    def _is_crowded_step(self, loop: For) -> bool:
+        return False  # ptxas orders the loads of a thread
+
+    def _bind(self, bind: Bind) -> None:
+        self.memo = {}
+        low, high = self.analysis.limits(bind.value)
+        narrow = self._narrow(bind.value)
+        if narrow is not None:
+            text = self.put(f"zext nneg i32 {narrow} to i64")
+        else:
+            text = self.expr(bind.value).text
+        condition = None
+        if low < 0 or high >= bind.extent:
+            condition = self.put(f"icmp ult i64 {text}, {bind.extent}")
+        opened = self.begin_bind(bind.var, text, condition)
+        self.body(bind.body)
+        self.end_bind(bind.var, opened)
+
+    def _narrow(self, expr: Expr) -> str | None:
+        """``expr`` computed in 32 bits, which all of it fits; None if it does not."""
+        low, high = self.analysis.limits(expr)
+        if low < 0 or high >= 2**31:
+            return None
+        match expr:
+            case Lit(value=value):
+                return str(int(value))
+            case Var():
+                value = self.values[expr]
+                if isinstance(value, int):
+                    return str(value)
+                return self.put(f"trunc nuw i64 {value[0]} to i32")
+            case Bin(fn=fn, a=a, b=b) if fn in _NARROW and expr.dtype is DType.I64:
+                left, right = self._narrow(a), self._narrow(b)
+                nonzero = self.analysis.limits(b)[0] > 0
+                if left is None or right is None or (fn in ("div", "mod") and not nonzero):
+                    return None
+                return self.put(f"{_NARROW[fn]} i32 {left}, {right}")
+        return None
+
+
+def check_shared_memory(kernel: Kernel, limit_bytes: int, arch: str) -> None:
+    """VerifyError when a block of ``kernel`` needs more shared memory than ``limit_bytes``."""
+    needed = launch_of(kernel).shared_bytes
+    if needed > limit_bytes:
+        raise VerifyError(
+            f"kernel '{kernel.name}' needs {needed} bytes of shared memory, {arch} has "
+            f"{limit_bytes} for a block"
+        )

@@ -1,0 +1,229 @@
+"""GPU kernels at work without a GPU: a kernel of BLOCK and THREAD loops and the memory of its
+buffers in, its stores out, or VerifyError for what would go wrong on some GPU.
+
+All threads of some blocks run at once, a lane each, and every statement in all of them before the
+next. What a GPU may do in another order is checked: two threads that touch one element, one of
+them storing to it, with no barrier between, are a race. So are two blocks, barrier or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from aotc.errors import VerifyError
+from aotc.loop.interpret import MAX_LANES, Memory, Run
+from aotc.loop.ir import (
+    Barrier,
+    Bind,
+    Buffer,
+    Expr,
+    For,
+    Kernel,
+    Kind,
+    Space,
+    Stmt,
+    Var,
+)
+from aotc.loop.launch import launch_of
+from aotc.loop.walk import has_barrier
+
+_NOBODY, _SEVERAL = -1, -2
+
+
+@dataclass
+class _Shadow:
+    """Who touched each element last: the thread that wrote it and when (in barriers), the one that
+    read it and when; ``readers`` is the block that has read it since the kernel began."""
+
+    writer: np.ndarray
+    written: np.ndarray
+    reader: np.ndarray
+    read: np.ndarray
+    readers: np.ndarray
+
+    @classmethod
+    def of(cls, elems: int) -> _Shadow:
+        return cls(*(np.full(elems, _NOBODY, np.int64) for _ in range(5)))
+
+
+def _address(memory: Memory) -> int:
+    address: int = memory.data.__array_interface__["data"][0]
+    return address
+
+
+class LockstepRun(Run):
+    """One run of a GPU kernel."""
+
+    def __init__(self, kernel: Kernel, memory: dict[Buffer, Memory], serial_only: bool) -> None:
+        super().__init__(kernel, memory, serial_only)
+        launch = launch_of(kernel)
+        x, y, z = launch.block
+        self._per_block = x * y * z
+        self._block_numbers = np.zeros(1, np.int64)
+        self._thread_numbers = np.zeros(1, np.int64)
+        self._barriers = 0
+        self._bound = 0
+        self._shadows: dict[int, _Shadow] = {}
+        # a parameter that is only read may be the memory of one that is written
+        written = {_address(memory[buffer]) for buffer in kernel.writes}
+        self._watched = {b for b in kernel.params if _address(memory[b]) in written}
+
+    def statement(self, stmt: Stmt) -> None:
+        """Runs one statement in all lanes."""
+        match stmt:
+            case Bind():
+                self._bind(stmt)
+            case Barrier():
+                if self._bound:
+                    raise VerifyError(f"kernel '{self._kernel.name}': a barrier inside a Bind")
+                self._barriers += 1
+            case _:
+                super().statement(stmt)
+
+    def _loop(self, loop: For) -> None:
+        if loop.kind in (Kind.BLOCK, Kind.THREAD):
+            # blocks in chunks that the threads then multiply; all threads of a block at once
+            room = max(1, MAX_LANES // self._per_block) if loop.kind is Kind.BLOCK else MAX_LANES
+            chunk = max(1, room // self._lanes) if loop.kind is Kind.BLOCK else loop.extent
+            for start in range(0, loop.extent, chunk):
+                with self._spread(loop, start, min(start + chunk, loop.extent)):
+                    self.block(loop.body)
+            return
+        if id(loop) not in self._disjoint and has_barrier(loop.body):
+            self._disjoint[id(loop)] = False
+        super()._loop(loop)
+
+    @contextmanager
+    def _spread(self, loop: For, start: int, stop: int) -> Iterator[None]:
+        """A lane for each iteration of a BLOCK or THREAD loop."""
+        with self._expanded(loop.var, start, stop):
+            before = self._block_numbers, self._thread_numbers
+            position = self._vars[loop.var]
+            if loop.kind is Kind.BLOCK:
+                self._block_numbers = self._block_numbers * loop.extent + position
+            else:
+                self._thread_numbers = self._thread_numbers * loop.extent + position
+            yield
+            self._block_numbers, self._thread_numbers = before
+
+    @contextmanager
+    def _expanded(self, var: Var, start: int, stop: int) -> Iterator[None]:
+        before = self._block_numbers, self._thread_numbers
+        self._block_numbers, self._thread_numbers = (
+            np.repeat(numbers, stop - start) for numbers in before
+        )
+        with super()._expanded(var, start, stop):
+            yield
+        self._block_numbers, self._thread_numbers = before
+
+    def _bind(self, stmt: Bind) -> None:
+        """The body in the lanes in which the value is in range."""
+        value = self._index(stmt.value, {})
+        values = np.broadcast_to(np.asarray(value, np.int64), (self._lanes,))
+        active = np.flatnonzero((values >= 0) & (values < stmt.extent))
+        if not active.size:
+            return
+        before = self._vars, self._memory, self._lanes, self._block_numbers, self._thread_numbers
+        self._vars = {
+            var: at if isinstance(at, int) else at[active] for var, at in self._vars.items()
+        }
+        self._vars[stmt.var] = values[active]
+        self._memory = {
+            buffer: m if m.replica is None else Memory(m.data, m.elems, m.replica[active])
+            for buffer, m in self._memory.items()
+        }
+        self._lanes = active.size
+        self._block_numbers = self._block_numbers[active]
+        self._thread_numbers = self._thread_numbers[active]
+        self._bound += 1
+        self.block(stmt.body)
+        self._bound -= 1
+        self._vars, self._memory, self._lanes, self._block_numbers, self._thread_numbers = before
+
+    def _alloc(self, buffer: Buffer, body: Sequence[Stmt]) -> None:
+        if buffer.space is Space.SHARED:
+            self._watched.add(buffer)
+        super()._alloc(buffer, body)
+        if buffer.space is Space.SHARED:
+            self._watched.remove(buffer)
+            self._shadows = {k: s for k, s in self._shadows.items() if k != id(buffer)}
+
+    def _locate(
+        self, buffer: Buffer, index: Expr, values: dict[int, np.ndarray], is_store: bool = False
+    ) -> tuple[Memory, int | np.ndarray]:
+        memory, where = super()._locate(buffer, index, values, is_store)
+        if buffer in self._watched:
+            self._touch(buffer, memory, where, is_store)
+        return memory, where
+
+    def _describe(self, wrong: np.ndarray) -> str:
+        """Which thread it is that ``wrong`` marks first."""
+        lane = int(np.flatnonzero(np.broadcast_to(wrong, (self._lanes,)))[0])
+        block, thread = self._block_numbers[lane], self._thread_numbers[lane]
+        return f" (block {block}, thread {thread})"
+
+    def _touch(
+        self, buffer: Buffer, memory: Memory, where: int | np.ndarray, is_store: bool
+    ) -> None:
+        """Remembers who touches which element, and refuses races."""
+        # parameters that are one memory have one shadow
+        is_local = buffer.space is Space.SHARED
+        key = id(buffer) if is_local else _address(memory)
+        if key not in self._shadows:
+            self._shadows[key] = _Shadow.of(memory.data.size)
+        shadow = self._shadows[key]
+        at = np.broadcast_to(np.asarray(where, np.int64), (self._lanes,))
+        blocks = self._block_numbers
+        me = blocks * self._per_block + self._thread_numbers
+        now = self._barriers
+
+        def conflict(others: np.ndarray, bad: np.ndarray, what: str) -> None:
+            if bad.any():
+                lane = int(np.flatnonzero(bad)[0])
+                self._race(buffer, memory, int(at[lane]), int(me[lane]), int(others[lane]), what)
+
+        def apart(who: np.ndarray, when: np.ndarray) -> np.ndarray:
+            """Where ``who``, then, and this lane, now, may come in either order."""
+            foreign = (who != me) & (who >= 0)
+            met = (who // self._per_block == blocks) & (when < now)
+            found: np.ndarray = foreign & ~met
+            return found
+
+        verb = "stores" if is_store else "reads"
+        writer = shadow.writer[at]
+        conflict(writer, apart(writer, shadow.written[at]), f"{verb} what is stored by")
+        if is_store:
+            reader, when = shadow.reader[at], shadow.read[at]
+            several = (reader == _SEVERAL) & (when == now)
+            conflict(reader, apart(reader, when) | several, "stores to what is read by")
+            readers = shadow.readers[at]
+            foreign = (readers != _NOBODY) & (readers != blocks)
+            conflict(reader, foreign, "stores to what is read by")
+            shadow.writer[at], shadow.written[at] = me, now
+            conflict(shadow.writer[at], shadow.writer[at] != me, "stores to the same as")
+            return
+        fresh = (shadow.read[at] != now) | (shadow.reader[at] == _NOBODY)
+        shadow.reader[at[fresh]] = me[fresh]
+        shadow.read[at] = now
+        shadow.reader[at[shadow.reader[at] != me]] = _SEVERAL
+        fresh = shadow.readers[at] == _NOBODY
+        shadow.readers[at[fresh]] = blocks[fresh]
+        shadow.readers[at[shadow.readers[at] != blocks]] = _SEVERAL
+
+    def _race(
+        self, buffer: Buffer, memory: Memory, at: int, me: int, other: int, what: str
+    ) -> None:
+        def name(thread: int) -> str:
+            if thread < 0:
+                return "several threads"
+            block, number = divmod(thread, self._per_block)
+            return f"thread {number} of block {block}"
+
+        raise VerifyError(
+            f"kernel '{self._kernel.name}': a race for '{buffer.name}[{at % memory.elems}]': "
+            f"{name(me)} {what} {name(other)}, with no barrier between"
+        )

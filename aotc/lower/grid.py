@@ -1,0 +1,121 @@
+"""Kernels for a GPU from those for a processor: a Program goes in, the same Program comes out with
+every kernel a nest of BLOCK and THREAD loops.
+
+Loops whose iterations provably touch different memory become threads, one for each combination of
+iterations; everything inside runs in one thread in order. A kernel becomes one kernel for each
+nest of such loops in it: launches run one after the other, which is the only order between
+different blocks.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from aotc.loop import index
+from aotc.loop.disjoint import iterations_disjoint
+from aotc.loop.index import affine
+from aotc.loop.ir import Alloc, Bind, Expr, For, Kernel, Kind, Stmt, Var
+from aotc.loop.launch import WARP, is_gpu_kernel
+from aotc.loop.program import Call, Program, splice_calls
+from aotc.loop.walk import accesses
+
+#: Threads of a block of independent threads: enough blocks fit a multiprocessor to fill it.
+THREADS = 256
+
+
+def to_grid(program: Program) -> Program:
+    """Every kernel as one for a GPU, or several, launched in order."""
+    made: dict[Kernel, tuple[Kernel, ...]] = {}
+    for kernel in program.kernels():
+        made[kernel] = (kernel,) if is_gpu_kernel(kernel) else tuple(_kernels(kernel))
+    return replace(program, steps=splice_calls(program.steps, lambda c: _calls(c, made[c.kernel])))
+
+
+def _calls(call: Call, kernels: Sequence[Kernel]) -> list[Call]:
+    """``call`` as calls of the kernels that its own became."""
+    if len(kernels) == 1:
+        return [replace(call, kernel=kernels[0])]
+    places = dict(zip(call.kernel.params, call.args, strict=True))
+    return [Call(kernel, tuple(places[p] for p in kernel.params)) for kernel in kernels]
+
+
+def _kernels(kernel: Kernel) -> Iterator[Kernel]:
+    parts = [part for stmt in kernel.body for part in _parts(stmt, ())]
+    name = re.sub(r"[^A-Za-z0-9_]", "_", kernel.name)
+    if len(parts) == 1:
+        yield replace(kernel, name=name, body=(parts[0].nest(),), independent=False)
+        return
+    for number, part in enumerate(parts):
+        body = (part.nest(),)
+        found = list(accesses(body))
+        used = {id(buffer) for buffer, _, _ in found}
+        stored = {id(buffer) for buffer, _, is_store in found if is_store}
+        yield Kernel(
+            f"{name}_{number}",
+            tuple(p for p in kernel.params if id(p) in used),
+            frozenset(p for p in kernel.params if id(p) in stored),
+            body,
+            # what was one memory in one call stays so in each of its parts
+            kernel.may_alias,
+            kernel.recipe,
+        )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """``body`` for every combination of iterations of ``loops``, in any order."""
+
+    loops: tuple[For, ...]
+    body: tuple[Stmt, ...]
+
+    def nest(self) -> For:
+        """The blocks and threads that share the combinations."""
+        loops = _coalesced(self)
+        total = math.prod(loop.extent for loop in loops)
+        threads = min(THREADS, -(-total // WARP) * WARP) if total > 1 else 1
+        block, thread, item = Var("block"), Var("thread"), Var("item")
+        blocks = -(-total // threads)
+        number = index.add(index.mul(block, threads), thread)
+        extents = {block: blocks, thread: threads, item: total}
+        body: tuple[Stmt, ...] = self.body
+        inner = 1
+        if len(loops) == 1:
+            body = (Bind(loops[0].var, number, total, body),)
+        elif loops:
+            for loop in reversed(loops):
+                quotient: Expr = index.div(item, inner, extents)
+                digit = index.mod(quotient, loop.extent, extents)
+                body = (Bind(loop.var, digit, loop.extent, body),)
+                inner *= loop.extent
+            body = (Bind(item, number, total, body),)
+        inside = For(thread, threads, body, Kind.THREAD)
+        return For(block, blocks, (inside,), Kind.BLOCK)
+
+
+def _parts(stmt: Stmt, around: tuple[For, ...]) -> Iterator[_Part]:
+    """The nests of independent loops in ``stmt``, in order: a loop around several of them is a loop
+    around each, because its iterations have nothing to do with each other."""
+    if not isinstance(stmt, For) or not iterations_disjoint(stmt):
+        yield _Part(around, (stmt,))
+        return
+    loops = (*around, stmt)
+    if len(stmt.body) == 1 or all(isinstance(inner, (For, Alloc)) for inner in stmt.body):
+        for inner in stmt.body:
+            yield from _parts(inner, loops)
+    else:
+        yield _Part(loops, stmt.body)
+
+
+def _coalesced(part: _Part) -> tuple[For, ...]:
+    """The loops with the one innermost along which neighbouring threads store to neighbouring
+    elements."""
+    strides: dict[Var, int] = {}
+    for _, at, is_store in accesses(part.body):
+        form = affine(at) if is_store else None
+        for var, step in form.terms if form is not None else ():
+            strides[var] = min(abs(step), strides.get(var, abs(step)))
+    last = [loop for loop in part.loops if strides.get(loop.var) == 1][-1:]
+    return (*(loop for loop in part.loops if loop not in last), *last)
