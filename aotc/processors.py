@@ -65,7 +65,18 @@ AARCH64 = _names(
     """
 )
 
-# Of these, the ones that multiply uint8 by int8 (FEAT_I8MM).
+# Of these, the ones that add four products of bytes at once (FEAT_DotProd).
+AARCH64_DOTPROD = frozenset(AARCH64) - frozenset(
+    _names(
+        """
+        a64fx apple-a10 apple-a11 apple-a12 apple-a7 apple-a8 apple-a9 apple-s4 apple-s5 carmel
+        cortex-a34 cortex-a35 cortex-a53 cortex-a57 cortex-a72 cortex-a73 cyclone exynos-m3 falkor
+        generic kryo thunderx thunderx2t99 thunderx3t110 thunderxt81 thunderxt83 thunderxt88
+        """
+    )
+)
+
+# Of the first, the ones that multiply uint8 by int8 (FEAT_I8MM).
 AARCH64_I8MM = frozenset(
     _names(
         """

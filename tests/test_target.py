@@ -118,6 +118,7 @@ def test_classes_of_x86_are_what_llvm_selects():
     [
         ("x86_64-unknown-linux-gnu", module.X86_VNNI, 16, "x86.avx512.vpdpbusd.512"),
         ("aarch64-unknown-linux-gnu", module.AARCH64_I8MM, 4, "aarch64.neon.usdot.v4i32.v16i8"),
+        ("aarch64-unknown-linux-gnu", module.AARCH64_DOTPROD, 4, "aarch64.neon.sdot.v4i32.v16i8"),
     ],
 )
 def test_processors_said_to_multiply_bytes_do(triple, names, lanes, intrinsic):
@@ -133,7 +134,7 @@ def test_processors_said_to_multiply_bytes_do(triple, names, lanes, intrinsic):
     for cpu in sorted(names):
         machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu)
         listing = machine.emit_assembly(llvm.parse_assembly(text))
-        assert "vpdpbusd" in listing or "usdot" in listing, cpu
+        assert re.search(r"\t(vpdpbusd|usdot|sdot)\t", listing), cpu
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -3,7 +3,8 @@ sum, by the instructions that the target has.
 
 The sum is exact whatever the instructions: no product of a uint8 and an int8, and no sum of two,
 leaves what the instructions used here keep of it. (The x86 instruction that adds pairs of such
-products with saturation, ``vpmaddubsw``, is therefore not used.)
+products with saturation, ``vpmaddubsw``, is therefore not used.) Pairs of products of two int8 stay
+within an int16 unless both weights are -128, which `Target.least_weight` excludes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ _OF_FOUR: Mapping[tuple[DotProducts, int], str] = MappingProxyType(
         (DotProducts.VNNI, 8): "x86.avx512.vpdpbusd.256",
         (DotProducts.VNNI, 4): "x86.avx512.vpdpbusd.128",
         (DotProducts.USDOT, 4): "aarch64.neon.usdot.v4i32.v16i8",
+        (DotProducts.USDOT, 2): "aarch64.neon.usdot.v2i32.v8i8",
+        (DotProducts.SDOT, 4): "aarch64.neon.sdot.v4i32.v16i8",
+        (DotProducts.SDOT, 2): "aarch64.neon.sdot.v2i32.v8i8",
     }
 )
 #: Intrinsics that add the products of pairs of int16.
@@ -38,9 +42,12 @@ _OF_PAIRS: Mapping[tuple[DotProducts, int], str] = MappingProxyType(
 )
 
 
-def dot_product(put: Put, style: DotProducts, lanes: int, a: str, b: str, c: str) -> str:
-    """``c`` plus the products of the four uint8 in each word of ``a`` with the four int8 in that of
-    ``b``; ``lanes`` words, 0 for scalars."""
+def dot_product(
+    put: Put, style: DotProducts, signed: bool, lanes: int, a: str, b: str, c: str
+) -> str:
+    """``c`` plus the products of the four uint8 (or int8, ``signed``) in each word of ``a`` with
+    the four int8 in that of ``b``; ``lanes`` words, 0 for scalars. Of the styles, those multiply
+    that take such operands (`Target.signed_codes`)."""
     if (style, lanes) in _OF_FOUR:
         name, bytes_ = _OF_FOUR[style, lanes], f"<{4 * lanes} x i8>"
         words = f"<{lanes} x i32>"
@@ -50,7 +57,63 @@ def dot_product(put: Put, style: DotProducts, lanes: int, a: str, b: str, c: str
         return _smlad(put, a, b, c)
     if (style, lanes) in _OF_PAIRS:
         return _by_pairs(put, _OF_PAIRS[style, lanes], lanes, a, b, c)
-    return _one_by_one(put, lanes, a, b, c)
+    if (style, lanes) == (DotProducts.SMULL, 4):
+        return _by_products(put, a, b, c)
+    if (style, lanes) == (DotProducts.VMULL, 4):
+        return _by_products_of_arm(put, a, b, c)
+    return _one_by_one(put, signed, lanes, a, b, c)
+
+
+def sum_of_products(put: Put, a: str, b: str, c: str) -> str:
+    """``c`` plus the products of sixteen int8 in the vector ``a`` with those in ``b``: MVE."""
+    vectors = f"<16 x i8> {a}, <16 x i8> {b}"
+    flags = "i32 0, i32 0, i32 0"  # with a sign, added, in order
+    return put(f"call i32 @llvm.arm.mve.vmldava.v16i8({flags}, i32 {c}, {vectors})")
+
+
+def _halves(put: Put, x: str, ty: str, count: int) -> list[str]:
+    """The halves of a vector ``x`` of ``count`` elements ``ty``."""
+    found = []
+    for first in (0, count // 2):
+        places = ", ".join(f"i32 {first + t}" for t in range(count // 2))
+        mask = f"<{count // 2} x i32> <{places}>"
+        found.append(
+            put(f"shufflevector <{count} x {ty}> {x}, <{count} x {ty}> poison, {mask}")
+        )
+    return found
+
+
+def _products(put: Put, name: str, a: str, b: str) -> list[str]:
+    """Sixteen products of int8 as two vectors of int16."""
+    halves = []
+    for x in (a, b):
+        halves.append(_halves(put, put(f"bitcast <4 x i32> {x} to <16 x i8>"), "i8", 16))
+    return [
+        put(f"call <8 x i16> @llvm.{name}.v8i16(<8 x i8> {x}, <8 x i8> {y})")
+        for x, y in zip(*halves, strict=True)
+    ]
+
+
+def _by_products(put: Put, a: str, b: str, c: str) -> str:
+    """Products of int16, sums of two of them, and of two of those."""
+    low, high = _products(put, "aarch64.neon.smull", a, b)
+    pairs = f"call <8 x i16> @llvm.aarch64.neon.addp.v8i16(<8 x i16> {low}, <8 x i16> {high})"
+    sums = f"call <4 x i32> @llvm.aarch64.neon.saddlp.v4i32.v8i16(<8 x i16> {put(pairs)})"
+    return put(f"add <4 x i32> {c}, {put(sums)}")
+
+
+def _by_products_of_arm(put: Put, a: str, b: str, c: str) -> str:
+    """As `_by_products`."""
+    parts = []
+    for products in _products(put, "arm.neon.vmulls", a, b):
+        low, high = _halves(put, products, "i16", 8)
+        halves = f"<4 x i16> {low}, <4 x i16> {high}"
+        parts.append(put(f"call <4 x i16> @llvm.arm.neon.vpadd.v4i16({halves})"))
+    places = ", ".join(f"i32 {t}" for t in range(8))
+    first, second = parts
+    pairs = f"shufflevector <4 x i16> {first}, <4 x i16> {second}, <8 x i32> <{places}>"
+    operands = f"<4 x i32> {c}, <8 x i16> {put(pairs)}"
+    return put(f"call <4 x i32> @llvm.arm.neon.vpadals.v4i32.v8i16({operands})")
 
 
 def _smlad(put: Put, a: str, b: str, c: str) -> str:
@@ -82,7 +145,7 @@ def _by_pairs(put: Put, name: str, lanes: int, a: str, b: str, c: str) -> str:
     return c
 
 
-def _one_by_one(put: Put, lanes: int, a: str, b: str, c: str) -> str:
+def _one_by_one(put: Put, signed: bool, lanes: int, a: str, b: str, c: str) -> str:
     ty = f"<{lanes} x i32>" if lanes else "i32"
 
     def constant(value: int) -> str:
@@ -90,7 +153,7 @@ def _one_by_one(put: Put, lanes: int, a: str, b: str, c: str) -> str:
 
     for t in range(4):
         factors = []
-        for x, shift in ((a, "lshr"), (b, "ashr")):
+        for x, shift in ((a, "ashr" if signed else "lshr"), (b, "ashr")):
             raised = put(f"shl {ty} {x}, {constant(24 - 8 * t)}")
             factors.append(put(f"{shift} {ty} {raised}, {constant(24)}"))
         product = put(f"mul {ty} {factors[0]}, {factors[1]}")

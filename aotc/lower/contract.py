@@ -72,21 +72,22 @@ def lower_contract(context: Context, group: Group) -> None:
 
 def _in_groups(context: Context, sums: DType, operands: Operands) -> Bytes | None:
     """How bytes are multiplied in groups of four; None where they are not."""
-    lhs, rhs = operands.lhs, operands.rhs
-    if (lhs.dtype, sums) != (DType.U8, DType.I32):
+    lhs, rhs, target = operands.lhs, operands.rhs, context.target
+    if (lhs.dtype, sums) != (DType.I8 if target.signed_codes else DType.U8, DType.I32):
         return None
-    if context.target.dot_products is DotProducts.NONE or not fits_bytes(rhs):
+    if target.dot_products is DotProducts.NONE or not fits_bytes(rhs, target.least_weight):
         return None
     if lhs.strides[-1] != 1 or lhs.shape[-1] < GROUP:
         return None
     return Bytes(lhs.shape[-1])
 
 
-def fits_bytes(view: View) -> bool:
-    """Whether ``view`` is of constant integers that an int8 can hold."""
+def fits_bytes(view: View, least: int = -128) -> bool:
+    """Whether ``view`` is of constant integers from ``least`` on that an int8 can hold."""
     if not view.is_constant or not view.dtype.is_int:
         return False
-    return fits(constant_array(view), DType.I8)
+    values = constant_array(view)
+    return fits(values, DType.I8) and (least == -128 or bool((values >= least).all()))
 
 
 def _is_streamed(operands: Operands) -> bool:
