@@ -53,8 +53,14 @@ Notes = Mapping[str, tuple[str, str]]
 """As those of an Entry (codegen/entry.py)."""
 
 
-def write_header(signature: Signature, facts: HeaderFacts, notes: Notes | None = None) -> str:
-    """The whole header; it needs nothing but <stdint.h> and compiles without warnings."""
+def write_header(
+    signature: Signature,
+    facts: HeaderFacts,
+    notes: Notes | None = None,
+    more: Sequence[str] = (),
+) -> str:
+    """The whole header, which ends with the declarations ``more``; it needs nothing but <stdint.h>
+    and compiles without warnings."""
     name, macro = signature.name, signature.name.upper()
     parts = [
         metadata(name, facts, signature.weights_in_file),
@@ -62,6 +68,7 @@ def write_header(signature: Signature, facts: HeaderFacts, notes: Notes | None =
         status_codes(name, signature.statuses),
         *([POOL_TYPE] if signature.threads else []),
         *prototypes(signature, notes or {}, macro),
+        *more,
     ]
     return enclose(name, "a compiled model", facts.version, parts)
 

@@ -87,7 +87,7 @@ def emit_module(
     parts = [f'source_filename = "{name}"', f'target triple = "{target.triple}"']
     if not in_file:
         parts += [
-            _marker_global(name, _weights_symbol(name, number), target, stretch)
+            marker_global(name, weights_symbol(name, number), target, stretch)
             for number, stretch in enumerate(constants.stretches)
             if stretch.size_bytes
         ]
@@ -110,7 +110,7 @@ def emit_module(
     return "\n\n".join(parts) + "\n"
 
 
-def _weights_symbol(name: str, number: int) -> str:
+def weights_symbol(name: str, number: int) -> str:
     """The constants of the module in one of its memory regions."""
     return f"{name}_weights{number or ''}"
 
@@ -119,7 +119,7 @@ def _kernel_symbols(entries: Sequence[Entry], prefix: str, stretches: int) -> di
     """A symbol for each kernel: the module's name, then the kernel's, numbered if it repeats or
     is that of one of the ``stretches`` of constants."""
     symbols: dict[Kernel, str] = {}
-    taken = {_weights_symbol(prefix, number) for number in range(stretches)}
+    taken = {weights_symbol(prefix, number) for number in range(stretches)}
     for signature in (entry.signature for entry in entries):
         taken |= {f"{signature.name}_{word}" for word in ("run", "run_threads")}
         taken |= {signature.run, signature.run_threads, signature.task}
@@ -134,7 +134,7 @@ def _kernel_symbols(entries: Sequence[Entry], prefix: str, stretches: int) -> di
     return symbols
 
 
-def _marker_global(name: str, symbol: str, target: Target, stretch: Part) -> str:
+def marker_global(name: str, symbol: str, target: Target, stretch: Part) -> str:
     """The marker of constants, in a section of its own where the format lets that grow afterwards
     (ELF), else followed by room for all constants."""
     text = "".join(f"\\{byte:02X}" for byte in weights_marker(name, stretch.region))
@@ -231,7 +231,7 @@ def _constants_base(name: str, constants: ConstantLayout, in_file: bool) -> list
     # The constants are larger than the marker that LLVM sees. Passing the address through an
     # empty assembly statement keeps it from drawing conclusions about size or contents.
     symbols = {
-        number: _weights_symbol(name, number)
+        number: weights_symbol(name, number)
         for number, stretch in enumerate(constants.stretches)
         if stretch.size_bytes
     }

@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 
 from aotc.codegen.signature import Signature, weights_section
+from aotc.codegen.text import byte_string
 from aotc.loop.program import Program
 from aotc.memory.arena import MemoryPlan, Part
 from aotc.memory.liveness import find_blocks
@@ -70,11 +71,7 @@ def emit_notes(text: str, target: Target) -> str:
     if target.object_format != "elf":
         return ""
     content = text.encode()
-    escaped = "".join(
-        chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:02X}"
-        for byte in content
-    )
     return (
-        f'@aotc_notes = private constant [{len(content)} x i8] c"{escaped}", '
+        f'@aotc_notes = private constant [{len(content)} x i8] {byte_string(content)}, '
         f'section "{SECTION}", align 1, !exclude !0\n!0 = !{{}}'
     )

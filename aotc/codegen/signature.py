@@ -59,6 +59,20 @@ class Status(enum.IntEnum):
     NULL_POOL = 10
     OUT_OF_BOUNDS = 11
     UNKNOWN_SIZE = 12
+    # from here on: of objects for GPUs, as in runtime/aotc_cuda.h
+    NO_DRIVER = 64
+    OLD_DRIVER = 65
+    NO_DEVICE = 66
+    UNSUPPORTED_DEVICE = 67
+    SMALL_DEVICE = 68
+    OUT_OF_DEVICE_MEMORY = 69
+    OUT_OF_HOST_MEMORY = 70
+    LOST_DEVICE = 71
+    BUSY_CONTEXT = 72
+    WRONG_CONTEXT = 73
+    REJECTED_KERNELS = 74
+    FAILED_DRIVER = 75
+    OTHER_LOADER = 76
 
     @property
     def sentence(self) -> str:
@@ -82,6 +96,19 @@ _SENTENCES = {
         "A run-time size or index is outside the bounds that the model was compiled with."
     ),
     Status.UNKNOWN_SIZE: "The model was not compiled for this size.",
+    Status.NO_DRIVER: "The CUDA driver is not installed.",
+    Status.OLD_DRIVER: "The CUDA driver is too old for this object.",
+    Status.NO_DEVICE: "There is no CUDA device of this number.",
+    Status.UNSUPPORTED_DEVICE: "The object has no code for this device.",
+    Status.SMALL_DEVICE: "A kernel needs more shared memory or threads than the device has.",
+    Status.OUT_OF_DEVICE_MEMORY: "The model does not fit into the free memory of the device.",
+    Status.OUT_OF_HOST_MEMORY: "There is no memory for the context.",
+    Status.LOST_DEVICE: "The device is lost, or a kernel has failed: end the process.",
+    Status.BUSY_CONTEXT: "Another thread is using the context.",
+    Status.WRONG_CONTEXT: "The context is NULL or another model's.",
+    Status.REJECTED_KERNELS: "The driver does not take the kernels of the object.",
+    Status.FAILED_DRIVER: "A call of the CUDA driver has failed.",
+    Status.OTHER_LOADER: "The object and aotc_cuda.c are of different versions of aotc.",
 }
 
 
@@ -107,6 +134,7 @@ class Signature:
     With ``threads`` there is also ``NAME_run_threads`` with a pool as its last argument. ``checks``
     tells whether the model itself can fail at run time. ``sizes`` are (dimension, size) of a model
     that has an entry for each of several sizes: these follow the name, as in ``NAME_run_8``.
+    ``device`` tells that the model runs on a GPU.
     """
 
     name: str
@@ -117,6 +145,7 @@ class Signature:
     checks: bool = False
     sizes: tuple[tuple[str, int], ...] = ()
     regions: tuple[str, ...] = ()
+    device: bool = False
 
     @property
     def workspaces(self) -> tuple[str, ...]:
@@ -157,6 +186,7 @@ class Signature:
             and (self.threads or status is not Status.NULL_POOL)
             and (self.checks or status is not Status.OUT_OF_BOUNDS)
             and status is not Status.UNKNOWN_SIZE
+            and (self.device or status < Status.NO_DRIVER)
         )
 
 
@@ -175,10 +205,12 @@ def describe_signature(
     threads: bool = False,
     sizes: tuple[tuple[str, int], ...] = (),
     regions: tuple[str, ...] = (),
+    device: bool = False,
 ) -> Signature:
     """The entry's signature; ValueError (from TensorType.dims) when a dimension is not bound."""
     tensors = [(name, kind) for name, kind, _ in (*program.inputs, *program.outputs)]
     taken = {"weights", "pool", *workspace_names(regions)}
+    taken |= {"context", "stream"} if device else set()
     c_names = make_unique((name for name, _ in tensors), taken)
     params = [
         Param(name, c_name, kind) for (name, kind), c_name in zip(tensors, c_names, strict=True)
@@ -187,7 +219,9 @@ def describe_signature(
     name = make_c_identifier(program.name)
     inputs, outputs = tuple(params[:count]), tuple(params[count:])
     checks = any(isinstance(step, Check) for step in all_steps(program.steps))
-    return Signature(name, inputs, outputs, weights_in_file, threads, checks, sizes, regions)
+    return Signature(
+        name, inputs, outputs, weights_in_file, threads, checks, sizes, regions, device
+    )
 
 
 def weights_section(name: str, region: str = "") -> str:

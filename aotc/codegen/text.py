@@ -72,6 +72,14 @@ def splat_constant(text: str, scalar_type: str) -> str:
     return f"splat ({scalar_type} {text})"
 
 
+def byte_string(content: bytes) -> str:
+    """An array constant of i8 with ``content``."""
+    return 'c"' + "".join(
+        chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:02X}"
+        for byte in content
+    ) + '"'
+
+
 def vector_constant(texts: list[str], scalar_type: str) -> str:
     """A vector constant from the texts of its lanes."""
     return "<" + ", ".join(f"{scalar_type} {text}" for text in texts) + ">"

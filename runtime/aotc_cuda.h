@@ -1,0 +1,117 @@
+/* What objects compiled with --target cuda need at run time: the CUDA driver, opened when a context
+ * is created. A program uses the functions of the model's own header, which call these. */
+
+#ifndef AOTC_CUDA_H
+#define AOTC_CUDA_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The layout of what follows; an object and a loader of different layouts refuse each other. */
+#define AOTC_CUDA_LAYOUT 1
+
+/* What every function returns; the same values as in the model's header. */
+enum {
+    AOTC_CUDA_OK = 0,
+    AOTC_CUDA_NULL_INPUT = 1,
+    AOTC_CUDA_NULL_OUTPUT = 2,
+    AOTC_CUDA_MISALIGNED_INPUT = 4,
+    AOTC_CUDA_MISALIGNED_OUTPUT = 5,
+    AOTC_CUDA_NO_DRIVER = 64,
+    AOTC_CUDA_OLD_DRIVER = 65,
+    AOTC_CUDA_NO_DEVICE = 66,
+    AOTC_CUDA_UNSUPPORTED_DEVICE = 67,
+    AOTC_CUDA_SMALL_DEVICE = 68,
+    AOTC_CUDA_OUT_OF_DEVICE_MEMORY = 69,
+    AOTC_CUDA_OUT_OF_HOST_MEMORY = 70,
+    AOTC_CUDA_LOST_DEVICE = 71,
+    AOTC_CUDA_BUSY_CONTEXT = 72,
+    AOTC_CUDA_WRONG_CONTEXT = 73,
+    AOTC_CUDA_REJECTED_KERNELS = 74,
+    AOTC_CUDA_FAILED_DRIVER = 75,
+    AOTC_CUDA_OTHER_LOADER = 76
+};
+
+/* Device code. arch is ten times the major compute capability plus the minor one. */
+enum { AOTC_CUDA_CUBIN = 1, AOTC_CUDA_EXACT = 2 };
+typedef struct aotc_cuda_image {
+    const void *data; /* an ELF file if kind has CUBIN, else PTX that ends in a NUL */
+    uint64_t bytes;
+    uint32_t arch;
+    uint32_t kind; /* EXACT: for this compute capability only, as sm_90a */
+} aotc_cuda_image;
+
+typedef struct aotc_cuda_kernel {
+    const char *name;
+    uint32_t grid[3];
+    uint32_t block[3];
+    uint32_t shared_bytes; /* of dynamic shared memory in each block */
+    uint32_t reserved;
+} aotc_cuda_kernel;
+
+/* Where a pointer that a kernel is given points to. */
+enum { AOTC_CUDA_IN_CONSTANTS = 0, AOTC_CUDA_IN_ARENA = 1, AOTC_CUDA_IN_TENSOR = 2 };
+typedef struct aotc_cuda_arg {
+    uint32_t space;
+    uint32_t tensor; /* the inputs are numbered first, then the outputs */
+    uint64_t offset; /* in bytes */
+} aotc_cuda_arg;
+
+typedef struct aotc_cuda_launch {
+    uint32_t kernel;
+    uint32_t first_arg, args;     /* as many as the kernel has parameters */
+    uint32_t first_after, afters; /* earlier launches that must be complete before */
+} aotc_cuda_launch;
+
+/* A compiled model: read-only, part of the object. */
+typedef struct aotc_cuda_model {
+    uint32_t layout;
+    uint32_t driver; /* least version, as cuDriverGetVersion has it */
+    uint32_t images, kernels, launches, most_args, inputs, outputs;
+    const aotc_cuda_image *image;
+    const aotc_cuda_kernel *kernel;
+    const aotc_cuda_launch *launch;
+    const aotc_cuda_arg *arg;
+    const uint32_t *after;
+    const uint64_t *tensor_bytes; /* of inputs, then outputs */
+    const void *constants;
+    uint64_t constants_bytes;
+    uint64_t arena_bytes;
+} aotc_cuda_model;
+
+/* A device with the model's weights on it, and the memory of one run at a time. */
+typedef struct aotc_cuda_context aotc_cuda_context;
+
+/* Opens the driver and `device` (counted from 0), uploads the weights, prepares the launches. The
+ * context takes host memory by malloc. */
+int aotc_cuda_create(const aotc_cuda_model *model, int device, aotc_cuda_context **context);
+
+/* Another context with the weights of `first`, which may be destroyed before or after it. */
+int aotc_cuda_share(aotc_cuda_context *first, aotc_cuda_context **context);
+
+/* Waits for the device and frees everything. NULL is allowed. The status is that of the first
+ * driver call that failed; everything is freed all the same, unless the context is busy. */
+int aotc_cuda_destroy(aotc_cuda_context *context);
+
+/* Puts one run in order into the stream (a CUstream; NULL is the default stream) and returns.
+ * `tensors` are device pointers, inputs first, aligned to 16 bytes. */
+int aotc_cuda_run_device(const aotc_cuda_model *model, aotc_cuda_context *context, void *stream,
+                         const void *const *tensors);
+
+/* Copies the inputs to the device, runs, copies the outputs back, and returns when all is done.
+ * `tensors` are host pointers. With context NULL it uses one of its own on device 0, created on
+ * the first call; threads that do so take turns. */
+int aotc_cuda_run_host(const aotc_cuda_model *model, aotc_cuda_context *context,
+                       const void *const *tensors);
+
+/* Frees the context that aotc_cuda_run_host created, if there is one. */
+int aotc_cuda_release(const aotc_cuda_model *model);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* AOTC_CUDA_H */
