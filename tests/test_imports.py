@@ -10,7 +10,7 @@ MODULES = sorted((ROOT / "aotc").rglob("*.py"))
 
 #: The order of the data flow; a module imports from its own line or from earlier ones.
 ORDER = [
-    {"errors", "config", "processors", "regions", "target"},
+    {"errors", "config", "permission", "processors", "regions", "target"},
     {"graph"},
     {"autodiff"},
     {"frontend", "tracing"},
@@ -26,6 +26,7 @@ ORDER = [
     {"artifact"},
     {"audit"},
     {"pool", "compiled", "debug", "together"},
+    {"cuda"},
     {"bindings"},
     {"driver"},
     {"traced", "numpy"},
