@@ -46,6 +46,8 @@ class Options:
     calling convention. ``opt`` is ``speed`` or ``size`` (of the code). ``ram`` is the most
     bytes that the workspace may have (None: as many as it takes). ``regions`` are the memories of
     the device that the workspace and the constants go to (none: one for each, without bounds).
+    ``arch`` are the architectures of a GPU, with commas, and ``host`` is the target of the machine
+    that it is in.
     """
 
     target: str = "x86_64"
@@ -64,6 +66,8 @@ class Options:
     opt: str = "speed"
     ram: int | None = None
     regions: tuple[Region, ...] = ()
+    arch: str | None = None
+    host: str = "x86_64"
 
     def __post_init__(self) -> None:
         for name, size in self.dims.items():
@@ -113,6 +117,10 @@ class Options:
                 f"region '{read_only(self.regions)[0].name}' is for weights in the object, and "
                 "these go to a file",
                 remedy="leave out --weights file, or the read-only regions",
+            )
+        if self.target != "cuda" and self.arch is not None:
+            raise UsageError(
+                "--arch is for --target cuda", remedy="name the processor of a CPU with --cpu"
             )
         if self.numerics not in NUMERICS:
             raise UsageError(

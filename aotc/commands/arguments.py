@@ -34,6 +34,13 @@ def add_model_arguments(
         help="a processor by LLVM's name, an x86-64-vN level, or native"
         + (f" (default: {default_cpu})" if default_cpu else ""),
     )
+    parser.add_argument(
+        "--arch", metavar="SM,...", help="for --target cuda: the architectures of the GPUs, e.g. "
+        "sm_80,sm_90 (default: sm_80; PTX of the lowest runs on later ones)"
+    )
+    parser.add_argument(
+        "--host", default="x86_64", help="for --target cuda: x86_64 (the default) or aarch64"
+    )
     parser.add_argument("--abi", help="the calling convention by LLVM's name, e.g. ilp32f")
     parser.add_argument(
         "--numerics",
@@ -163,6 +170,8 @@ def read_options(args: argparse.Namespace) -> Options:
         opt=args.opt,
         ram=None if args.ram is None else read_bytes(args.ram, "--ram"),
         regions=read_regions(args.region),
+        arch=args.arch,
+        host=args.host,
     )
 
 
