@@ -21,7 +21,7 @@ from aotc.loop.tiles import Tile, TileDot, TileLoad, TileStore, TileZero
 from aotc.lower.contract_kernel import Bytes, ContractWriter, Operands
 from aotc.lower.contract_kernel import Tile as Part
 from aotc.lower.scope import loop
-from aotc.schedule.tiles import TILE_LANES, registers, step_bytes, tile_rows
+from aotc.schedule.tiles import TILE_LANES, block_registers, registers, step_bytes, tile_rows
 
 
 def in_steps(operands: Operands) -> tuple[Operands, Bytes] | None:
@@ -86,17 +86,20 @@ class TileWriter(ContractWriter):
         starts = tuple(min(rows * i, tile.column.size - rows) for i in range(across))
         vectors = tile.panel.size
         sums, left, right = registers(tile.row.size * across, vectors)
-        numbers = itertools.count()
         groups = self.recipe.depth_unroll
+        # registers have one shape in the whole kernel: those of each kind begin at one number
+        first_left, first_right = block_registers(self.recipe)
         return _Block(
             tile.row.size,
             starts,
             vectors,
-            tuple(Tile.of("c", DType.I32, rows, TILE_LANES, next(numbers)) for _ in range(sums)),
-            tuple(Tile.of("a", DType.U8, rows, GROUP * groups, next(numbers)) for _ in range(left)),
+            tuple(Tile.of("c", DType.I32, rows, TILE_LANES, i) for i in range(sums)),
             tuple(
-                Tile.of("b", DType.I8, groups, GROUP * TILE_LANES, next(numbers))
-                for _ in range(right)
+                Tile.of("a", DType.U8, rows, GROUP * groups, first_left + i) for i in range(left)
+            ),
+            tuple(
+                Tile.of("b", DType.I8, groups, GROUP * TILE_LANES, first_right + i)
+                for i in range(right)
             ),
         )
 

@@ -22,10 +22,12 @@ TILE_LANES = TILE_ROW_BYTES // GROUP
 LEAST_PRODUCT = 9.5
 #: Loads take this for each row, and at least so much.
 LOAD_ROW, LEAST_LOAD = 0.75, 4.0
+#: What loads beside products cost all the same.
+CROWDING = 0.1
 #: What a block costs beside its steps and results; what a row of 16 sums costs on its way to memory
 #: and back, and in the epilogue of a quantised layer.
 BLOCK_OVERHEAD = 30.0
-SUM_CYCLES = 7.0
+SUM_CYCLES = 4.0
 #: What configuring the registers costs in each kernel, and giving them up.
 CONFIGURE = 300.0
 #: A second copy of the block's code must save at least this share of the cycles.
@@ -55,6 +57,16 @@ def registers(pixel_tiles: int, vectors: int) -> tuple[int, int, int]:
     passes by, there are two."""
     passing = min(2, vectors) if pixel_tiles == 1 else vectors
     return pixel_tiles * vectors, min(2, pixel_tiles), passing
+
+
+def block_registers(recipe: ContractRecipe) -> tuple[int, int]:
+    """The first registers of the left-hand side and of weights: behind those of the largest block
+    of ``recipe``, which has at least as many of each kind as the others."""
+    rows = tile_rows(recipe.columns)
+    across = max(-(-column.size // rows) for column in recipe.columns)
+    tiles = across * max(row.size for row in recipe.rows)
+    sums, left, _ = registers(tiles, max(panel.size for panel in recipe.panels))
+    return sums, sums + left
 
 
 def rank_tiles(sizes: ContractSizes, target: Target, count: int) -> list[Candidate]:
@@ -110,7 +122,8 @@ def _cost(sizes: ContractSizes, recipe: ContractRecipe) -> float:
                 products = tiles * panel.size * product
                 loads = tiles * left + panel.size * right
                 sums = row.size * column.size * panel.size * SUM_CYCLES
-                block = steps * max(products, loads) + BLOCK_OVERHEAD + sums
+                step = max(products, loads) + CROWDING * loads
+                block = steps * step + BLOCK_OVERHEAD + sums
                 total += block * row.count * column.count * panel.count
                 variants += 1
     return total * (1 + VARIANT_PENALTY * (variants - 1))
