@@ -28,6 +28,7 @@ from aotc.codegen.machine import assembly, compile_module
 from aotc.codegen.signature import describe_signature, make_c_identifier
 from aotc.compiled import Code, CompiledModel, CompiledModels
 from aotc.config import VERSION, DimSize, Options
+from aotc.cuda.build import DeviceObject, archs_of, build_object, host_of, make_device_bundle
 from aotc.debug.dump import graph_text, program_text
 from aotc.debug.timing import Stopwatch
 from aotc.errors import UnsupportedError, UsageError
@@ -36,9 +37,9 @@ from aotc.frontend.reader import import_model
 from aotc.fuse.groups import Groups, fuse
 from aotc.graph.ir import Graph
 from aotc.graph.text import print_graph
+from aotc.graph.types import DType
 from aotc.loop.program import Program
 from aotc.loop.verify import verify_program
-from aotc.lower.grid import to_grid
 from aotc.lower.numerics import without_fma
 from aotc.lower.parallel import parallelize
 from aotc.lower.program import lower
@@ -49,7 +50,7 @@ from aotc.memory.constants import ConstantLayout, lay_out_constants
 from aotc.memory.fit import fit
 from aotc.memory.order import plan_in_order
 from aotc.memory.spread import place_in_regions
-from aotc.passes.runner import PIPELINE, run_passes
+from aotc.passes.runner import PIPELINE, pipeline, run_passes
 from aotc.regions import read_only, read_regions, writable
 from aotc.schedule.book import read_book
 from aotc.schedule.compact import choose_compact
@@ -115,6 +116,7 @@ class Build:
             options.threads,
             self.sizes,
             tuple(region.name for region in writable(options.regions)),
+            self.target.is_gpu,
         )
         about = {} if self.ports is None else notes(self.ports)
         return Entry(signature, self.program, self.plan, self.digest, about)
@@ -129,6 +131,7 @@ class ObjectBuild:
     entries: tuple[Entry, ...]
     constants: ConstantLayout
     emitted: bytes = b""
+    device: DeviceObject | None = None
     bundle: Bundle | None = None
     texts: dict[str, Callable[[], str]] = field(default_factory=dict)
 
@@ -163,8 +166,9 @@ def _passes(build: Build) -> None:
         build.graph = graph
         build.finished(name)
 
+    passes = pipeline(DType.I8 if build.target.signed_codes else DType.U8)
     build.graph = run_passes(
-        build.take_graph(), on_stage=done, on_report=build.stopwatch.add_pass
+        build.take_graph(), passes, on_stage=done, on_report=build.stopwatch.add_pass
     )
     text = graph_text(build.graph)
     build.texts["graph"] = lambda: text
@@ -193,8 +197,6 @@ def _lower(build: Build) -> None:
         build.program = without_fma(build.program)
     if build.options.threads:
         build.program = parallelize(build.program)
-    if build.target.is_gpu:
-        build.program = to_grid(build.program)
     if build.panels is not None:
         build.panels.next_size()
     if build.shared is not None:
@@ -225,6 +227,14 @@ def _memory(build: Build) -> None:
 
 def _codegen(whole: ObjectBuild) -> None:
     """Programs, MemoryPlans -> LLVM text -> object bytes, the weights not yet in them."""
+    if whole.target.is_gpu:
+        options = whole.builds[0].options
+        made = build_object(
+            whole.entries[0], whole.constants, archs_of(options), host_of(options)
+        )
+        whole.device = made
+        whole.texts |= {"llvm": lambda: made.llvm, "ptx": lambda: made.code.ptx}
+        return
     text = emit_module(whole.name, whole.entries, whole.target, whole.constants)
     whole.emitted = compile_module(text, whole.target)
     whole.texts["llvm"] = lambda: text
@@ -238,6 +248,11 @@ def _artifact(whole: ObjectBuild) -> None:
         target=f"{target.name}/{target.cpu}",
         versions={"aotc": VERSION, "llvmlite": importlib.metadata.version("llvmlite")},
     )
+    if whole.device is not None:
+        whole.bundle = make_device_bundle(
+            whole.entries[0], whole.constants, whole.device, provenance
+        )
+        return
     whole.bundle = make_bundle(
         whole.name, whole.entries, whole.constants, whole.emitted, provenance
     )
@@ -281,6 +296,8 @@ def compile(
     opt: str = "speed",
     ram: int | None = None,
     regions: Sequence[str] = (),
+    arch: str | None = None,
+    host: str = "x86_64",
     on_progress: Progress | None = None,
 ) -> CompiledModel:
     """Compiles an ONNX or TFLite file, a Graph that ``load_onnx`` or ``trace`` made, or a traced
@@ -295,7 +312,8 @@ def compile(
     ``object`` or ``file``. ``threads`` adds the entry that shares the work among a pool of threads.
     ``recipes`` is a file that tuning wrote. ``numerics`` is ``fma`` or ``no-fma``, ``abi`` a
     calling convention, ``opt`` is ``speed`` or ``size``. ``ram`` is how many bytes the workspace
-    may have, ``regions`` are memories of the device as on the command line (``dtcm=64K``). Raises
+    may have, ``regions`` are memories of the device as on the command line (``dtcm=64K``). With
+    ``target="cuda"``, ``arch`` names architectures (``sm_80,sm_90``) and ``host`` the machine. Raises
     a subclass of AotcError, with a remedy, for whatever is wrong with the model or the arguments.
     """
     options = _read_choices(
@@ -314,6 +332,8 @@ def compile(
         opt=opt,
         ram=ram,
         regions=regions,
+        arch=arch,
+        host=host,
     )
     return run_stages(model, options, on_progress=on_progress)
 
@@ -432,7 +452,8 @@ def _builds(
     shared: Shared | None = None,
 ) -> list[Build]:
     """The compilations of one model: one, or one for each of its sizes."""
-    target = resolve_target(options.target, options.cpu, options.abi)
+    arch = archs_of(options)[0] if options.target == "cuda" else options.cpu
+    target = resolve_target(options.target, arch, options.abi)
     target = replace(target, compact=options.opt == "size")
     if read_only(options.regions) and target.object_format != "elf":
         raise UsageError(

@@ -56,10 +56,12 @@ class GpuEmitter(Emitter):
     def __init__(self, kernel: Kernel, target: Target) -> None:
         super().__init__(kernel, target)
         nest = nest_of(kernel)
+        body, self.lines = self.lines, self.scopes[0].head
         for axis, loop in zip("xyz", reversed(nest.blocks), strict=False):
             self._read(loop.var, f"ctaid.{axis}")
         for axis, loop in zip("xyz", reversed(nest.threads), strict=False):
             self._read(loop.var, f"tid.{axis}")
+        self.lines = body
         for buffer, offset in nest.offsets().items():
             start = "addrspacecast (ptr addrspace(3) @shared to ptr)"
             self.bases[buffer] = f"getelementptr (i8, ptr {start}, i64 {offset})"

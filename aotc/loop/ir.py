@@ -152,21 +152,20 @@ VECTOR_TERMS = 16
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Halves(Expr):
-    """Two of the GROUP bytes of ``buffer`` from ``index`` on, as the int16 halves of an int32: the
-    first and the third, or with ``odd`` the second and the fourth; the first of both lies in the
-    low half. ``buffer`` is of uint8 or int8, and GLOBAL. Never in a vector loop."""
+class Widened(Expr):
+    """The GROUP bytes of ``buffer`` from ``index`` on as four int16 in an int64, from its low end:
+    the first, the third, the second and the fourth. ``buffer`` is of uint8 or int8, and GLOBAL.
+    Never in a vector loop."""
 
     buffer: Buffer
     index: Expr
-    odd: bool
-    dtype: DType = DType.I32
+    dtype: DType = DType.I64
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class PairProduct(Expr):
-    """``c`` plus the product of the low halves and that of the high halves of ``a`` and ``b``, which
-    are int16; all in int32, which wraps. Never in a vector loop."""
+class QuadProduct(Expr):
+    """``c`` plus the four products of the int16 at the same places of ``a`` and ``b``, which are
+    int64; in int32, which wraps. Never in a vector loop."""
 
     a: Expr
     b: Expr
@@ -290,8 +289,8 @@ class Bind(Stmt):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Barrier(Stmt):
-    """Threads of a block go on when all of them have come here; what each has stored before, all
-    see after. Not inside a Bind, because there some threads would not come."""
+    """Threads of a block go on when all of them have come here; what each has stored before,
+    all see after. Not inside a Bind to which some threads would not come."""
 
 
 @dataclass(frozen=True, eq=False)

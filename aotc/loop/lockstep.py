@@ -139,9 +139,10 @@ class LockstepRun(Run):
         self._lanes = active.size
         self._block_numbers = self._block_numbers[active]
         self._thread_numbers = self._thread_numbers[active]
-        self._bound += 1
+        some = active.size < values.size
+        self._bound += some
         self.block(stmt.body)
-        self._bound -= 1
+        self._bound -= some
         self._vars, self._memory, self._lanes, self._block_numbers, self._thread_numbers = before
 
     def _alloc(self, buffer: Buffer, body: Sequence[Stmt]) -> None:

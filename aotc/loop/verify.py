@@ -29,13 +29,12 @@ from aotc.loop.ir import (
     Expr,
     Fma,
     For,
-    Halves,
     Kernel,
     Kind,
     Lit,
     Load,
-    PairProduct,
     Prefetch,
+    QuadProduct,
     Quantize,
     Sel,
     Space,
@@ -43,6 +42,7 @@ from aotc.loop.ir import (
     Store,
     Un,
     Var,
+    Widened,
 )
 from aotc.loop.launch import is_gpu_kernel, launch_of
 from aotc.loop.program import (
@@ -285,10 +285,12 @@ class _KernelCheck:
         self._checked = set()
         self._index_type(bind.value)
         self._expr(bind.value)
+        low, high = bounds(bind.value, self._extents)
+        some = low < 0 or high >= bind.extent
         self._extents[bind.var] = bind.extent
-        self._binds += 1
+        self._binds += some
         self.block(bind.body)
-        self._binds -= 1
+        self._binds -= some
         self._stmt = bind
         del self._extents[bind.var]
 
@@ -423,14 +425,14 @@ class _KernelCheck:
                 self._require(fits and expr.terms > 0, "a dot product's types")
                 shared = Space.REGISTER not in (a.space, b.space)
                 self._require(shared, "a dot product of registers")
-            case Halves(buffer=buffer):
+            case Widened(buffer=buffer):
                 for _, index in elements_read(expr):
                     self._access(buffer, index)
                 is_byte = buffer.dtype in (DType.U8, DType.I8)
-                self._require(is_byte and buffer.space is Space.GLOBAL, "halves of such a buffer")
-            case PairProduct(a=a, b=b, c=c):
-                for operand in (a, b, c):
-                    self._same("an operand of a pair product", operand.dtype, DType.I32)
+                self._require(is_byte and buffer.space is Space.GLOBAL, "what is widened")
+            case QuadProduct(a=a, b=b, c=c):
+                for operand, dtype in ((a, DType.I64), (b, DType.I64), (c, DType.I32)):
+                    self._same("an operand of a quad product", operand.dtype, dtype)
             case Lit():
                 self._literal(expr)
             case Var():

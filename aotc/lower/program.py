@@ -16,6 +16,7 @@ from aotc.loop.text import print_kernel
 from aotc.lower.context import Context
 from aotc.lower.control import bind_result, lower_control, made_by
 from aotc.lower.gates import lower_gates
+from aotc.lower.grid import to_grid
 from aotc.lower.indexing import INDEXING
 from aotc.lower.movement import assign_homes, lower_concat, lower_pad
 from aotc.lower.pointwise import lower_map
@@ -76,7 +77,8 @@ def lower(
     lower_block(context)
     for node, view in copied:
         context.copy(context.view(node), view)
-    return Program(name, inputs, outputs, _share_kernels(context.steps))
+    program = Program(name, inputs, outputs, _share_kernels(context.steps))
+    return to_grid(program) if target.is_gpu else program
 
 
 def lower_block(context: Context) -> None:

@@ -1,0 +1,56 @@
+"""Programs for a GPU: every kernel is a nest of blocks and threads, without races, and gives the
+bytes of the CPU targets."""
+
+import pytest
+from graph_runs import BASE, Net, check, for_all, lowered
+from nested_nets import nested_inputs, nested_net
+from random_nets import nets
+
+from aotc.graph import ops
+from aotc.graph.types import DType
+from aotc.loop.launch import is_gpu_kernel, launch_of
+from aotc.loop.walk import accesses
+from aotc.target import cuda_target
+
+GPU = cuda_target("sm_80")
+
+
+@for_all(nets(), quick=12, slow=150)
+def test_random_graphs(graph):
+    program = check(graph, native=False, targets=(BASE, GPU))
+    assert all(is_gpu_kernel(kernel) for kernel in program.kernels())
+
+
+def test_each_element_has_a_thread_and_neighbours_are_neighbours():
+    net = Net()
+    x, bias = net.x(40, 60), net.c(60)
+    graph = net.graph(net.b.unary("abs", net.b.binary("add", x, bias)))
+    program = check(graph, native=False, targets=(GPU,))
+    (kernel,) = program.kernels()
+    launch = launch_of(kernel)
+    assert launch.grid[0] * launch.block[0] >= 40 * 60 // 4
+    assert launch.block[0] % 32 == 0
+
+
+def test_parts_of_a_kernel_that_need_one_another_are_launched_in_order():
+    net = Net()
+    padded = net.b.apply(ops.Pad((0, 0, 1, 1), (0, 0, 1, 1), 0.0), net.x(3, 5, 4, 4))
+    program = check(net.graph(net.b.unary("neg", padded)), native=False, targets=(BASE, GPU))
+    for kernel in program.kernels():
+        used = {id(buffer) for buffer, _, _ in accesses(kernel.body)}
+        assert used == {id(buffer) for buffer in kernel.params}
+
+
+def test_one_result_is_one_thread():
+    net = Net()
+    program = lowered(net.graph(net.b.reduce("sum", net.x(7, dtype=DType.I32), (0,), keep=False)), GPU)
+    (kernel,) = program.kernels()
+    assert launch_of(kernel).grid == launch_of(kernel).block == (1, 1, 1)
+
+
+@pytest.mark.parametrize("seed", [3, 8, pytest.param(21, marks=pytest.mark.slow)])
+def test_branches_and_loops_stay_steps(seed):
+    graph = nested_net(seed)
+    inputs = nested_inputs(graph, seed)
+    program = check(graph, native=False, targets=(BASE, GPU), inputs=inputs)
+    assert all(is_gpu_kernel(kernel) for kernel in program.kernels())
