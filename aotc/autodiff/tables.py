@@ -46,6 +46,7 @@ NOT_DIFFERENTIABLE: Mapping[type[Op], str] = MappingProxyType(
         ops.Iota: "it has no operand",
         ops.Bitcast: "bits are no numbers",
         ops.Relabel: "it is another name for memory, at the ends of a compiled graph",
+        ops.Widen: "passes make it of constants, after derivatives are taken",
         ops.Trees: "the sum of decision trees is constant between its thresholds",
     }
 )

@@ -2,8 +2,9 @@
 
 Reshape, Transpose, Slice and Broadcast join no group (except inside row groups): the lowering
 reads through them as strided views, and through the widening of bytes that only products read,
-which multiply bytes. An Item is in no group either: it names a result of a control
-group. Everything else is in exactly one group, and the groups are in execution order.
+which multiply bytes. A Widen is in no group: products read its codes. Nor is an Item: it names
+a result of a control group. Everything else is in exactly one group, and the groups are in
+execution order.
 """
 
 from __future__ import annotations
@@ -329,7 +330,7 @@ class _Fuser:
 
 def _anchor_kind(node: Node) -> GroupKind | None:
     match node.op:
-        case Parameter() | Constant() | ops.Item():
+        case Parameter() | Constant() | ops.Item() | ops.Widen():
             return None
         case ops.Branch() | ops.Repeat():
             return GroupKind.CONTROL

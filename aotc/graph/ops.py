@@ -35,6 +35,7 @@ from aotc.graph.ops_reduce import (
     TopK,
 )
 from aotc.graph.ops_trees import Trees
+from aotc.graph.ops_weights import Widen
 
 LEAVES: tuple[type[Op], ...] = (Parameter, Constant)
 ELEMENTWISE: tuple[type[Op], ...] = (Unary, Binary, Compare, Select, Cast, Bitcast)
@@ -45,6 +46,7 @@ PRIMITIVES: tuple[type[Op], ...] = (
     *(Reduce, ArgReduce, CumSum, ReduceWindow, Dot, Conv, TopK),
     *(Branch, Repeat, Item),
     Trees,
+    Widen,
 )
 
 __all__ = [
@@ -85,5 +87,6 @@ __all__ = [
     "Transpose",
     "Trees",
     "Unary",
+    "Widen",
     "nested_graphs",
 ]

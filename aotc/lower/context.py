@@ -69,7 +69,7 @@ class Context:
         if isinstance(node.op, Constant):
             assert node.data is not None
             return self.constant(node.data, "weights")
-        if node in self.groups.widened:
+        if node in self.groups.widened or isinstance(node.op, ops.Widen):
             return self.view(node.inputs[0])
         if isinstance(node.op, VIEW_OPS):
             source = self.view(node.inputs[0])

@@ -23,7 +23,9 @@ from aotc.graph.types import DType
 from aotc.loop.ir import GROUP
 from aotc.lower.context import Context
 from aotc.lower.contract_kernel import Bytes, ContractWriter, Operands
+from aotc.lower.packed import constant_array, in_panels
 from aotc.lower.views import View, collapse
+from aotc.lower.widen import WideningWriter, small_weights, stored_type, widening
 from aotc.passes.constants import fits
 from aotc.schedule.cpu import ContractSizes
 from aotc.schedule.recipe import ContractRecipe
@@ -41,6 +43,7 @@ def lower_contract(context: Context, group: Group) -> None:
     else:
         operands = _conv_operands(context, group.anchor, result, leaves)
     operands = _simplified(operands)
+    widen = widening(group.anchor.inputs[1])
     bytes_ = _in_groups(context, group.anchor.type.dtype, operands)
     depth = operands.lhs.shape[operands.batch + 2 :]
     if bytes_:
@@ -59,8 +62,16 @@ def lower_contract(context: Context, group: Group) -> None:
         overlapping=columns > 1 and _pixels_overlap(operands),
         streamed=rows == 1 and _is_streamed(operands),
         paired=paired,
+        stored=stored_type(widen),
     )
     recipe = context.choose(sizes, context.target)
+    if widen is not None:
+        small = small_weights(widen, operands)
+        expanding = WideningWriter(
+            context, group, epilogue, leaf_nodes, operands, recipe, small
+        )
+        context.emit(expanding.call(f"{sizes.key}: {recipe}"))
+        return
     packed = None
     if operands.rhs.is_constant:
         packed = context.constant(pack(operands, recipe, bytes_), "packed")
@@ -252,17 +263,6 @@ def _merge_axes(view: View, axis: int) -> View | None:
     )
 
 
-def constant_array(view: View) -> np.ndarray:
-    """The values that a view of constant storage shows."""
-    data = view.storage.data
-    assert data is not None
-    flat = data.reshape(-1).view(view.dtype.numpy)
-    strides = [stride * view.dtype.size_bytes for stride in view.strides]
-    return np.lib.stride_tricks.as_strided(
-        flat[view.offset :], view.shape, strides, writeable=False
-    )
-
-
 def pack(
     operands: Operands, recipe: ContractRecipe, bytes_: Bytes | None = None
 ) -> np.ndarray:
@@ -281,7 +281,6 @@ def pack(
     channels = rhs.shape[-1]
     depth = math.prod(rhs.shape[operands.batch : -1])
     batch = math.prod(kept[: operands.batch])
-    width = recipe.stored[-1].stop * recipe.lanes
     # what is multiplied in groups is known to fit
     if bytes_ or (operands.lhs.dtype.size_bytes == 1 and fits_bytes(rhs)):
         values = values.astype(np.int8)
@@ -291,16 +290,7 @@ def pack(
     else:
         matrix = values[..., None]
     matrix = matrix.reshape(batch, depth, channels, -1)
-    packed = np.zeros((batch, depth * width, matrix.shape[-1]), values.dtype)
-    for panel in recipe.stored:
-        lanes = panel.size * recipe.lanes
-        for i in range(panel.count):
-            first = panel.start * recipe.lanes + i * lanes
-            live = min(lanes, channels - first)
-            block = packed[:, first * depth : (first + lanes) * depth]
-            block = block.reshape(batch, depth, lanes, -1)
-            block[:, :, :live] = matrix[:, :, first : first + live]
-    return packed.reshape(-1)
+    return in_panels(matrix, recipe)
 
 
 def _grouped(values: np.ndarray, bytes_: Bytes) -> np.ndarray:

@@ -82,7 +82,7 @@ PanelBody = Callable[[Segment, Expr], list[Stmt]]
 
 
 @dataclass(frozen=True)
-class _Tile:
+class Tile:
     """One register tile: its segments, the position of its first pixel, and its panel number."""
 
     row: Segment
@@ -225,9 +225,9 @@ class ContractWriter:
     def _tile_at(
         self, at: tuple[Expr, ...], row: Segment, column: Segment, r0: Expr, c0: Expr
     ) -> PanelBody:
-        return lambda panel, p: self._tile(at, _Tile(row, column, panel, r0, c0, p))
+        return lambda panel, p: self._tile(at, Tile(row, column, panel, r0, c0, p))
 
-    def _tile(self, at: tuple[Expr, ...], tile: _Tile) -> list[Stmt]:
+    def _tile(self, at: tuple[Expr, ...], tile: Tile) -> list[Stmt]:
         """One register tile: clear the accumulators, run the depth loops, store through
         the epilogue."""
         lanes = self.recipe.lanes
@@ -255,7 +255,7 @@ class ContractWriter:
         return [Alloc(acc, (*body, *self._finish(at, tile, None, self.epilogue)))]
 
     def _step(
-        self, at: tuple[Expr, ...], tile: _Tile, acc: Buffer, k: tuple[Expr, ...]
+        self, at: tuple[Expr, ...], tile: Tile, acc: Buffer, k: tuple[Expr, ...]
     ) -> list[Stmt]:
         """One depth step: every accumulator of the tile takes one term."""
         lanes = self.recipe.lanes
@@ -275,7 +275,7 @@ class ContractWriter:
         self,
         pixel: tuple[Expr, ...],
         at: tuple[Expr, ...],
-        tile: _Tile,
+        tile: Tile,
         k: tuple[Expr, ...],
         w: int,
         v: Expr,
@@ -290,7 +290,7 @@ class ContractWriter:
         return multiply_add(widened(a, self.dtype), widened(b, self.dtype), total)
 
     def _each(
-        self, tile: _Tile, body: Callable[[Expr, Expr, int], list[Stmt]], kind: Kind
+        self, tile: Tile, body: Callable[[Expr, Expr, int], list[Stmt]], kind: Kind
     ) -> list[Stmt]:
         """``body`` for every accumulator vector of the tile; pixels in loops of ``kind``."""
 
@@ -304,7 +304,7 @@ class ContractWriter:
             kind,
         )
 
-    def _cell(self, tile: _Tile, i: Expr, j: Expr, w: int, v: Expr) -> Expr:
+    def _cell(self, tile: Tile, i: Expr, j: Expr, w: int, v: Expr) -> Expr:
         """The accumulator of pixel (i, j), vector w, lane v of the tile."""
         pixel = index.add(index.mul(i, tile.column.size), j)
         start = index.mul(
@@ -312,7 +312,7 @@ class ContractWriter:
         )
         return index.add(start, v)
 
-    def _weights_ahead(self, at: tuple[Expr, ...], tile: _Tile) -> _Ahead | None:
+    def _weights_ahead(self, at: tuple[Expr, ...], tile: Tile) -> _Ahead | None:
         """Asks for this tile's share of the panel of weights that comes up next, while its steps
         run: memory then works while the arithmetic does."""
         rows, columns = self.operands.result.shape[-3:-1]
@@ -320,7 +320,7 @@ class ContractWriter:
         if not (self.recipe.panel_outer and self.rhs_packed) or whole:
             return None
         elems = math.prod(self.depth) * tile.panel.size * self.recipe.lanes
-        start = self._packed_start(at, tile, (index.lit(0),) * len(self.depth))
+        start = self._packed_start(self.depth, at, tile, (index.lit(0),) * len(self.depth))
         pixel = index.add(index.mul(tile.r0, columns), tile.c0)
         per_pixel = -(-elems // (rows * columns))
         first = index.add(index.add(start, elems), index.mul(pixel, per_pixel))
@@ -328,7 +328,7 @@ class ContractWriter:
             self.rhs.buffer, index.mul(first, self.cell), per_pixel * tile.pixels * self.cell
         )
 
-    def _pixels_ahead(self, at: tuple[Expr, ...], tile: _Tile) -> _Ahead | None:
+    def _pixels_ahead(self, at: tuple[Expr, ...], tile: Tile) -> _Ahead | None:
         """Asks for the left-hand side of the next tile, or for this panel's share of it."""
         if not self.recipe.fetch_ahead:
             return None
@@ -406,39 +406,55 @@ class ContractWriter:
             stmts += loop("u", rest, lambda u: body(index.add(first, u)), Kind.UNROLLED)
         return stmts
 
-    def _channel(self, tile: _Tile, w: int, v: Expr) -> Expr:
+    def _channel(self, tile: Tile, w: int, v: Expr) -> Expr:
         """The channel of lane v of vector w."""
         lanes = self.recipe.lanes
         first = index.lit((tile.panel.start + w) * lanes)
         return index.add(index.add(index.mul(tile.p, tile.panel.size * lanes), first), v)
 
     def _where(
-        self, at: tuple[Expr, ...], tile: _Tile, i: Expr, j: Expr, w: int, v: Expr
+        self, at: tuple[Expr, ...], tile: Tile, i: Expr, j: Expr, w: int, v: Expr
     ) -> tuple[Expr, ...]:
         """The position in the result of pixel (i, j), vector w, lane v of the tile."""
         row, column = index.add(tile.r0, i), index.add(tile.c0, j)
         return (*at, row, column, self._channel(tile, w, v))
 
     def _weight(
-        self, at: tuple[Expr, ...], tile: _Tile, k: tuple[Expr, ...], w: int, v: Expr
+        self, at: tuple[Expr, ...], tile: Tile, k: tuple[Expr, ...], w: int, v: Expr
     ) -> Load:
         if not self.rhs_packed:
             return self.rhs.load((*at, *k, self._channel(tile, w, v)))
+        place = self._packed_index(self.depth, at, tile, k, w, v)
+        return Load(self.rhs.buffer, index.mul(place, self.cell))
+
+    def _packed_index(
+        self,
+        depth: Sequence[int],
+        at: tuple[Expr, ...],
+        tile: Tile,
+        k: tuple[Expr, ...],
+        w: int,
+        v: Expr,
+    ) -> Expr:
+        """The cell of lane v of vector w at ``k``, in panels of ``depth`` cells for each lane."""
         size = self.recipe.stored_size(tile.panel.start)
         panel, vector_ = divmod(w, size)
-        offset = (panel * size * math.prod(self.depth) + vector_) * self.recipe.lanes
-        start = index.add(self._packed_start(at, tile, k), index.lit(offset))
-        return Load(self.rhs.buffer, index.mul(index.add(start, v), self.cell))
+        offset = (panel * size * math.prod(depth) + vector_) * self.recipe.lanes
+        start = index.add(self._packed_start(depth, at, tile, k), index.lit(offset))
+        return index.add(start, v)
 
-    def _packed_start(self, at: tuple[Expr, ...], tile: _Tile, k: tuple[Expr, ...]) -> Expr:
-        """Where the packed weights of the tile's panel for depth position ``k`` begin, in cells."""
-        lanes, depth = self.recipe.lanes, math.prod(self.depth)
+    def _packed_start(
+        self, dims: Sequence[int], at: tuple[Expr, ...], tile: Tile, k: tuple[Expr, ...]
+    ) -> Expr:
+        """Where what is packed over the depth ``dims`` begins for the tile's panel and ``k``, in
+        cells."""
+        lanes, depth = self.recipe.lanes, math.prod(dims)
         width = tile.panel.size * lanes
         total: Expr = index.lit(tile.panel.start * lanes * depth)
         total = index.add(total, self._batch_offset(at, depth))
         total = index.add(total, index.mul(tile.p, depth * width))
         step = self.recipe.stored_size(tile.panel.start) * lanes
-        for position, extent in zip(reversed(k), reversed(self.depth), strict=True):
+        for position, extent in zip(reversed(k), reversed(dims), strict=True):
             total = index.add(total, index.mul(position, step))
             step *= extent
         return total
@@ -454,7 +470,7 @@ class ContractWriter:
                 step *= rhs.shape[axis]
         return total
 
-    def _active(self, tile: _Tile, w: int) -> int:
+    def _active(self, tile: Tile, w: int) -> int:
         """Lanes in use of vector ``w``; only the very last vector may be partial (see schedule)."""
         lanes = self.recipe.lanes
         if tile.panel.count > 1:
@@ -462,7 +478,7 @@ class ContractWriter:
         return min(lanes, self.channels - (tile.panel.start + w) * lanes)
 
     def _finish(
-        self, at: tuple[Expr, ...], tile: _Tile, acc: Buffer | None, epilogue: Sequence[Node]
+        self, at: tuple[Expr, ...], tile: Tile, acc: Buffer | None, epilogue: Sequence[Node]
     ) -> list[Stmt]:
         """Stores the tile through ``epilogue``, from the accumulators or, when ``acc`` is
         None, from the result itself, where an earlier phase has put them."""

@@ -34,8 +34,9 @@ from aotc.graph.types import DType
 from aotc.loop import index
 from aotc.loop.ir import Alloc, Bin, Buffer, Expr, Fma, Kind, Lit, Load, Space, Stmt, Store
 from aotc.lower.context import Context
-from aotc.lower.contract import constant_array, lower_contract, pack
+from aotc.lower.contract import lower_contract, pack
 from aotc.lower.contract_kernel import ContractWriter, Operands
+from aotc.lower.packed import constant_array
 from aotc.lower.pointwise import evaluate_nodes, weight_of
 from aotc.lower.scope import Access, KernelScope, loop, rest_lanes, vector
 from aotc.lower.views import View
@@ -77,8 +78,8 @@ def convolution_tile(node: Node, target: Target) -> int:
     if not isinstance(op, ops.Conv) or not op.channels_last or op.groups != 1:
         return 0
     data, weights = node.inputs
-    if target.compact:
-        return 0  # three kernels instead of one, and scratch memory
+    if target.compact or isinstance(weights.op, ops.Widen):
+        return 0  # three kernels instead of one, scratch memory, larger weights
     if op.strides != (1, 1) or op.dilation != (1, 1) or weights.shape[2:] != (3, 3):
         return 0
     if node.type.dtype is not DType.F32:

@@ -93,6 +93,8 @@ def _emit(narrow: Narrow, node: Node, new: Mapping[Node, Node]) -> Node:
             return _convert(narrow, operands[0], sources[0], dtype)
         case ops.Relabel():
             return operands[0]
+        case ops.Widen():
+            return builder.apply(op, *operands, origin=origin)
         case ops.Bitcast(dtype=dtype):
             same = operands[0].type.dtype is dtype.machine
             bits = operands[0]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aotc.schedule.recipe import ContractRecipe, GateRecipe, Segment, split_evenly
 from aotc.target import Target
@@ -24,6 +24,8 @@ FAR_LOAD, NEAR_LOAD = 0.5, 0.1
 #: What a broadcast of one element of the lhs costs beyond its load slot: where a multiply-add can
 #: read it from memory, and where it takes an instruction and a register of its own.
 BROADCAST, OWN_BROADCAST = 0.25, 0.45
+#: Cycles that making a vector of weights of stored codes takes.
+WIDENING = 1.5
 #: Cycles to start and drain one tile, and cycles per vector of its result.
 TILE_OVERHEAD = 16
 STORE_CYCLES = 2.0
@@ -53,12 +55,14 @@ class ContractSizes:
     overlapping: bool  # neighbouring pixels read the same elements within the innermost depth loop
     streamed: bool = False  # the left-hand side lies in memory in the order of pixels and depth
     paired: bool = False  # four bytes at a time, as two pairs of int16 in general registers
+    stored: str = ""  # the type of weights that become elements on the way to registers
 
     @property
     def key(self) -> str:
         """The sizes as text: what a recipe is looked up by."""
         order = " overlapping" * self.overlapping + " streamed" * self.streamed
         order += " paired" * self.paired
+        order += f" from {self.stored}" if self.stored else ""
         return (
             f"contract {self.rows}x{self.columns}x{self.channels} depth {self.depth}/"
             f"{self.inner_depth} lanes {self.lanes} bytes {self.elem_bytes}{order}"
@@ -71,13 +75,15 @@ class ContractSizes:
         if found is None:
             raise ValueError(f"'{key}' does not describe a contraction")
         rows, columns, channels, depth, inner, lanes, elem_bytes = map(int, found.groups()[:7])
-        flags = (found[name] is not None for name in ("overlapping", "streamed", "paired"))
-        return cls(rows, columns, channels, depth, inner, lanes, elem_bytes, *flags)
+        flags = [found[name] is not None for name in ("overlapping", "streamed", "paired")]
+        sizes = cls(rows, columns, channels, depth, inner, lanes, elem_bytes, *flags)
+        return replace(sizes, stored=found["stored"] or "")
 
 
 _KEY = re.compile(
     r"contract (\d{1,9})x(\d{1,9})x(\d{1,9}) depth (\d{1,9})/(\d{1,9}) lanes (\d{1,3}) "
     r"bytes (\d)(?P<overlapping> overlapping)?(?P<streamed> streamed)?(?P<paired> paired)?"
+    r"(?: from (?P<stored>[a-z]{3,8}\d{1,2}))?"
 )
 
 
@@ -121,6 +127,9 @@ def rank_contracts(sizes: ContractSizes, target: Target, count: int) -> list[Can
 
 def _most_pixels(sizes: ContractSizes, target: Target, width: int) -> int:
     """The pixels of a tile of ``width`` vectors whose accumulators and operands fit registers."""
+    if sizes.stored:  # codes, scales, and what is on the way from them
+        spare = target.vector_registers - target.pipeline.operand_registers - 2 * width - 2
+        return max(spare // width, 1 if width == 1 else 0)
     if not sizes.paired:
         return (target.vector_registers - target.pipeline.operand_registers - width) // width
     pixels = 1
@@ -230,6 +239,7 @@ def _tile_cycles(sizes: ContractSizes, target: Target, pixels: int, width: int) 
     loads = (pixels + width) / target.pipeline.loads_per_cycle
     step = max(results / FMAS_PER_CYCLE, loads, FMA_LATENCY)
     step += width * (FAR_LOAD if far else NEAR_LOAD) + pixels * broadcast_cycles(target)
+    step += width * WIDENING if sizes.stored else 0.0
     return sizes.depth * step + TILE_OVERHEAD + STORE_CYCLES * results
 
 

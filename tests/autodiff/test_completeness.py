@@ -27,12 +27,14 @@ WITHOUT_DERIVATIVE = {
     "Bitcast": "bits are no numbers",
     "Relabel": "the same memory under another name",
     "Trees": "constant between its thresholds",
+    "Widen": "made by passes, after derivatives are taken",
 }
 WITHOUT_BATCH = {
     "Iota": "it has no operand",
     "Branch": "control flow goes by its nested graphs",
     "Repeat": "control flow goes by its nested graphs",
     "Item": "it takes a tuple apart, which the walk does",
+    "Widen": "it takes constants",
 }
 WHOLE_UNARY = {
     "not": "of bools",

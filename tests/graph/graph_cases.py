@@ -16,6 +16,7 @@ from aotc.graph.ops_elementwise import (
     COMPARE_FUNCTIONS,
     UNARY_FUNCTIONS,
 )
+from aotc.graph.ops_weights import STORED
 from aotc.graph.types import DType, TensorType, TupleType
 
 Application = tuple[Op, tuple[TensorType, ...]]
@@ -324,6 +325,21 @@ def trees(draw: st.DrawFn) -> Application:
     return ops.Trees(fn, draw(st.integers(0, 4)), columns), tuple(types)
 
 
+@st.composite
+def widen(draw: st.DrawFn) -> Application:
+    stored = draw(st.sampled_from(STORED))
+    shape = draw(FULL_SHAPES)
+    codes = TensorType(stored.machine, shape)
+    if stored.is_float:
+        return ops.Widen(stored), (codes,)
+    axis = draw(st.integers(0, len(shape) - 1))
+    block = draw(st.integers(1, 5))
+    sizes = [draw(st.sampled_from([1, dim])) for dim in shape]
+    sizes[axis] = -(-shape[axis] // block)
+    scale = TensorType(DType.F32, tuple(sizes))
+    return ops.Widen(stored, axis, block), (codes, *[scale] * draw(st.integers(1, 2)))
+
+
 APPLICATIONS: dict[type[Op], Callable[[], st.SearchStrategy[Application]]] = {
     ops.Unary: unary,
     ops.Binary: binary,
@@ -355,6 +371,7 @@ APPLICATIONS: dict[type[Op], Callable[[], st.SearchStrategy[Application]]] = {
     ops.Repeat: repeat,
     ops.Item: item,
     ops.Trees: trees,
+    ops.Widen: widen,
 }
 
 
