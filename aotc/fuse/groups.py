@@ -21,6 +21,7 @@ from aotc.graph.types import DType
 VIEW_OPS = (ops.Reshape, ops.Transpose, ops.Slice, ops.Broadcast, ops.Relabel)
 #: Ops that compute each element from the same element of operands of the same shape.
 POINTWISE_OPS = ops.ELEMENTWISE
+_BYTES = (DType.U8, DType.I8)
 #: How many pointwise nodes are tried beyond the last point where the group had a single result.
 LOOKAHEAD = 12
 #: Functions of a single instruction.
@@ -139,21 +140,26 @@ def is_gated(node: Node, users: Sequence[Node]) -> bool:
 
 
 def widened_bytes(graph: Graph) -> frozenset[Node]:
-    """The casts of uint8 to int32 whose only readers, looking through views, are products of them
-    with constants."""
+    """The casts of bytes to int32 whose only readers, looking through views, are matrix products,
+    sums, and convolutions of them with constants."""
     users = graph.users()
     kept = {node for _, node in (*graph.outputs, *graph.checks)}
     found: dict[Node, bool] = {}
 
-    def multiplies(user: Node, operand: Node) -> bool:
-        if isinstance(user.op, (ops.Dot, ops.Conv)):
-            return user.inputs[0] is operand and user.inputs[1].data is not None
+    def reads_bytes(user: Node, operand: Node) -> bool:
+        match user.op:
+            case ops.Dot():
+                return True
+            case ops.Reduce(fn="sum"):
+                return not _reduces_nothing(user)
+            case ops.Conv():
+                return user.inputs[0] is operand and user.inputs[1].data is not None
         return isinstance(user.op, VIEW_OPS) and found.get(user, False)
 
     for node in reversed(list(graph.nodes())):
-        is_cast = node.op == ops.Cast(DType.I32) and node.inputs[0].type.dtype is DType.U8
+        is_cast = node.op == ops.Cast(DType.I32) and node.inputs[0].type.dtype in _BYTES
         if node.type.dtype is DType.I32 and (is_cast or isinstance(node.op, VIEW_OPS)):
-            only = all(multiplies(user, node) for user in users[node])
+            only = all(reads_bytes(user, node) for user in users[node])
             found[node] = only and node not in kept
     return frozenset(n for n, only in found.items() if only and isinstance(n.op, ops.Cast))
 
@@ -267,12 +273,13 @@ class _Fuser:
 
     def _light_operands(self, members: set[Node], anchor: Node) -> set[Node]:
         """Casts and sums of other tensors that only the epilogue reads: what makes numbers of codes
-        is cheaper than storing the numbers."""
+        is cheaper than storing the numbers. What makes codes of numbers stays with the numbers."""
         found: set[Node] = set()
         work = [x for node in members if node is not anchor for x in node.inputs]
         while work:
             node = work.pop()
             light = isinstance(node.op, ops.Cast) or getattr(node.op, "fn", "") in LIGHT
+            light = light and not _narrows(node)
             if (
                 light
                 and node.shape == anchor.shape
@@ -347,6 +354,12 @@ def _anchor_kind(node: Node) -> GroupKind | None:
     if isinstance(node.op, (*VIEW_OPS, *POINTWISE_OPS)):
         return None
     return GroupKind.MOVE
+
+
+def _narrows(node: Node) -> bool:
+    """Whether ``node`` is a cast to a smaller type."""
+    is_cast = isinstance(node.op, ops.Cast)
+    return is_cast and node.type.dtype.size_bytes < node.inputs[0].type.dtype.size_bytes
 
 
 def _reduces_nothing(node: Node) -> bool:

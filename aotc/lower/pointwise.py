@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from aotc.fuse.groups import Group
 from aotc.graph import ops
 from aotc.graph.ir import Node
+from aotc.graph.types import DType
 from aotc.loop import index, mathlib
 from aotc.loop.ir import Bits, Conv, Expr, Lit, Sel, Stmt
 from aotc.lower.context import Context, scalar_value
@@ -74,6 +75,11 @@ def operand_value(operand: Node, values: Mapping[Node, Expr]) -> Expr:
     value = scalar_value(operand)
     assert value is not None, operand
     return Lit(value, operand.type.dtype)
+
+
+def widened(x: Expr, dtype: DType) -> Expr:
+    """``x`` in ``dtype``: who reads codes as integers of 32 bits reads the bytes."""
+    return x if x.dtype is dtype else Conv(x, dtype)
 
 
 def evaluate_nodes(nodes: Sequence[Node], leaves: Mapping[Node, Expr]) -> dict[Node, Expr]:

@@ -21,7 +21,7 @@ from aotc.graph.types import DType
 from aotc.loop import index
 from aotc.loop.ir import Alloc, Bin, Buffer, Expr, Lit, Load, Space, Stmt, Store
 from aotc.lower.context import Context
-from aotc.lower.pointwise import HEAVY, evaluate_nodes, expression, operand_value
+from aotc.lower.pointwise import HEAVY, evaluate_nodes, expression, operand_value, widened
 from aotc.lower.scope import KernelScope, loop, rest_lanes, vector, vector_sweep
 from aotc.lower.views import View, collapse
 
@@ -105,7 +105,10 @@ def lower_reduce(context: Context, group: Group) -> None:
         def step(r: tuple[Expr, ...]) -> list[Stmt]:
             def term(v: Expr) -> Stmt:
                 position = (*at, index.add(start, v), *r)
-                loads = {n: s.load(position) for n, s in zip(full_nodes, sources, strict=True)}
+                loads: dict[Node, Expr] = {
+                    n: widened(s.load(position), n.type.dtype.machine)
+                    for n, s in zip(full_nodes, sources, strict=True)
+                }
                 value = operand_value(group.anchor.inputs[0], evaluate_nodes(before, loads))
                 return Store(acc, v, Bin(COMBINE[op.fn], Load(acc, v), value))
 
@@ -310,7 +313,8 @@ class _RowWriter:
                 values[node] = self._per_row(at, node)
             elif node in self.leaves:
                 position = i if self.is_full(node) else index.lit(0)
-                values[node] = self.leaves[node].load((*at, position))
+                loaded = self.leaves[node].load((*at, position))
+                values[node] = widened(loaded, node.type.dtype.machine)
             elif node in inside:
                 for operand in node.inputs:
                     value(operand)

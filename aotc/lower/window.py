@@ -17,9 +17,9 @@ from aotc.loop import index
 from aotc.loop.ir import Alloc, Bin, Buffer, Expr, Kind, Lit, Load, Space, Stmt, Store
 from aotc.lower.context import Context
 from aotc.lower.contract import fits_bytes
-from aotc.lower.contract_kernel import multiply_add, widened
+from aotc.lower.contract_kernel import multiply_add
 from aotc.lower.packed import constant_array
-from aotc.lower.pointwise import evaluate_nodes
+from aotc.lower.pointwise import evaluate_nodes, widened
 from aotc.lower.scope import KernelScope, loop, rest_lanes, vector
 from aotc.lower.views import View
 from aotc.schedule.recipe import split_evenly

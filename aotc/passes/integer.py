@@ -8,7 +8,7 @@ in 32 bits, times one scale for each output channel; the zero point adds a const
 which the scale makes a whole number joins that constant. Where a tensor is quantised, the division
 by its scale moves up to the scales of what it is made of, so that one multiplication remains; a
 result may differ by one step where a quotient lies next to the middle between two codes. Codes of
-eight bits with a sign become codes without one, which is what instructions multiply.
+eight bits with a sign become codes without one, or the reverse, by what instructions multiply.
 """
 
 from __future__ import annotations
@@ -55,11 +55,12 @@ class _Scaled:
     scale: np.ndarray
 
 
-def integer(graph: Graph) -> Graph:
-    """Products of quantised tensors with quantised weights on integers."""
+def integer(graph: Graph, codes: DType = DType.U8) -> Graph:
+    """Products of quantised tensors with quantised weights on integers; the codes of data that is
+    multiplied are of type ``codes`` (U8 or I8)."""
     if not any(_widens(node) for node in graph.nodes()):
         return graph
-    return _Rewriter().run(graph)
+    return _Rewriter(codes).run(graph)
 
 
 def _widens(node: Node, dtype: DType | None = None) -> bool:
@@ -73,10 +74,11 @@ def _widens(node: Node, dtype: DType | None = None) -> bool:
 class _Rewriter:
     """Re-emits one graph; knows of new float nodes which integers they stand for."""
 
-    def __init__(self) -> None:
+    def __init__(self, codes: DType) -> None:
+        self.codes = codes
         self.builder = Builder()
         self.scaled: dict[Node, _Scaled] = {}
-        self.unsigned: dict[Node, Node] = {}
+        self.recoded: dict[tuple[Node, DType], Node] = {}
 
     def run(self, graph: Graph) -> Graph:
         return reemit(graph, self._emit, self.builder)
@@ -96,6 +98,8 @@ class _Rewriter:
                 return self._moved(node.op, operands[0], node.origin)
             case ops.Cast(dtype=dtype) if dtype in (DType.I8, DType.U8):
                 return self._quantize(node, operands[0])
+            case ops.Binary(fn="mul") if node.type.dtype is DType.F32:
+                return self._from_codes(builder.apply(node.op, *operands, origin=node.origin))
         return None
 
     # What is quantised.
@@ -136,16 +140,39 @@ class _Rewriter:
         least, most = codes.type.dtype.int_range
         return _Quantized(codes, zero, scale) if least <= zero <= most else None
 
-    def _without_sign(self, value: _Quantized) -> _Quantized:
-        """The same with codes of uint8."""
-        codes = value.codes
-        if codes.type.dtype is DType.U8:
+    def _coded(self, value: _Quantized, dtype: DType) -> _Quantized:
+        """The same with codes of ``dtype`` (U8 or I8)."""
+        if value.codes.type.dtype is dtype:
             return value
-        made = self.unsigned.get(codes)
+        zero = value.zero + (128 if dtype is DType.U8 else -128)
+        return replace(value, codes=self._as(value.codes, dtype), zero=zero)
+
+    def _from_codes(self, x: Node) -> Node | None:
+        """A float made of codes that exist in two types: of the ones that are multiplied."""
+        found = self._quantized(x)
+        if found is None or found.codes.type.dtype is self.codes:
+            return None
+        made = found.codes
+        while _keeps_codes(made.op):
+            made = made.inputs[0]
+        if (made, self.codes) not in self.recoded:
+            return None
+        return self._dequantized(self._coded(found, self.codes), x.origin)
+
+    def _as(self, codes: Node, dtype: DType) -> Node:
+        """Codes of eight bits, 128 more or less, with the sign or without; what moves them moves
+        the others, so that whoever makes codes can make both."""
+        made = self.recoded.get((codes, dtype))
         if made is None:
-            bits = self.builder.apply(ops.Bitcast(DType.U8), codes, origin=codes.origin)
-            made = self.builder.binary("xor", bits, _number(self.builder, 128, bits), codes.origin)
-        return replace(value, codes=made, zero=value.zero + 128)
+            builder, origin = self.builder, codes.origin
+            if _keeps_codes(codes.op):
+                made = builder.apply(codes.op, self._as(codes.inputs[0], dtype), origin=origin)
+            else:
+                bits = builder.apply(ops.Bitcast(DType.U8), codes, origin=origin)
+                made = builder.binary("xor", bits, _number(builder, 128, bits), origin)
+                made = builder.apply(ops.Bitcast(dtype), made, origin=origin)
+            self.recoded[codes, dtype] = made
+        return made
 
     # Products.
 
@@ -155,12 +182,12 @@ class _Rewriter:
             return None
         factors = quantized_weights(weights)
         if factors is None:
-            return None
+            return self._product_of_two(node, found, weights)
         codes, scales = factors
         scale = _per_channel(node.op, scales)
         if scale is None:
             return None
-        sums = self._sums(node, self._without_sign(found), codes)
+        sums = self._sums(node, self._coded(found, self.codes), codes)
         if isinstance(node.op, ops.Conv):
             scale = scale.reshape(_channel_shape(node.op, node.type.rank))
         return self._float_of(sums, _times(scale, found.scale), node.origin)
@@ -170,12 +197,44 @@ class _Rewriter:
         found = self._quantized(data)
         codes = _evaluated(weights)
         if found is None or codes is None or codes.size == 0:
-            return None
+            other = self._quantized(weights)
+            if found is None or other is None or not isinstance(node.op, ops.Dot):
+                return None
+            return self._sums_of_two(
+                node, self._coded(found, self.codes), self._coded(other, DType.I8)
+            )
         if not fits(codes, DType.I8):
             return None
-        if found.zero == 0 and found.codes.type.dtype is DType.U8 and not _pads(node.op):
+        if found.zero == 0 and found.codes.type.dtype is self.codes and not _pads(node.op):
             return None  # as it has to be
-        return self._sums(node, self._without_sign(found), codes)
+        return self._sums(node, self._coded(found, self.codes), codes)
+
+    def _product_of_two(self, node: Node, a: _Quantized, weights: Node) -> Node | None:
+        """A matrix product of which both sides are known only at run time."""
+        b = self._quantized(weights)
+        if b is None or not isinstance(node.op, ops.Dot):
+            return None
+        sums = self._sums_of_two(node, self._coded(a, self.codes), self._coded(b, DType.I8))
+        scale = np.full((1,) * node.type.rank, a.scale, np.float32)
+        return self._float_of(sums, _times(scale, b.scale), node.origin)
+
+    def _sums_of_two(self, node: Node, a: _Quantized, b: _Quantized) -> Node:
+        """``sum((a - za) * (b - zb))`` as ``sum(a * b) - za * sum(b) - zb * sum(a) + za * zb *
+        depth``, in int32."""
+        builder, origin, rank = self.builder, node.origin, node.type.rank
+        left, right = (builder.cast(x.codes, DType.I32, origin) for x in (a, b))
+        sums = builder.apply(ops.Dot(), left, right, origin=origin)
+        both = a.zero * b.zero * left.shape[-1]
+        for wide, axis, zero in ((right, rank - 2, a.zero), (left, rank - 1, b.zero)):
+            if zero == 0:
+                continue
+            total = builder.apply(ops.Reduce("sum", (axis,)), wide, origin=origin)
+            total = builder.binary("mul", total, _number(builder, -zero, total), origin)
+            total = builder.binary("add", total, _number(builder, both, total), origin)
+            kept = tuple(1 if i == axis else dim for i, dim in enumerate(wide.shape))
+            sums = builder.binary("add", sums, builder.reshape(total, kept, origin), origin)
+            both = 0
+        return sums
 
     def _sums(self, node: Node, found: _Quantized, codes: np.ndarray) -> Node:
         """The sums of products of int32, and what the zero point adds to each channel."""
@@ -291,10 +350,10 @@ class _Rewriter:
         if divided is None:
             return None
         code = self._code(divided, point, low, high, node.op.dtype, node.origin)
-        if node.op.dtype is DType.I8:
-            self.unsigned[code] = self._code(
-                divided, point + 128, low + 128, high + 128, DType.U8, node.origin
-            )
+        other, shift = (DType.U8, 128) if node.op.dtype is DType.I8 else (DType.I8, -128)
+        self.recoded[code, other] = self._code(
+            divided, point + shift, low + shift, high + shift, other, node.origin
+        )
         return code
 
     def _code(
@@ -346,6 +405,12 @@ class _Rewriter:
                 return None
             return builder.binary(x.op.fn, parts[0], parts[1], x.origin)
         return None
+
+
+def _keeps_codes(op: ops.Op) -> bool:
+    """Whether each result of ``op`` is one of its operands, and the same one when all are shifted.
+    """
+    return isinstance(op, _MOVES) or (isinstance(op, ops.ReduceWindow) and op.fn == "max")
 
 
 def _positive(node: Node) -> float | None:

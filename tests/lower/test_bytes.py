@@ -42,7 +42,10 @@ def codes(net, *shape):
 
 def inputs(graph, seed=5):
     random = np.random.default_rng(seed)
-    return {x.op.name: random.integers(0, 256, x.shape).astype(np.uint8) for x in graph.inputs}
+    return {
+        x.op.name: random.integers(0, 256, x.shape).astype(np.uint8).view(x.type.dtype.numpy)
+        for x in graph.inputs
+    }
 
 
 @st.composite
@@ -50,6 +53,31 @@ def matrices(draw):
     net = Net()
     rows, depth, columns = (draw(st.integers(1, 20)) for _ in range(3))
     sums = net.b.apply(ops.Dot(), codes(net, rows, depth), weights(net, depth, columns))
+    return net.graph(finished(net, draw, sums))
+
+
+@st.composite
+def products_of_two(draw):
+    """Of bytes that are both known at run time only, with the sums that zero points take."""
+    net = Net()
+    rows, depth, columns = draw(st.integers(1, 20)), draw(st.integers(1, 20)), draw(
+        st.integers(1, 40)
+    )
+    batch = draw(st.sampled_from([(), (2,), (3, 2)]))
+    left = codes(net, *batch, rows, depth)
+    turned = draw(st.booleans())
+    shape = (columns, depth) if turned else (depth, columns)
+    right = net.b.cast(net.x(*batch, *shape, dtype=DType.I8), DType.I32)
+    if turned:
+        right = net.b.transpose(right, (*range(len(batch)), len(batch) + 1, len(batch)))
+    sums = net.b.apply(ops.Dot(), left, right)
+    axis = len(batch)
+    if draw(st.booleans()):
+        total = net.b.apply(ops.Reduce("sum", (axis,)), right)
+        sums = net.b.binary("add", sums, net.b.reshape(total, (*batch, 1, columns)))
+    if draw(st.booleans()):
+        total = net.b.apply(ops.Reduce("sum", (axis + 1,)), left)
+        sums = net.b.binary("add", sums, net.b.reshape(total, (*batch, rows, 1)))
     return net.graph(finished(net, draw, sums))
 
 
@@ -82,6 +110,20 @@ def test_convolutions_of_bytes(graph):
     check(graph, targets=TARGETS, inputs=inputs(graph))
 
 
+@for_all(products_of_two(), quick=3, slow=80)
+def test_products_of_two_tensors_of_bytes(graph):
+    check(graph, targets=TARGETS, inputs=inputs(graph))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_bytes_known_at_run_time_are_packed_in_groups(turned):
+    net = Net()
+    right = net.b.cast(net.x(*((24, 8) if turned else (8, 24)), dtype=DType.I8), DType.I32)
+    right = net.b.transpose(right, (1, 0)) if turned else right
+    text = print_program(lowered(net.graph(net.b.apply(ops.Dot(), codes(net, 3, 8), right)), ICE))
+    assert "dot4(" in text and "panels" in text
+
+
 def grouped(target, depth):
     net = Net()
     sums = net.b.apply(ops.Dot(), codes(net, 3, depth), weights(net, depth, 16))
@@ -90,8 +132,9 @@ def grouped(target, depth):
 
 @pytest.mark.parametrize("target", [BASE, WIDE, ICE, M4, WASM], ids=lambda t: t.cpu)
 def test_bytes_are_multiplied_in_groups_of_four(target):
-    assert "dot4(" in grouped(target, 4) and "dot4(" in grouped(target, 7)
-    assert "dot4(" not in grouped(target, 3)
+    product = "quad_product(" if target is M4 else "dot4("
+    assert product in grouped(target, 4) and product in grouped(target, 7)
+    assert product not in grouped(target, 3)
 
 
 def test_without_instructions_for_it_bytes_are_multiplied_one_by_one():

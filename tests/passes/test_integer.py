@@ -125,9 +125,8 @@ def test_a_product_of_codes_as_text():
         (np.array([[0.0, 1.0]], np.float32), None),
         (np.array([[np.inf, 1.0]], np.float32), None),
         (np.array([[-1.0, 1.0]], np.float32), None),
-        (np.array([[1.0, 1.0]], np.float32), np.full((3, 2), 200, np.uint8)),
     ],
-    ids=["along the depth", "zero", "infinite", "negative", "beyond int8"],
+    ids=["along the depth", "zero", "infinite", "negative"],
 )
 def test_scales_and_weights_that_sums_of_codes_cannot_have(scales, weights):
     graph = integer(dense(scales, weights))
@@ -135,6 +134,43 @@ def test_scales_and_weights_that_sums_of_codes_cannot_have(scales, weights):
     x = {"x": np.arange(6, dtype=np.uint8).reshape(2, 3)}
     before = evaluate(dense(scales, weights), x)
     np.testing.assert_array_equal(evaluate(graph, x)["y"], before["y"])
+
+
+def two_nets(kind, zeros, transposed):
+    """A product of codes [2, 5, 3] with codes of ``kind`` [2, 3, 4], or their transposition."""
+    b = Builder()
+    x = quantized(b, b.parameter("x", TensorType(DType.U8, (2, 5, 3))), 0.5, zeros[0])
+    shape = (2, 4, 3) if transposed else (2, 3, 4)
+    y = quantized(b, b.parameter("y", TensorType(kind, shape)), 0.25, zeros[1])
+    y = b.transpose(y, (0, 2, 1)) if transposed else y
+    return b.finish("two", [("z", codes_of(b, b.apply(ops.Dot(), x, y), 2.0, 10))])
+
+
+@pytest.mark.parametrize(
+    "kind, zeros", [(DType.U8, (3, 250)), (DType.U8, (0, 128)), (DType.I8, (128, -7))]
+)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_products_of_two_computed_tensors(kind, zeros, transposed):
+    graph = two_nets(kind, zeros=zeros, transposed=transposed)
+    after = integer(graph)
+    assert [node.type.dtype for node in products(after)] == [DType.I32]
+    random = np.random.default_rng(0)
+    low, high = kind.int_range
+    shapes = {"x": (0, 256, (2, 5, 3)), "y": (low, high + 1, graph.inputs[1].shape)}
+    x = {
+        name: random.integers(first, last, shape).astype(kind.numpy if name == "y" else np.uint8)
+        for name, (first, last, shape) in shapes.items()
+    }
+    np.testing.assert_array_equal(evaluate(after, x)["z"], evaluate(graph, x)["z"])
+
+
+def test_constant_codes_beyond_int8_lose_what_int8_cannot_hold():
+    weights = np.array([[200, 3], [255, 0], [1, 128]], np.uint8)
+    graph = dense(np.array([[0.5, 0.5]], np.float32), weights)
+    after = integer(graph)
+    assert [node.type.dtype for node in products(after)] == [DType.I32]
+    x = {"x": np.arange(6, dtype=np.uint8).reshape(2, 3)}
+    np.testing.assert_array_equal(evaluate(after, x)["y"], evaluate(graph, x)["y"])
 
 
 def test_a_bias_of_whole_steps_joins_the_sums(tmp_path):
