@@ -53,8 +53,6 @@ def dot_product(
         words = f"<{lanes} x i32>"
         first, second = (put(f"bitcast {words} {x} to {bytes_}") for x in (a, b))
         return put(f"call {words} @llvm.{name}({words} {c}, {bytes_} {first}, {bytes_} {second})")
-    if style is DotProducts.SMLAD and not lanes:
-        return _smlad(put, a, b, c)
     if (style, lanes) in _OF_PAIRS:
         return _by_pairs(put, _OF_PAIRS[style, lanes], lanes, a, b, c)
     if (style, lanes) == (DotProducts.SMULL, 4):
@@ -116,20 +114,50 @@ def _by_products_of_arm(put: Put, a: str, b: str, c: str) -> str:
     return put(f"call <4 x i32> @llvm.arm.neon.vpadals.v4i32.v8i16({operands})")
 
 
-def _smlad(put: Put, a: str, b: str, c: str) -> str:
-    """Bytes 0 and 2, then 1 and 3, each pair as two int16 in a register."""
-    for turn in (0, 8):
-        halves = []
-        for x, extension in ((a, "uxtb16"), (b, "sxtb16")):
-            if turn:  # the instruction has a rotation of its own
-                x = put(f"call i32 @llvm.fshr.i32(i32 {x}, i32 {x}, i32 {turn})")
-            halves.append(put(f"call i32 @llvm.arm.{extension}(i32 {x})"))
-        c = put(f"call i32 @llvm.arm.smlad(i32 {halves[0]}, i32 {halves[1]}, i32 {c})")
+def widened(put: Put, style: DotProducts, word: str, signed: bool) -> str:
+    """The bytes 0, 2, 1 and 3 of ``word`` as four int16 in 64 bits (see `ir.Widened`)."""
+    low, high = (_halves_of(put, style, word, signed, odd) for odd in (False, True))
+    low, high = (put(f"zext i32 {x} to i64") for x in (low, high))
+    return put(f"or i64 {low}, {put(f'shl i64 {high}, 32')}")
+
+
+def _halves_of(put: Put, style: DotProducts, word: str, signed: bool, odd: bool) -> str:
+    """Bytes 0 and 2 of ``word``, or 1 and 3, as two int16."""
+    if style is DotProducts.SMLAD:
+        if odd:  # the instruction has a rotation of its own
+            word = put(f"call i32 @llvm.fshr.i32(i32 {word}, i32 {word}, i32 8)")
+        return put(f"call i32 @llvm.arm.{'sxtb16' if signed else 'uxtb16'}(i32 {word})")
+    if odd:
+        word = put(f"lshr i32 {word}, 8")
+    bare = put(f"and i32 {word}, {0x00FF00FF}")
+    if not signed:
+        return bare
+    # bits 8 to 15 of each half become what bit 7 is
+    signs = put(f"and i32 {word}, {0x00800080}")
+    return put(f"or i32 {bare}, {put(f'mul i32 {signs}, 510')}")
+
+
+def quad_product(put: Put, style: DotProducts, a: str, b: str, c: str) -> str:
+    """``c`` plus the products of the four int16 of ``a`` and ``b`` (see `ir.QuadProduct`)."""
+    for shift in (0, 32):
+        x, y = (put(f"trunc i64 {put(f'lshr i64 {x}, {shift}')} to i32") for x in (a, b))
+        c = _pair_product(put, style, x, y, c)
+    return c
+
+
+def _pair_product(put: Put, style: DotProducts, a: str, b: str, c: str) -> str:
+    """``c`` plus the products of the two int16 of ``a`` and ``b``."""
+    if style is DotProducts.SMLAD:
+        return put(f"call i32 @llvm.arm.smlad(i32 {a}, i32 {b}, i32 {c})")
+    for shift in (16, 0):
+        factors = [put(f"ashr i32 {put(f'shl i32 {x}, {shift}')}, 16") for x in (a, b)]
+        product = put(f"mul i32 {factors[0]}, {factors[1]}")
+        c = put(f"add i32 {c}, {product}")
     return c
 
 
 def _by_pairs(put: Put, name: str, lanes: int, a: str, b: str, c: str) -> str:
-    """As `_smlad`, in every lane."""
+    """Bytes 0 and 2 of each lane, then 1 and 3, each pair as two int16."""
     words, pairs = f"<{lanes} x i32>", f"<{2 * lanes} x i16>"
     eight = splat_constant("8", "i16")
     a, b = (put(f"bitcast {words} {x} to {pairs}") for x in (a, b))

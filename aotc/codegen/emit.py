@@ -17,19 +17,19 @@ from aotc.errors import VerifyError
 from aotc.loop.ir import (
     Alloc,
     Buffer,
-    DotProduct,
     Expr,
     For,
     Kernel,
     Kind,
     Prefetch,
+    QuadProduct,
     Space,
     Stmt,
     Store,
 )
 from aotc.loop.tiles import TileStmt, tiles_in
 from aotc.loop.walk import has_parallel_loops
-from aotc.target import DotProducts, Target
+from aotc.target import Target
 
 _CACHE_LINE_BYTES = 64
 
@@ -145,10 +145,9 @@ class Emitter(Expressions):
         """
         stores = stores_in(loop.body)
         # pairs of int16 take general registers, which are full whatever the tile
-        paired = self._target.dot_products is DotProducts.SMLAD and any(
-            isinstance(store.value, DotProduct) for store in stores
-        )
-        if not paired and self._accumulator_bits * 2 <= self._register_bits:
+        if any(isinstance(store.value, QuadProduct) for store in stores):
+            return True
+        if self._accumulator_bits * 2 <= self._register_bits:
             return False
         return any(store.buffer.space is Space.REGISTER for store in stores) and not any(
             loop.var in self.analysis.variables(store.index) for store in stores

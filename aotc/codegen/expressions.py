@@ -10,8 +10,9 @@ import math
 
 from aotc.codegen import operators
 from aotc.codegen.address import Addresses
-from aotc.codegen.dot import dot_product, halves, pair_product, sum_of_products
+from aotc.codegen.dot import dot_product, quad_product, sum_of_products, widened
 from aotc.codegen.linear import IndexAnalysis
+from aotc.codegen.nibbles import look_up, looked_up
 from aotc.codegen.quantize import quantize
 from aotc.codegen.text import (
     literal,
@@ -36,15 +37,15 @@ from aotc.loop.ir import (
     Expr,
     Fma,
     For,
-    Halves,
     Lit,
     Load,
-    PairProduct,
+    QuadProduct,
     Quantize,
     Sel,
     Space,
     Un,
     Var,
+    Widened,
 )
 from aotc.loop.walk import operands, post_order
 from aotc.target import Target
@@ -96,7 +97,7 @@ class Expressions(Addresses):
 
     def _needed(self, expr: Expr) -> tuple[Expr, ...]:
         """What must be computed before ``expr``; an index is not, it becomes an address."""
-        if expr in self.memo or isinstance(expr, (Load, Halves)) or self._is_linear(expr):
+        if expr in self.memo or isinstance(expr, (Load, Widened)) or self._is_linear(expr):
             return ()
         return (expr.c,) if isinstance(expr, DotProduct) else operands(expr)
 
@@ -116,10 +117,10 @@ class Expressions(Addresses):
                 return self._load(expr)
             case DotProduct():
                 return self._dot_product(expr)
-            case Halves(buffer=buffer, index=index, odd=odd):
+            case Widened(buffer=buffer, index=index):
                 word = self._load_group(buffer, index).text
                 style, signed = self._target.dot_products, buffer.dtype.is_signed
-                return Value(halves(self.put, style, word, signed, odd), False)
+                return Value(widened(self.put, style, word, signed), False)
             case Var():
                 return self._integer(expr)
             case Bin():
@@ -138,8 +139,8 @@ class Expressions(Addresses):
             case Conv(x=x):
                 saturates = self._target.saturates
                 text = operators.convert(self.put, x.dtype, expr.dtype, lanes, texts[0], saturates)
-            case PairProduct():
-                text = pair_product(self.put, self._target.dot_products, *texts)
+            case QuadProduct():
+                text = quad_product(self.put, self._target.dot_products, *texts)
             case Quantize():
                 text = quantize(self.put, expr, self._target, lanes, texts[0])
             case Bits(x=x):

@@ -140,6 +140,19 @@ def dot_product(
     return _keep(sum(products, start=c), c)
 
 
+def widened(group: Sequence[np.ndarray]) -> np.ndarray:
+    """`ir.Widened` of four bytes."""
+    ordered = np.stack([group[t] for t in (0, 2, 1, 3)], axis=-1)
+    return ordered.astype("<i2").view("<i8")[..., 0]
+
+
+def quad_product(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """`ir.QuadProduct`."""
+    parts = (((x[..., None] >> np.arange(0, 64, 16)).astype(np.int16)) for x in (a, b))
+    first, second = (part.astype(np.int32) for part in parts)
+    return _keep(c + (first * second).sum(axis=-1, dtype=np.int32), c)
+
+
 def quantize(x: np.ndarray, zero: int, low: int, high: int, dtype: DType) -> np.ndarray:
     """`ir.Quantize`."""
     with np.errstate(all="ignore"):

@@ -30,18 +30,18 @@ from aotc.loop.ir import (
     Expr,
     Fma,
     For,
-    Halves,
     Kernel,
     Lit,
     Load,
-    PairProduct,
     Prefetch,
+    QuadProduct,
     Quantize,
     Sel,
     Stmt,
     Store,
     Un,
     Var,
+    Widened,
 )
 from aotc.loop.tiles import (
     Moved,
@@ -284,11 +284,10 @@ class Run:
                     self._group(buffer, i, expr.terms, values) for buffer, i in expr.reads
                 )
                 return arith.dot_product(first, second, values[id(c)])
-            case Halves(buffer=buffer, index=index, odd=odd):
-                group = self._group(buffer, index, GROUP, values)
-                return arith.halves(group[odd], group[odd + 2])
-            case PairProduct(a=a, b=b, c=c):
-                return arith.pair_product(values[id(a)], values[id(b)], values[id(c)])
+            case Widened(buffer=buffer, index=index):
+                return arith.widened(self._group(buffer, index, GROUP, values))
+            case QuadProduct(a=a, b=b, c=c):
+                return arith.quad_product(values[id(a)], values[id(b)], values[id(c)])
             case Un(fn=fn, x=x):
                 return arith.unary(fn, values[id(x)])
             case Bin(fn=fn, a=a, b=b):

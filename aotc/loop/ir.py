@@ -230,6 +230,19 @@ class Quantize(Expr):
     is_number: bool
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Shuffle(Expr):
+    """What ``x`` is in the thread of the same warp whose number in it is ``i`` (0 to 31). All 32
+    threads compute it together."""
+
+    x: Expr
+    i: Expr
+
+    @property
+    def dtype(self) -> DType:  # type: ignore[override]
+        return self.x.dtype
+
+
 class Stmt:
     """Base of statements."""
 
@@ -291,6 +304,21 @@ class Bind(Stmt):
 class Barrier(Stmt):
     """Threads of a block go on when all of them have come here; what each has stored before,
     all see after. Not inside a Bind to which some threads would not come."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Mma(Stmt):
+    """``d += a b``, a matrix product of fragments that the 32 threads of a warp hold together, each
+    its own from these elements of its REGISTER buffers on. ``kind`` names the instruction, its
+    types and layouts (loop/mma.py); sums are float32."""
+
+    kind: str
+    d: Buffer
+    d_at: Expr
+    a: Buffer
+    a_at: Expr
+    b: Buffer
+    b_at: Expr
 
 
 @dataclass(frozen=True, eq=False)

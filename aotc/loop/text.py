@@ -24,19 +24,19 @@ from aotc.loop.ir import (
     Expr,
     Fma,
     For,
-    Halves,
     Kernel,
     Kind,
     Lit,
     Load,
-    PairProduct,
     Prefetch,
+    QuadProduct,
     Quantize,
     Sel,
     Stmt,
     Store,
     Un,
     Var,
+    Widened,
 )
 from aotc.loop.program import Arg, Call, Check, If, Loop, Program, Step
 from aotc.loop.tiles import Tile, TileDot, TileLoad, TileStmt, TileStore, TileZero
@@ -289,11 +289,10 @@ class _Printer:
             case DotProduct(c=c):
                 groups = (f"{self._names.of(b)}[{self._index(i)} ..]" for b, i in expr.reads)
                 return f"dot{expr.terms}({', '.join(groups)}, {self._outer(c)})"
-            case Halves(buffer=buffer, index=index, odd=odd):
-                place = f"{self._names.of(buffer)}[{self._index(index)} ..]"
-                return f"{'odd' if odd else 'even'}_halves({place})"
-            case PairProduct():
-                name = "dot2"
+            case Widened(buffer=buffer, index=index):
+                return f"widened({self._names.of(buffer)}[{self._index(index)} ..])"
+            case QuadProduct():
+                name = "quad_product"
             case Un(fn=fn, x=x):
                 return f"{fn}({self._outer(x)})"
             case Quantize(x=x, zero=zero, low=low, high=high, dtype=dtype):

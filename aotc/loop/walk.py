@@ -17,12 +17,12 @@ from aotc.loop.ir import (
     DotProduct,
     Expr,
     For,
-    Halves,
     Kind,
     Lit,
     Load,
     Stmt,
     Store,
+    Widened,
 )
 from aotc.loop.tiles import TileStmt, tile_accesses
 
@@ -62,7 +62,7 @@ def elements_read(expr: Expr) -> Iterator[tuple[Buffer, Expr]]:
         case DotProduct():
             for buffer, first in expr.reads:
                 yield from _neighbours(buffer, first, expr.terms)
-        case Halves(buffer=buffer, index=index):
+        case Widened(buffer=buffer, index=index):
             yield from _neighbours(buffer, index, GROUP)
 
 
@@ -83,8 +83,24 @@ def has_parallel_loops(body: Sequence[Stmt]) -> bool:
 
 
 def has_barrier(body: Sequence[Stmt]) -> bool:
-    """Whether threads meet anywhere in ``body``."""
-    return any(isinstance(s, Barrier) or has_barrier(getattr(s, "body", ())) for s in body)
+    """Whether threads meet, or work together, anywhere in ``body``."""
+    for stmt in body:
+        if isinstance(stmt, (Barrier, Mma)) or has_barrier(getattr(stmt, "body", ())):
+            return True
+        if isinstance(stmt, Store):
+            if any(isinstance(expr, Shuffle) for expr in post_order((stmt.index, stmt.value))):
+                return True
+    return False
+
+
+def fragments(mma: Mma) -> tuple[tuple[Buffer, Expr, int], ...]:
+    """The result, left and right factor of a thread: buffer, first element, number of elements."""
+    kind = KINDS[mma.kind]
+    return (
+        (mma.d, mma.d_at, RESULT_ELEMS),
+        (mma.a, mma.a_at, kind.left_elems),
+        (mma.b, mma.b_at, kind.right_elems),
+    )
 
 
 def accesses(body: Sequence[Stmt]) -> Iterator[tuple[Buffer, Expr, bool]]:
@@ -104,5 +120,12 @@ def accesses(body: Sequence[Stmt]) -> Iterator[tuple[Buffer, Expr, bool]]:
                 yield from accesses(inner)
             case TileStmt():
                 yield from tile_accesses(stmt)
+            case Mma():
+                for number, (buffer, first, count) in enumerate(fragments(stmt)):
+                    for t in range(count):
+                        at = Bin("add", first, Lit(t)) if t else first
+                        yield buffer, at, False
+                        if number == 0:
+                            yield buffer, at, True
             case Alloc(buffer=local, body=inner):
                 yield from (found for found in accesses(inner) if found[0] is not local)

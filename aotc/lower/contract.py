@@ -21,15 +21,20 @@ from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
 from aotc.loop.ir import GROUP
+from aotc.lower.byte_panels import pack_bytes
 from aotc.lower.context import Context
+from aotc.lower.contract_depth import DepthWriter, Steps, steps_of
 from aotc.lower.contract_kernel import Bytes, ContractWriter, Operands
+from aotc.lower.contract_pairs import PairWriter
 from aotc.lower.packed import constant_array, in_panels
+from aotc.lower.tiles import TileWriter, in_steps
 from aotc.lower.views import View, collapse
 from aotc.lower.widen import WideningWriter, small_weights, stored_type, widening
 from aotc.passes.constants import fits
 from aotc.schedule.cpu import ContractSizes
 from aotc.schedule.recipe import ContractRecipe
-from aotc.target import DotProducts
+from aotc.schedule.tiles import tiles_pay
+from aotc.target import DotProducts, Target
 
 
 def lower_contract(context: Context, group: Group) -> None:
@@ -43,6 +48,11 @@ def lower_contract(context: Context, group: Group) -> None:
     else:
         operands = _conv_operands(context, group.anchor, result, leaves)
     operands = _simplified(operands)
+    steps = _along_depth(context, group.anchor.type.dtype, operands)
+    if steps is not None:
+        along = DepthWriter(context, group, epilogue, leaf_nodes, operands, steps)
+        context.emit(along.call(f"steps {steps}"))
+        return
     widen = widening(group.anchor.inputs[1])
     bytes_ = _in_groups(context, group.anchor.type.dtype, operands)
     depth = operands.lhs.shape[operands.batch + 2 :]
@@ -64,6 +74,9 @@ def lower_contract(context: Context, group: Group) -> None:
         paired=paired,
         stored=stored_type(widen),
     )
+    tiled = _by_tiles(context.target, operands, bytes_, sizes)
+    if tiled is not None:
+        operands, bytes_, sizes = tiled
     recipe = context.choose(sizes, context.target)
     if widen is not None:
         small = small_weights(widen, operands)
@@ -75,9 +88,18 @@ def lower_contract(context: Context, group: Group) -> None:
     packed = None
     if operands.rhs.is_constant:
         packed = context.constant(pack(operands, recipe, bytes_), "packed")
-    writer = ContractWriter(
-        group, epilogue, leaf_nodes, operands, recipe, packed, bytes_=bytes_
-    )
+    elif bytes_:
+        packed = pack_bytes(context, operands.rhs, operands.batch, recipe, bytes_)
+    writer: ContractWriter
+    if paired:
+        assert bytes_ is not None and packed is not None
+        writer = PairWriter(
+            context, group, epilogue, leaf_nodes, operands, recipe, packed, bytes_
+        )
+    else:
+        writer = (ContractWriter if tiled is None else TileWriter)(
+            group, epilogue, leaf_nodes, operands, recipe, packed, bytes_=bytes_
+        )
     context.emit(writer.call(f"{sizes.key}: {recipe}"))
 
 
@@ -86,11 +108,46 @@ def _in_groups(context: Context, sums: DType, operands: Operands) -> Bytes | Non
     lhs, rhs, target = operands.lhs, operands.rhs, context.target
     if (lhs.dtype, sums) != (DType.I8 if target.signed_codes else DType.U8, DType.I32):
         return None
-    if target.dot_products is DotProducts.NONE or not fits_bytes(rhs, target.least_weight):
+    if target.dot_products in (DotProducts.NONE, DotProducts.MVE):
+        return None
+    # what is made at run time may hold any byte, and is packed in groups of four
+    packs = target.least_weight == -128
+    if not (fits_bytes(rhs, target.least_weight) or (packs and _worth_packing(operands))):
         return None
     if lhs.strides[-1] != 1 or lhs.shape[-1] < GROUP:
         return None
     return Bytes(lhs.shape[-1])
+
+
+def _along_depth(context: Context, sums: DType, operands: Operands) -> Steps | None:
+    """The steps of a product of bytes with lanes along the depth; None where others are to be."""
+    if context.target.dot_products is not DotProducts.MVE or sums is not DType.I32:
+        return None
+    return steps_of(operands) if fits_bytes(operands.rhs) else None
+
+
+def _by_tiles(
+    target: Target, operands: Operands, bytes_: Bytes | None, sizes: ContractSizes
+) -> tuple[Operands, Bytes, ContractSizes] | None:
+    """What a product in groups becomes where tile registers compute it sooner; else None."""
+    if not target.tiles or bytes_ is None or not operands.rhs.is_constant:
+        return None
+    found = in_steps(operands)
+    if found is None:
+        return None
+    inner = found[1].groups
+    depth = sizes.depth // sizes.inner_depth * inner
+    tiled = replace(sizes, depth=depth, inner_depth=inner, tiled=True)
+    return (*found, tiled) if tiles_pay(sizes, tiled, target) else None
+
+
+def _worth_packing(operands: Operands) -> bool:
+    """Whether the right-hand side is bytes that are made at run time and read by more than one
+    row, which packing them takes as long as."""
+    rhs, batch = operands.rhs, operands.batch
+    pixels = math.prod(operands.lhs.shape[batch : batch + 2])
+    is_matrix = len(rhs.shape) == batch + 2
+    return not rhs.is_constant and rhs.dtype is DType.I8 and is_matrix and pixels > 1
 
 
 def fits_bytes(view: View, least: int = -128) -> bool:
@@ -119,7 +176,8 @@ def _pixels_overlap(operands: Operands) -> bool:
 
 def _dot_operands(context: Context, anchor: Node, result: View, leaves: Sequence[View]) -> Operands:
     lhs, rhs = (context.view(operand) for operand in anchor.inputs)
-    if not rhs.is_constant and rhs.strides[-1] not in (0, 1):
+    in_bytes = rhs.dtype is DType.I8 and anchor.type.dtype is DType.I32
+    if not rhs.is_constant and not in_bytes and rhs.strides[-1] not in (0, 1):
         packed = context.temporary(rhs.dtype, rhs.shape, "packed")
         context.copy(rhs, packed)
         rhs = packed
@@ -294,11 +352,15 @@ def pack(
 
 
 def _grouped(values: np.ndarray, bytes_: Bytes) -> np.ndarray:
-    """Weights [outer, extent, channels] as [outer, groups, channels, 4]; in a last group that
-    begins early, what the one before it has is zero."""
-    parts = [values[:, GROUP * g : GROUP * (g + 1)] for g in range(bytes_.whole)]
-    if bytes_.whole < bytes_.groups:
-        last = values[:, -GROUP:].copy()
-        last[:, : GROUP * bytes_.groups - bytes_.extent] = 0
-        parts.append(last)
-    return np.stack(parts, axis=1).transpose(0, 1, 3, 2)
+    """Weights [outer, extent, channels] as [outer, groups, channels, 4]; in a last step that begins
+    early, what the one before it has is zero, and so is what lies beyond the extent."""
+    outer, extent, channels = values.shape
+    step = bytes_.step
+    covered = bytes_.whole * step
+    spread = np.zeros((outer, bytes_.groups * GROUP, channels), values.dtype)
+    spread[:, :covered] = values[:, :covered]
+    if covered < extent:
+        first = covered + covered - bytes_.early  # behind the weights that the last step skips
+        spread[:, first : first + extent - covered] = values[:, covered:]
+    groups = spread.reshape(outer, bytes_.groups, GROUP, channels)
+    return np.ascontiguousarray(groups.transpose(0, 1, 3, 2))

@@ -18,7 +18,6 @@ from aotc.loop.ir import (
     Alloc,
     Bin,
     Buffer,
-    Conv,
     DotProduct,
     Expr,
     Fma,
@@ -31,7 +30,7 @@ from aotc.loop.ir import (
     Store,
 )
 from aotc.loop.program import Call
-from aotc.lower.pointwise import evaluate_nodes, weight_of
+from aotc.lower.pointwise import evaluate_nodes, weight_of, widened
 from aotc.lower.scope import KernelScope, loop, vector
 from aotc.lower.views import View
 from aotc.schedule.recipe import ContractRecipe, Segment
@@ -53,24 +52,31 @@ class Operands:
 @dataclass(frozen=True)
 class Bytes:
     """How a contraction of bytes with bytes goes through its innermost depth axis, of ``extent``
-    elements: in groups of four, the last of which begins early where the extent is no multiple."""
+    elements: in steps of one or more groups of four, the last of which begins early where the
+    extent is no multiple."""
 
     extent: int
+    step: int = GROUP
 
     @property
     def whole(self) -> int:
-        """Groups that begin where the one before ends."""
-        return self.extent // GROUP
+        """Steps that begin where the one before ends."""
+        return self.extent // self.step
 
     @property
     def groups(self) -> int:
-        return -(-self.extent // GROUP)
+        return -(-self.extent // self.step) * self.step // GROUP
 
-    def first(self, group: Expr) -> Expr:
-        """The first element of ``group``; the early one is asked for by a literal."""
-        if isinstance(group, Lit) and group.value == self.whole:
-            return index.lit(self.extent - GROUP)
-        return index.mul(group, GROUP)
+    @property
+    def early(self) -> int:
+        """The first element of the last step, where that is not a whole one."""
+        return max(0, self.extent - self.step)
+
+    def first(self, step: Expr) -> Expr:
+        """The first element of ``step``; the early one is asked for by a literal."""
+        if isinstance(step, Lit) and step.value == self.whole:
+            return index.lit(self.early)
+        return index.mul(step, self.step)
 
 
 #: The unit in which memory moves on every target that aotc knows.
@@ -100,11 +106,6 @@ class Tile:
 def multiply_add(a: Expr, b: Expr, c: Expr) -> Expr:
     """``a * b + c``, fused for floats."""
     return Fma(a, b, c) if a.dtype.is_float else Bin("add", Bin("mul", a, b), c)
-
-
-def widened(x: Expr, dtype: DType) -> Expr:
-    """``x`` in the type ``dtype`` of sums: bytes are multiplied as integers of 32 bits."""
-    return x if x.dtype is dtype else Conv(x, dtype)
 
 
 def _together(hints: Sequence[_Ahead]) -> _Ahead | None:
@@ -192,7 +193,13 @@ class ContractWriter:
         panels = self.recipe.panels
         if self.recipe.panel_outer:
             return self._over_panels(panels, functools.partial(self._whole_panel, at))
-        return self._pixels(lambda *pixels: self._over_panels(panels, self._tile_at(at, *pixels)))
+        return self._pixels(functools.partial(self._pixel_tile, at))
+
+    def _pixel_tile(
+        self, at: tuple[Expr, ...], row: Segment, column: Segment, r0: Expr, c0: Expr
+    ) -> list[Stmt]:
+        """All panels of one tile of pixels."""
+        return self._over_panels(self.recipe.panels, self._tile_at(at, row, column, r0, c0))
 
     def _whole_panel(self, at: tuple[Expr, ...], panel: Segment, p: Expr) -> list[Stmt]:
         return self._pixels(lambda *pixels: self._tile_at(at, *pixels)(panel, p))

@@ -8,7 +8,7 @@ tiles of one size where that costs few loads.
 
 from __future__ import annotations
 
-from aotc.schedule.cpu import ContractSizes, channel_panels
+from aotc.schedule.cpu import ContractSizes, channel_panels, most_pixels
 from aotc.schedule.recipe import ContractRecipe, split_evenly
 from aotc.target import Target
 
@@ -28,7 +28,8 @@ def choose_compact(sizes: ContractSizes, target: Target) -> ContractRecipe:
     most = min(ACCUMULATORS, target.vector_registers - 4)
     best: tuple[float, ContractRecipe] | None = None
     for width in range(1, min(vectors, most) + 1):
-        for columns in range(1, min(sizes.columns, most // width) + 1):
+        pixels = most_pixels(sizes, target, width) if sizes.paired else most // width
+        for columns in range(1, min(sizes.columns, pixels) + 1):
             recipe = ContractRecipe(
                 lanes,
                 split_evenly(sizes.rows, 1),
@@ -38,7 +39,8 @@ def choose_compact(sizes: ContractSizes, target: Target) -> ContractRecipe:
                 panel_outer=False,
             )
             copies = len(recipe.columns) * len(recipe.panels)
-            loads = 1 / width + 1 / columns
+            # pairs of weights take two more instructions each
+            loads = 1 / width + (3 if sizes.paired else 1) / columns
             cost = loads * (1 + COPY_PENALTY * (copies - 1))
             if best is None or cost < best[0]:
                 best = (cost, recipe)

@@ -31,8 +31,8 @@ TILE_OVERHEAD = 16
 STORE_CYCLES = 2.0
 #: Pixels of a tile whose addresses leave general registers for prefetching two streams.
 FEW_PIXELS = 8
-#: General registers of an Arm core that addresses and a counter leave.
-PAIR_REGISTERS = 11
+#: General registers of an Arm core that two addresses and a counter leave, and one to spare.
+PAIR_REGISTERS = 10
 #: Groups of four in line, with nothing between them but loads.
 PAIR_UNROLL = 12
 #: A second copy of the tile code (another tile size) must save at least this share of the cycles.
@@ -55,13 +55,14 @@ class ContractSizes:
     overlapping: bool  # neighbouring pixels read the same elements within the innermost depth loop
     streamed: bool = False  # the left-hand side lies in memory in the order of pixels and depth
     paired: bool = False  # four bytes at a time, as two pairs of int16 in general registers
+    tiled: bool = False  # by products of tile registers
     stored: str = ""  # the type of weights that become elements on the way to registers
 
     @property
     def key(self) -> str:
         """The sizes as text: what a recipe is looked up by."""
         order = " overlapping" * self.overlapping + " streamed" * self.streamed
-        order += " paired" * self.paired
+        order += " paired" * self.paired + " tiled" * self.tiled
         order += f" from {self.stored}" if self.stored else ""
         return (
             f"contract {self.rows}x{self.columns}x{self.channels} depth {self.depth}/"
@@ -75,7 +76,8 @@ class ContractSizes:
         if found is None:
             raise ValueError(f"'{key}' does not describe a contraction")
         rows, columns, channels, depth, inner, lanes, elem_bytes = map(int, found.groups()[:7])
-        flags = [found[name] is not None for name in ("overlapping", "streamed", "paired")]
+        names = ("overlapping", "streamed", "paired", "tiled")
+        flags = [found[name] is not None for name in names]
         sizes = cls(rows, columns, channels, depth, inner, lanes, elem_bytes, *flags)
         return replace(sizes, stored=found["stored"] or "")
 
@@ -83,7 +85,7 @@ class ContractSizes:
 _KEY = re.compile(
     r"contract (\d{1,9})x(\d{1,9})x(\d{1,9}) depth (\d{1,9})/(\d{1,9}) lanes (\d{1,3}) "
     r"bytes (\d)(?P<overlapping> overlapping)?(?P<streamed> streamed)?(?P<paired> paired)?"
-    r"(?: from (?P<stored>[a-z]{3,8}\d{1,2}))?"
+    r"(?P<tiled> tiled)?(?: from (?P<stored>[a-z]{3,8}\d{1,2}))?"
 )
 
 
@@ -105,13 +107,17 @@ def choose_contract(sizes: ContractSizes, target: Target) -> ContractRecipe:
 
 def rank_contracts(sizes: ContractSizes, target: Target, count: int) -> list[Candidate]:
     """The ``count`` cheapest tilings, the best first; fewer where there are no more."""
+    if sizes.tiled:
+        from aotc.schedule.tiles import rank_tiles  # whose model is of the same sizes
+
+        return rank_tiles(sizes, target, count)
     lanes = sizes.lanes
     while lanes > 1 and lanes // 2 >= sizes.channels:
         lanes //= 2
     vectors = -(-sizes.channels // lanes)
     tiles: list[tuple[float, tuple[int, int, int]]] = []
     for width in range(1, min(vectors, _widest(target)) + 1):
-        pixels = _most_pixels(sizes, target, width)
+        pixels = most_pixels(sizes, target, width)
         for columns in range(1, min(sizes.columns, pixels) + 1):
             most_rows = min(sizes.rows, pixels // columns) if columns == sizes.columns else 1
             for rows in range(1, most_rows + 1):
@@ -125,18 +131,20 @@ def rank_contracts(sizes: ContractSizes, target: Target, count: int) -> list[Can
     return list(found.values())[:count]
 
 
-def _most_pixels(sizes: ContractSizes, target: Target, width: int) -> int:
+def most_pixels(sizes: ContractSizes, target: Target, width: int) -> int:
     """The pixels of a tile of ``width`` vectors whose accumulators and operands fit registers."""
     if sizes.stored:  # codes, scales, and what is on the way from them
         spare = target.vector_registers - target.pipeline.operand_registers - 2 * width - 2
         return max(spare // width, 1 if width == 1 else 0)
     if not sizes.paired:
         return (target.vector_registers - target.pipeline.operand_registers - width) // width
-    pixels = 1
     # two registers for each operand that stays while the others pass, and two for those
-    while width * (pixels + 1) + 2 * min(width, pixels + 1) + 2 <= PAIR_REGISTERS:
-        pixels += 1
-    return pixels if width + 4 <= PAIR_REGISTERS else 0
+    fitting = (
+        pixels
+        for pixels in range(1, PAIR_REGISTERS)
+        if width * pixels + 2 * min(width, pixels) + 2 <= PAIR_REGISTERS
+    )
+    return max(fitting, default=0)
 
 
 def _recipe(
@@ -229,8 +237,9 @@ def _tile_cycles(sizes: ContractSizes, target: Target, pixels: int, width: int) 
     """Cycles for one tile of ``pixels`` by ``width`` vectors."""
     results = pixels * width
     if sizes.paired:
-        # a load and two extensions for each operand, two multiply-adds for each result
-        step = 2.0 * results + 3.0 * (pixels + width)
+        # weights are loaded and widened twice, the left-hand side is two words that one
+        # instruction loads, and each result takes two multiply-adds
+        step = 2.0 * results + 3.0 * width + pixels
         return sizes.depth * step + TILE_OVERHEAD + STORE_CYCLES * results
     if target.pipeline.single_issue:
         step = float(results + pixels + width)
