@@ -1,7 +1,7 @@
 """Quantisation as instructions: in goes a float32 as text, out come codes of 8 or 16 bits.
 
 The same sequence serves scalars and vectors, but for Arm's microcontrollers, where comparing floats
-is slow and one instruction each rounds, and limits to the range of a type.
+is slow and one instruction each rounds, and limits to the range of a type, also in vectors (MVE).
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ ROUNDER = 1.5 * 2**23
 
 def quantize(put: Put, expr: Quantize, target: Target, lanes: int, x: str) -> str:
     """The codes of ``x`` (see `ir.Quantize`)."""
-    if target.dot_products is DotProducts.SMLAD and not lanes:
+    style = target.dot_products
+    if style in (DotProducts.SMLAD, DotProducts.MVE) and not lanes:
         code = _saturated(put, expr, x)
+    elif (style, lanes) == (DotProducts.MVE, 4):
+        code = _narrowed(put, expr, x)
     else:
         code = _by_addition(put, expr, lanes, x)
     if expr.is_number:
@@ -59,3 +62,26 @@ def _saturated(put: Put, expr: Quantize, x: str) -> str:
         code = intrinsic(put, "smax", "i32", code, str(expr.low))
         code = intrinsic(put, "smin", "i32", code, str(expr.high))
     return convert(put, DType.I32, expr.dtype, 0, code)
+
+def _narrowed(put: Put, expr: Quantize, x: str) -> str:
+    """As `_saturated`, in four lanes: narrower numbers take the low half of each lane."""
+    words = "<4 x i32>"
+    code = put(f"call {words} @llvm.arm.mve.vcvtn.v4i32.v4f32(i32 0, <4 x float> {x})")
+    if expr.zero:
+        code = intrinsic(put, "sadd.sat", words, code, constant(expr.zero, DType.I32, 4))
+    if (expr.low, expr.high) != expr.dtype.int_range:
+        code = intrinsic(put, "smax", words, code, constant(expr.low, DType.I32, 4))
+        code = intrinsic(put, "smin", words, code, constant(expr.high, DType.I32, 4))
+        return convert(put, DType.I32, expr.dtype, 4, code)
+    wide, lanes = words, 4
+    for bits in (16, 8)[: 16 // expr.dtype.size_bits]:
+        lanes *= 2
+        narrow = f"<{lanes} x i{bits}>"
+        same = put(f"bitcast {wide} {code} to {narrow}")
+        unsigned = int(bits == expr.dtype.size_bits and not expr.dtype.is_signed)
+        name = f"llvm.arm.mve.vqmovn.v{lanes}i{bits}.v{lanes // 2}i{2 * bits}"
+        flags = f"i32 {unsigned}, i32 0, i32 0"  # of a signed number, to the low half
+        code = put(f"call {narrow} @{name}({narrow} {same}, {wide} {code}, {flags})")
+        wide = narrow
+    code = put(f"bitcast {wide} {code} to {words}")
+    return convert(put, DType.I32, expr.dtype, 4, code)
