@@ -13,6 +13,7 @@ from aotc.codegen.address import Addresses
 from aotc.codegen.dot import dot_product, quad_product, sum_of_products, widened
 from aotc.codegen.linear import IndexAnalysis
 from aotc.codegen.nibbles import look_up, looked_up
+from aotc.codegen.nibbles import look_up, looked_up
 from aotc.codegen.quantize import quantize
 from aotc.codegen.text import (
     literal,
@@ -99,6 +100,9 @@ class Expressions(Addresses):
         """What must be computed before ``expr``; an index is not, it becomes an address."""
         if expr in self.memo or isinstance(expr, (Load, Widened)) or self._is_linear(expr):
             return ()
+        nibble = looked_up(expr, self.lanes, self._target)
+        if nibble is not None:
+            return (nibble.word,)
         return (expr.c,) if isinstance(expr, DotProduct) else operands(expr)
 
     def _is_linear(self, expr: Expr) -> bool:
@@ -110,6 +114,10 @@ class Expressions(Addresses):
     def _compute(self, expr: Expr) -> Value:
         if self._is_linear(expr):
             return self._integer(expr)
+        nibble = looked_up(expr, self.lanes, self._target)
+        if nibble is not None:
+            word = self.widen(self.expr(nibble.word), DType.I32)
+            return Value(look_up(self.put, nibble, word), True)
         match expr:
             case Lit():
                 return Value(literal(expr.value, expr.dtype), False)
