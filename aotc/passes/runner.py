@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from aotc.errors import UsageError
 from aotc.graph.ir import Graph
+from aotc.graph.types import DType
 from aotc.graph.verify import verify_graph
 from aotc.passes.bodies import map_nested, specialize_bodies
 from aotc.passes.canonical_dot import canonical_dot
@@ -45,9 +47,12 @@ class PassReport:
     nodes: int
 
 
-def _bodies(graph: Graph) -> Graph:
+def _bodies(graph: Graph, codes: DType = DType.U8) -> Graph:
     """Nested graphs take what they need, and go through the whole pipeline themselves."""
-    return map_nested(specialize_bodies(graph), lambda nested: run_passes(nested, verify=False))
+    passes = pipeline(codes)
+    return map_nested(
+        specialize_bodies(graph), lambda nested: run_passes(nested, passes, verify=False)
+    )
 
 
 PIPELINE: tuple[Pass, ...] = (
@@ -79,6 +84,16 @@ PIPELINE: tuple[Pass, ...] = (
 the algebra sees values, and nested graphs the constants that they capture; scales before padding
 and layout, so that those see the final convolutions; the repeats tidy what the pass before them
 left."""
+
+
+def pipeline(codes: DType) -> tuple[Pass, ...]:
+    """The passes for a machine that multiplies ``codes`` (U8, as in PIPELINE, or I8) by int8."""
+    return tuple(
+        Pass(step.name, partial(step.function, codes=codes))
+        if step.function in (integer, _bodies)
+        else step
+        for step in PIPELINE
+    )
 
 
 def run_passes(
