@@ -185,7 +185,7 @@ class CompiledModel(_Artifact):
         """A function that runs the model on these inputs, into the same output arrays each time it
         is called in this thread: what a benchmark should time. UsageError as for a call."""
         signature, code = self.signature, self.code
-        given = _arrange(signature.inputs, arrays, named)
+        given = arrange(signature.inputs, arrays, named)
         names = [param.name for param in signature.inputs]
         fitting = self._fitting(dict(zip(names, given, strict=True)))
         if fitting is not self:
@@ -360,7 +360,7 @@ def check_host(target: Target) -> None:
         )
 
 
-def _arrange(params: tuple[Param, ...], arrays: tuple[Any, ...], named: Mapping[str, Any]) -> list:
+def arrange(params: tuple[Param, ...], arrays: tuple[Any, ...], named: Mapping[str, Any]) -> list:
     """The arguments in the order of ``params``; names are the model's or those of the C header."""
     expected = f"the inputs are: {', '.join(f'{p.name} {p.type}' for p in params)}"
     if len(arrays) > len(params):

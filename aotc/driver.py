@@ -29,6 +29,7 @@ from aotc.codegen.signature import describe_signature, make_c_identifier
 from aotc.compiled import Code, CompiledModel, CompiledModels
 from aotc.config import VERSION, DimSize, Options
 from aotc.cuda.build import DeviceObject, archs_of, build_object, host_of, make_device_bundle
+from aotc.cuda.compiled import CudaModel
 from aotc.debug.dump import graph_text, program_text
 from aotc.debug.timing import Stopwatch
 from aotc.errors import UnsupportedError, UsageError
@@ -313,7 +314,7 @@ def compile(
     ``recipes`` is a file that tuning wrote. ``numerics`` is ``fma`` or ``no-fma``, ``abi`` a
     calling convention, ``opt`` is ``speed`` or ``size``. ``ram`` is how many bytes the workspace
     may have, ``regions`` are memories of the device as on the command line (``dtcm=64K``). With
-    ``target="cuda"``, ``arch`` names architectures (``sm_80,sm_90``) and ``host`` the machine. Raises
+    ``target="cuda"``, ``arch`` names architectures (``sm_80,sm_90``), ``host`` the machine. Raises
     a subclass of AotcError, with a remedy, for whatever is wrong with the model or the arguments.
     """
     options = _read_choices(
@@ -553,6 +554,9 @@ def _callable(builds: Sequence[Build], whole: ObjectBuild, code: Code) -> Compil
     """One model of the object, in all its sizes."""
     entries = {id(b): e for b, e in zip(whole.builds, whole.entries, strict=True)}
     texts = _texts(builds, whole)
+    if whole.device is not None:
+        entry, ports = whole.entries[0], builds[0].ports
+        return CudaModel(code, entry, texts, ports, whole.device, whole.constants)
     variants = tuple(CompiledModel(code, entries[id(b)], texts, b.ports) for b in builds)
     for variant in variants:
         variant.variants = variants

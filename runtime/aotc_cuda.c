@@ -320,13 +320,14 @@ static int drop_session(session *s)
     const driver *cu = s->cu;
     if (atomic_fetch_sub(&s->users, 1) > 1)
         return AOTC_CUDA_OK;
-    int status = enter(s), entered = !status;
-    if (s->constants)
-        status = worse(status, status_of(cu->free(s->constants)));
-    if (s->module)
-        status = worse(status, status_of(cu->module_unload(s->module)));
-    if (entered)
+    int status = enter(s);
+    if (!status) { /* else all of it goes with the driver's context */
+        if (s->constants)
+            status = status_of(cu->free(s->constants));
+        if (s->module)
+            status = worse(status, status_of(cu->module_unload(s->module)));
         status = leave_with(s, status);
+    }
     status = worse(status, status_of(cu->primary_release(s->device)));
     free(s);
     return status;
@@ -425,14 +426,15 @@ static int free_context(aotc_cuda_context *c)
         status = worse(status, status_of(cu->exec_destroy(c->exec)));
     if (c->graph)
         status = worse(status, status_of(cu->graph_destroy(c->graph)));
-    if (c->stream)
-        status = worse(status, status_of(cu->stream_destroy(c->stream)));
-    if (c->staging)
-        status = worse(status, status_of(cu->free(c->staging)));
-    if (c->arena)
-        status = worse(status, status_of(cu->free(c->arena)));
-    if (entered)
+    if (entered) { /* else the rest goes with the driver's context */
+        if (c->stream)
+            status = worse(status, status_of(cu->stream_destroy(c->stream)));
+        if (c->staging)
+            status = worse(status, status_of(cu->free(c->staging)));
+        if (c->arena)
+            status = worse(status, status_of(cu->free(c->arena)));
         status = leave_with(c->shared, status);
+    }
     status = worse(status, drop_session(c->shared));
     free(c);
     return status;

@@ -18,9 +18,9 @@ def device_declarations(signature: Signature) -> list[str]:
     context = f"{name}_context *context"
     tensors = replace(signature, regions=())
     return [
-        f"/* All functions need runtime/aotc_cuda.c, and when they run the CUDA driver. {name}_run\n"
-        " * takes host pointers, creates a context on device 0 when it is first called, and lets\n"
-        f" * threads that call it take turns; {names.release} frees that context. */\n"
+        "/* All functions need runtime/aotc_cuda.c and, when they run, the CUDA driver.\n"
+        f" * {name}_run takes host pointers, creates a context on device 0 when it is first\n"
+        " * called, and lets threads that call it take turns; this frees that context. */\n"
         f"int {names.release}(void);",
         "/* A device with the weights of the model on it, and memory for one run at a time. There\n"
         " * may be several contexts, on one device or on several. Two threads that use one at the\n"
@@ -29,8 +29,8 @@ def device_declarations(signature: Signature) -> list[str]:
         "/* Opens the driver and `device` (0 is the first), uploads the weights and prepares the\n"
         " * launches; *context is NULL if that fails. */\n"
         f"int {names.create}(int device, {name}_context **context);",
-        "/* Another context with the weights of `first`, for another stream or thread; the two may\n"
-        " * be destroyed in any order. */\n"
+        "/* Another context with the weights of `first`, for another stream or thread; the two\n"
+        " * may be destroyed in any order. */\n"
         f"int {names.share}({name}_context *first, {name}_context **context);",
         "/* Waits for the device and frees the context; NULL is allowed. */\n"
         f"int {names.destroy}({context});",

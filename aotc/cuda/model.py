@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from aotc.errors import UnsupportedError
 from aotc.loop.ir import Kernel
 from aotc.loop.launch import Launch, launch_of
-from aotc.loop.program import Arg, Call, Counter, If, Loop, Program, Role, Step
+from aotc.loop.program import Arg, Call, Counter, If, Loop, Program, Role, Step, Storage
 from aotc.memory.arena import MemoryPlan
 from aotc.memory.constants import ConstantLayout
 
@@ -172,7 +172,7 @@ def _place(
     counters: Mapping[Counter, int],
     plan: MemoryPlan,
     constants: ConstantLayout,
-    tensors: Mapping[object, int],
+    tensors: Mapping[Storage, int],
 ) -> DeviceArg:
     storage = arg.storage
     offset = arg.offset_bytes + sum(counters[c] * step_bytes for c, step_bytes in arg.moves)

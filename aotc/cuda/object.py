@@ -153,7 +153,9 @@ def _tables(name: str, model: DeviceModel, code: DeviceCode) -> list[_Table]:
         f"{_integers(kernel.launch.block)}, i32 {kernel.launch.shared_bytes}, i32 0 }}"
         for i, kernel in enumerate(model.kernels)
     ]
-    launches, args, after = [], [], []
+    launches: list[str] = []
+    args: list[str] = []
+    after: list[str] = []
     for launch in model.launches:
         launches.append(
             f"{{ i32 {launch.kernel}, i32 {len(args)}, i32 {len(launch.args)}, "

@@ -3,7 +3,8 @@
  *
  * It is stricter than the driver: misuse ends the process with a message. Nodes of a graph run in
  * the last order that their dependencies allow, so that a missing one shows. FAKE_CUDA_* in the
- * environment, or fake_cuda_set, say what the device is and which call fails. */
+ * environment, or fake_cuda_set, say what the device is and which call fails. A call that ends
+ * something does so and then reports the failure, as the driver does with errors of earlier work. */
 
 #include <dlfcn.h>
 #include <pthread.h>
@@ -32,6 +33,7 @@ enum { MOST_PARAMS = 64, MOST_NODES = 4096, MOST_BLOCKS = 4096, MOST_QUEUED = 65
 typedef struct block { char *start; size_t bytes; int device; } block;
 typedef struct function { char name[256]; unsigned params; int device, shared; } function;
 typedef struct module { int device; function *functions[MOST_NODES]; unsigned count; } module;
+typedef struct stream { int device; } stream;
 typedef struct node {
     struct graph *graph;
     function *function;
@@ -57,6 +59,8 @@ static long fail_at, fail_with = 999, version = 12040, devices = 1, arch = 80, m
 static long most_shared = 163 << 10, most_threads = 1024;
 static int initialized, primaries[DEVICES];
 static block blocks[MOST_BLOCKS];
+static module *modules[MOST_BLOCKS];
+static stream *streams[MOST_BLOCKS];
 static work queue[MOST_QUEUED];
 static unsigned queued;
 static executor *run_kernel;
@@ -149,6 +153,11 @@ static result end(result r)
             return end(begun_);                                                                    \
         EXPECT(initialized, "a call before cuInit");                                               \
     } while (0)
+
+/* The same for a call that ends something. */
+#define BEGIN_ENDING                                                                               \
+    result late = begin();                                                                         \
+    EXPECT(initialized, "a call before cuInit")
 
 static int device_now(void)
 {
@@ -278,13 +287,65 @@ result cuDevicePrimaryCtxRetain(void **context, int device)
     return end(OK);
 }
 
+static void free_block(block *b)
+{
+    used_bytes -= (long)b->bytes;
+    free(b->start);
+    b->start = NULL;
+    live--;
+}
+
+static void free_module(module **m)
+{
+    for (unsigned i = 0; i < (*m)->count; i++)
+        free((*m)->functions[i]);
+    free(*m);
+    *m = NULL;
+    live--;
+}
+
+static void free_stream(stream **s)
+{
+    free(*s);
+    *s = NULL;
+    live--;
+}
+
+static int find_free(void *const *places)
+{
+    for (int i = 0; i < MOST_BLOCKS; i++)
+        if (!places[i])
+            return i;
+    die("too many objects");
+    return 0;
+}
+
+static int find_place(void *const *places, const void *object)
+{
+    for (int i = 0; i < MOST_BLOCKS; i++)
+        if (places[i] == object)
+            return i;
+    die("an object that is not there");
+    return 0;
+}
+
+/* The last release takes with it what the context holds. */
 result cuDevicePrimaryCtxRelease_v2(int device)
 {
-    BEGIN;
+    BEGIN_ENDING;
     EXPECT(primaries[device] > 0, "a context is released too often");
-    primaries[device]--;
     live--;
-    return end(OK);
+    if (!--primaries[device]) {
+        for (int i = 0; i < MOST_BLOCKS; i++) {
+            if (blocks[i].start && blocks[i].device == device)
+                free_block(&blocks[i]);
+            if (modules[i] && modules[i]->device == device)
+                free_module(&modules[i]);
+            if (streams[i] && streams[i]->device == device)
+                free_stream(&streams[i]);
+        }
+    }
+    return end(late);
 }
 
 result cuCtxPushCurrent_v2(void *context)
@@ -299,18 +360,18 @@ result cuCtxPushCurrent_v2(void *context)
 
 result cuCtxPopCurrent_v2(void **context)
 {
-    BEGIN;
+    BEGIN_ENDING;
     *context = &primaries[device_now()];
     depth--;
-    return end(OK);
+    return end(late);
 }
 
 result cuCtxSynchronize(void)
 {
-    BEGIN;
+    BEGIN_ENDING;
     device_now();
     drain();
-    return end(OK);
+    return end(late);
 }
 
 /* Reads ".entry name(" and counts the parameters up to the closing parenthesis. */
@@ -348,20 +409,18 @@ result cuModuleLoadData(void **made, const void *image)
         return end(INVALID_PTX);
     }
     live++;
+    modules[find_free((void *const *)modules)] = m;
     *made = m;
     return end(OK);
 }
 
 result cuModuleUnload(void *given)
 {
-    BEGIN;
-    module *m = given;
-    EXPECT(m->device == device_now(), "a module of another context");
-    for (unsigned i = 0; i < m->count; i++)
-        free(m->functions[i]);
-    free(m);
-    live--;
-    return end(OK);
+    BEGIN_ENDING;
+    module **m = &modules[find_place((void *const *)modules, given)];
+    EXPECT((*m)->device == device_now(), "a module of another context");
+    free_module(m);
+    return end(late);
 }
 
 result cuModuleGetFunction(void **found, void *given, const char *name)
@@ -410,16 +469,13 @@ result cuMemAlloc_v2(device_pointer *made, size_t bytes)
 
 result cuMemFree_v2(device_pointer address)
 {
-    BEGIN;
+    BEGIN_ENDING;
     block *b = find_block((void *)(uintptr_t)address, 1);
     EXPECT(b->start == (char *)(uintptr_t)address, "only part of a block is freed");
     EXPECT(b->device == device_now(), "memory of another context");
     EXPECT(!queued, "memory is freed while work is under way");
-    used_bytes -= (long)b->bytes;
-    free(b->start);
-    b->start = NULL;
-    live--;
-    return end(OK);
+    free_block(b);
+    return end(late);
 }
 
 result cuMemcpyHtoD_v2(device_pointer to, const void *from, size_t bytes)
@@ -466,28 +522,30 @@ result cuStreamCreate(void **stream, unsigned flags)
 {
     BEGIN;
     EXPECT(flags <= 1, "unknown flags of a stream");
-    *stream = malloc(1);
-    device_now();
+    struct stream *made = calloc(1, sizeof *made);
+    made->device = device_now();
+    streams[find_free((void *const *)streams)] = made;
     live++;
+    *stream = made;
     return end(OK);
 }
 
 result cuStreamDestroy_v2(void *stream)
 {
-    BEGIN;
+    BEGIN_ENDING;
     device_now();
-    free(stream);
-    live--;
-    return end(OK);
+    free_stream(&streams[find_place((void *const *)streams, stream)]);
+    return end(late);
 }
 
 result cuStreamSynchronize(void *stream)
 {
-    (void)stream;
-    BEGIN;
+    BEGIN_ENDING;
     device_now();
+    if ((uintptr_t)stream > 2) /* the default streams have small numbers */
+        find_place((void *const *)streams, stream);
     drain();
-    return end(OK);
+    return end(late);
 }
 
 result cuGraphCreate(void **made, unsigned flags)
@@ -501,13 +559,13 @@ result cuGraphCreate(void **made, unsigned flags)
 
 result cuGraphDestroy(void *given)
 {
-    BEGIN;
+    BEGIN_ENDING;
     graph *g = given;
     for (unsigned i = 0; i < g->count; i++)
         free(g->nodes[i]);
     free(g);
     live--;
-    return end(OK);
+    return end(late);
 }
 
 static void fill_node(node *n, const kernel_node *given)
@@ -589,10 +647,10 @@ result cuGraphLaunch(void *given, void *stream)
 
 result cuGraphExecDestroy(void *given)
 {
-    BEGIN;
+    BEGIN_ENDING;
     exec_graph *e = given;
     free(e->nodes);
     free(e);
     live--;
-    return end(OK);
+    return end(late);
 }

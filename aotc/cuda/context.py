@@ -1,0 +1,244 @@
+"""A DeviceModel with its code and constants on one device: addresses of tensors in, a replay of the
+model's CUDA graph out. What runtime/aotc_cuda.c does for C programs, for Python."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import threading
+from collections.abc import Iterator, Sequence
+from ctypes import c_uint64, c_void_p
+
+from aotc.codegen.signature import Status
+from aotc.cuda.driver import DEFAULT_STREAM, DeviceError, Driver, KernelNode
+from aotc.cuda.images import DeviceCode, arch_number, is_exact
+from aotc.cuda.model import DeviceLaunch, DeviceModel, Place
+from aotc.memory.constants import ConstantLayout
+
+_MAJOR, _MINOR, _MOST_THREADS, _MOST_SHARED = 75, 76, 1, 97  # CUdevice_attribute
+_DYNAMIC_SHARED = 8  # CUfunction_attribute
+_USUAL_SHARED_BYTES = 48 << 10
+
+
+class DeviceContext:
+    """The model on device number ``device``: its module, weights, arena and graph.
+
+    One run at a time: a call from another thread meanwhile raises DeviceError, BUSY_CONTEXT.
+    DeviceError as well for whatever the driver refuses.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        model: DeviceModel,
+        code: DeviceCode,
+        constants: ConstantLayout,
+        device: int = 0,
+    ) -> None:
+        self.driver = driver
+        self.device = device
+        self._model = model
+        self._turn = threading.Lock()
+        self._undo: list[tuple[str, int]] = []  # calls that free what there is, in order of making
+        self._nodes: list[int] = []
+        self._tensors = [0] * len(model.tensor_bytes)
+        if driver.number("cuDriverGetVersion") < code.driver:
+            raise DeviceError(Status.OLD_DRIVER, f"the object needs version {code.driver}")
+        if not 0 <= device < driver.number("cuDeviceGetCount"):
+            raise DeviceError(Status.NO_DEVICE, f"number {device}")
+        self._handle = driver.number("cuDeviceGet", device)
+        self._primary = driver.handle("cuDevicePrimaryCtxRetain", self._handle)
+        try:
+            with self.current():
+                self._fill(code, constants)
+        except BaseException:
+            with contextlib.suppress(DeviceError):
+                self.close()
+            raise
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[Driver]:
+        """The driver, with the device's context current in this thread."""
+        self.driver.call("cuCtxPushCurrent_v2", self._primary)
+        try:
+            yield self.driver
+        finally:
+            self.driver.handle("cuCtxPopCurrent_v2")
+
+    def run(self, tensors: Sequence[int], stream: int) -> None:
+        """Puts a run on tensors at these device addresses, inputs first, into ``stream``."""
+        if not self._turn.acquire(blocking=False):
+            raise DeviceError(Status.BUSY_CONTEXT)
+        try:
+            with self.current():
+                self._aim(list(tensors))
+                self.driver.call("cuGraphLaunch", self._exec, stream)
+        finally:
+            self._turn.release()
+
+    def free(self, address: int) -> None:
+        """Frees memory that was allocated in this context, when all that uses it is complete."""
+        if self._primary:
+            with self.current() as driver:
+                driver.call("cuStreamSynchronize", DEFAULT_STREAM)
+                driver.call("cuMemFree_v2", address)
+
+    def close(self) -> None:
+        """Waits for the device and frees everything; DeviceError for the first call that fails,
+        when everything that can be is freed."""
+        if not self._primary:
+            return
+        failures: list[DeviceError] = []
+        try:
+            with self.current():
+                self._try(failures, "cuCtxSynchronize")
+                while self._undo:
+                    self._try(failures, *self._undo.pop())
+        except DeviceError as error:
+            failures.append(error)
+        self._primary = 0
+        self._try(failures, "cuDevicePrimaryCtxRelease_v2", self._handle)
+        if failures:
+            raise failures[0]
+
+    def _try(self, failures: list[DeviceError], symbol: str, *arguments: int) -> None:
+        try:
+            self.driver.call(symbol, *arguments)
+        except DeviceError as error:
+            failures.append(error)
+
+    def __del__(self) -> None:
+        if getattr(self, "_primary", 0):
+            with contextlib.suppress(DeviceError):
+                self.close()
+
+    def _fill(self, code: DeviceCode, constants: ConstantLayout) -> None:
+        driver, model = self.driver, self._model
+        self._functions = self._find_functions(self._load(code))
+        self._constants = self._allocate(constants.size_bytes)
+        position = self._constants
+        for chunk in constants.chunks():
+            content = (ctypes.c_char * len(chunk)).from_buffer_copy(chunk)
+            driver.call("cuMemcpyHtoD_v2", position, content, len(chunk))
+            position += len(chunk)
+        self._arena = self._allocate(model.arena_bytes)
+        graph = self._make("cuGraphDestroy", driver.handle("cuGraphCreate", 0))
+        for launch in model.launches:
+            after = (c_void_p * len(launch.after))(*[self._nodes[i] for i in launch.after])
+            node = _Node(self._functions[launch.kernel], model, launch, self._addresses(launch))
+            self._nodes.append(
+                driver.handle("cuGraphAddKernelNode", graph, after, len(after), node.reference)
+            )
+        self._exec = self._make(
+            "cuGraphExecDestroy", driver.handle("cuGraphInstantiateWithFlags", graph, 0)
+        )
+
+    def _make(self, undo: str, handle: int) -> int:
+        """``handle``, which ``undo`` will free."""
+        self._undo.append((undo, handle))
+        return handle
+
+    def _allocate(self, size_bytes: int) -> int:
+        address = self.driver.allocate(size_bytes)
+        return self._make("cuMemFree_v2", address) if address else 0
+
+    def _load(self, code: DeviceCode) -> int:
+        """The module of the best image that device and driver take."""
+        driver = self.driver
+        major, minor = (
+            driver.number("cuDeviceGetAttribute", attribute, self._handle)
+            for attribute in (_MAJOR, _MINOR)
+        )
+        images = [(True, cubin.arch, cubin.data) for cubin in code.cubins]
+        images.append((False, code.arch, code.ptx.encode()))
+        failure = DeviceError(
+            Status.UNSUPPORTED_DEVICE, f"its compute capability is {major}.{minor}"
+        )
+        fitting = [image for image in images if _fits(image[0], image[1], major, minor)]
+        fitting.sort(key=lambda image: (image[0], arch_number(image[1]), image[1]))
+        for _, _, data in reversed(fitting):
+            try:
+                module = driver.handle("cuModuleLoadData", data)
+                return self._make("cuModuleUnload", module)
+            except DeviceError as error:
+                if error.status not in (Status.UNSUPPORTED_DEVICE, Status.REJECTED_KERNELS):
+                    raise
+                failure = error
+        raise failure
+
+    def _find_functions(self, module: int) -> list[int]:
+        driver = self.driver
+        most_shared, most_threads = (
+            driver.number("cuDeviceGetAttribute", attribute, self._handle)
+            for attribute in (_MOST_SHARED, _MOST_THREADS)
+        )
+        found = []
+        for kernel in self._model.kernels:
+            x, y, z = kernel.launch.block
+            shared = kernel.launch.shared_bytes
+            if shared > most_shared or x * y * z > most_threads:
+                raise DeviceError(Status.SMALL_DEVICE, f"kernel {kernel.name}")
+            found.append(driver.handle("cuModuleGetFunction", module, kernel.name.encode()))
+            if shared > _USUAL_SHARED_BYTES:
+                driver.call("cuFuncSetAttribute", found[-1], _DYNAMIC_SHARED, shared)
+        return found
+
+    def _addresses(self, launch: DeviceLaunch) -> list[int]:
+        """The device pointers that a launch is given now."""
+        bases = {Place.CONSTANTS: self._constants, Place.ARENA: self._arena}
+        return [
+            (self._tensors[arg.tensor] if arg.place is Place.TENSOR else bases[arg.place])
+            + arg.offset
+            for arg in launch.args
+        ]
+
+    def _aim(self, tensors: list[int]) -> None:
+        """Makes the graph be about ``tensors``. Runs under way keep the pointers they have."""
+        if tensors == self._tensors:
+            return
+        moved = {
+            i for i, (a, b) in enumerate(zip(tensors, self._tensors, strict=True)) if a != b
+        }
+        self._tensors = tensors
+        try:
+            for node, launch in zip(self._nodes, self._model.launches, strict=True):
+                used = {arg.tensor for arg in launch.args if arg.place is Place.TENSOR}
+                if used & moved:
+                    function = self._functions[launch.kernel]
+                    params = _Node(function, self._model, launch, self._addresses(launch))
+                    self.driver.call(
+                        "cuGraphExecKernelNodeSetParams", self._exec, node, params.reference
+                    )
+        except BaseException:
+            self._tensors = [0] * len(tensors)  # some nodes moved: the next run moves all
+            raise
+
+
+class _Node:
+    """The parameters of a kernel node with the memory that they point to."""
+
+    def __init__(
+        self, function: int, model: DeviceModel, launch: DeviceLaunch, addresses: Sequence[int]
+    ) -> None:
+        shape = model.kernels[launch.kernel].launch
+        self._values = (c_uint64 * len(addresses))(*addresses)
+        start = ctypes.addressof(self._values)
+        self._params = (c_void_p * len(addresses))(*[start + 8 * i for i in range(len(addresses))])
+        self._node = KernelNode(
+            function, shape.grid, shape.block, shape.shared_bytes, ctypes.addressof(self._params), 0
+        )
+
+    @property
+    def reference(self) -> object:
+        """A pointer to it, for a call."""
+        return ctypes.byref(self._node)
+
+
+def _fits(is_cubin: bool, arch: str, major: int, minor: int) -> bool:
+    """Whether code for ``arch`` runs on a device of compute capability ``major.minor``."""
+    own, number = 10 * major + minor, arch_number(arch)
+    if is_exact(arch):
+        return number == own
+    if is_cubin:
+        return number // 10 == major and number <= own
+    return number <= own
