@@ -34,6 +34,15 @@ X86_VNNI = frozenset(X86_AVX512) - frozenset(
     _names("cannonlake knl knm mic_avx512 skx skylake-avx512 skylake_avx512 x86-64-v4")
 )
 
+# Of these, the ones that multiply bytes in tile registers (AMX-INT8).
+X86_TILES = frozenset(
+    _names(
+        """
+        diamondrapids emeraldrapids graniterapids graniterapids-d graniterapids_d sapphirerapids
+        """
+    )
+)
+
 # Known to LLVM, but without AVX2 or FMA: the kernels of this compiler are built on both.
 X86_TOO_OLD = _names(
     """

@@ -13,8 +13,7 @@ from aotc.codegen.address import Addresses
 from aotc.codegen.dot import dot_product, quad_product, sum_of_products, widened
 from aotc.codegen.linear import IndexAnalysis
 from aotc.codegen.nibbles import look_up, looked_up
-from aotc.codegen.nibbles import look_up, looked_up
-from aotc.codegen.quantize import quantize
+from aotc.codegen.quantize import quantize, quantized_number, rounds_by_addition
 from aotc.codegen.text import (
     literal,
     memory_type_of,
@@ -103,7 +102,19 @@ class Expressions(Addresses):
         nibble = looked_up(expr, self.lanes, self._target)
         if nibble is not None:
             return (nibble.word,)
+        codes = self._codes_as_number(expr)
+        if codes is not None:
+            return (codes.x,)
         return (expr.c,) if isinstance(expr, DotProduct) else operands(expr)
+
+    def _codes_as_number(self, expr: Expr) -> Quantize | None:
+        """The quantisation of whose codes ``expr`` makes float32, where that needs no codes."""
+        if not isinstance(expr, Conv) or expr.dtype is not DType.F32 or expr.x in self.memo:
+            return None
+        codes = expr.x
+        if not isinstance(codes, Quantize) or not codes.is_number:
+            return None
+        return codes if rounds_by_addition(self._target, self.lanes) else None
 
     def _is_linear(self, expr: Expr) -> bool:
         """Whether ``expr`` is a sum or product that ``_integer`` takes apart."""
@@ -135,6 +146,10 @@ class Expressions(Addresses):
                 return self._binary(expr)
             case Sel():
                 return self._select(expr)
+        codes = self._codes_as_number(expr)
+        if codes is not None:
+            (text,), lanes = self._together(codes.x)
+            return Value(quantized_number(self.put, codes, lanes, text), lanes > 0)
         texts, lanes = self._together(*operands(expr))
         match expr:
             case Un(fn=fn):

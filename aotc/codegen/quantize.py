@@ -21,13 +21,12 @@ ROUNDER = 1.5 * 2**23
 
 def quantize(put: Put, expr: Quantize, target: Target, lanes: int, x: str) -> str:
     """The codes of ``x`` (see `ir.Quantize`)."""
-    style = target.dot_products
-    if style in (DotProducts.SMLAD, DotProducts.MVE) and not lanes:
-        code = _saturated(put, expr, x)
-    elif (style, lanes) == (DotProducts.MVE, 4):
+    if rounds_by_addition(target, lanes):
+        code = _by_addition(put, expr, lanes, x)
+    elif lanes:
         code = _narrowed(put, expr, x)
     else:
-        code = _by_addition(put, expr, lanes, x)
+        code = _saturated(put, expr, x)
     if expr.is_number:
         return code
     number = compare(put, "eq", DType.F32, lanes, x, x)
@@ -35,15 +34,34 @@ def quantize(put: Put, expr: Quantize, target: Target, lanes: int, x: str) -> st
     return select(put, expr.dtype, lanes, number, lanes, code, none)
 
 
-def _by_addition(put: Put, expr: Quantize, lanes: int, x: str) -> str:
-    """Limited first, so that the rounding is one addition."""
-    ty, words = type_of(DType.F32, lanes), type_of(DType.I32, lanes)
-    flags = type_of(DType.BOOL, lanes)
+def rounds_by_addition(target: Target, lanes: int) -> bool:
+    """Whether a number is rounded and limited as a float, not by instructions for integers."""
+    style = target.dot_products
+    if not lanes:
+        return style not in (DotProducts.SMLAD, DotProducts.MVE)
+    return (style, lanes) != (DotProducts.MVE, 4)
+
+
+def quantized_number(put: Put, expr: Quantize, lanes: int, x: str) -> str:
+    """The codes of ``x``, which is a number, as float32: they need not become codes for that."""
+    raised = _raised(put, expr, lanes, x)
+    offset = constant(ROUNDER - expr.zero, DType.F32, lanes)
+    return put(f"fsub {type_of(DType.F32, lanes)} {raised}, {offset}")
+
+
+def _raised(put: Put, expr: Quantize, lanes: int, x: str) -> str:
+    """``x``, limited first, so that the rounding is one addition, plus the rounder."""
+    ty, flags = type_of(DType.F32, lanes), type_of(DType.BOOL, lanes)
     for beyond, limit in (("olt", expr.low), ("ogt", expr.high)):
         number = constant(float(limit - expr.zero), DType.F32, lanes)
         outside = put(f"fcmp {beyond} {ty} {x}, {number}")
         x = put(f"select {flags} {outside}, {ty} {number}, {ty} {x}")
-    raised = put(f"fadd {ty} {x}, {constant(ROUNDER, DType.F32, lanes)}")
+    return put(f"fadd {ty} {x}, {constant(ROUNDER, DType.F32, lanes)}")
+
+
+def _by_addition(put: Put, expr: Quantize, lanes: int, x: str) -> str:
+    ty, words = type_of(DType.F32, lanes), type_of(DType.I32, lanes)
+    raised = _raised(put, expr, lanes, x)
     bits = put(f"bitcast {ty} {raised} to {words}")
     (rounder,) = struct.unpack("<i", struct.pack("<f", ROUNDER))
     code = put(f"sub {words} {bits}, {constant(rounder - expr.zero, DType.I32, lanes)}")

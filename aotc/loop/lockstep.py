@@ -18,18 +18,23 @@ from aotc.errors import VerifyError
 from aotc.loop.interpret import MAX_LANES, Memory, Run
 from aotc.loop.ir import (
     Barrier,
+    Bin,
     Bind,
     Buffer,
     Expr,
     For,
     Kernel,
     Kind,
+    Lit,
+    Mma,
+    Shuffle,
     Space,
     Stmt,
     Var,
 )
-from aotc.loop.launch import launch_of
-from aotc.loop.walk import has_barrier
+from aotc.loop.launch import WARP, launch_of
+from aotc.loop.mma import KINDS, multiply
+from aotc.loop.walk import fragments, has_barrier
 
 _NOBODY, _SEVERAL = -1, -2
 
@@ -81,8 +86,47 @@ class LockstepRun(Run):
                 if self._bound:
                     raise VerifyError(f"kernel '{self._kernel.name}': a barrier inside a Bind")
                 self._barriers += 1
+            case Mma():
+                self._mma(stmt)
             case _:
                 super().statement(stmt)
+
+    def _mma(self, stmt: Mma) -> None:
+        """The product in all warps at once."""
+        self._expect_whole_warps("a product of a warp")
+        values: dict[int, np.ndarray] = {}
+        places = []
+        for buffer, first, count in fragments(stmt):
+            memory, start = self._locate(buffer, first, values)
+            self._locate(buffer, Bin("add", first, Lit(count - 1)), values)
+            starts = np.broadcast_to(np.asarray(start), (self._lanes,))
+            places.append((memory.data, starts[:, None] + np.arange(count)))
+        d, a, b = (data[where].reshape(-1, WARP, where.shape[1]) for data, where in places)
+        data, where = places[0]
+        data[where] = multiply(KINDS[stmt.kind], a, b, d).reshape(where.shape)
+
+    def _expect_whole_warps(self, what: str) -> None:
+        """VerifyError unless the lanes are whole warps, one after the other."""
+        numbers = self._thread_numbers
+        whole = self._lanes % WARP == 0 and bool(
+            np.all(numbers.reshape(-1, WARP) == numbers[::WARP, None] + np.arange(WARP))
+            and np.all(numbers[::WARP] % WARP == 0)
+        )
+        if not whole:
+            raise VerifyError(f"kernel '{self._kernel.name}': {what} without all of its threads")
+
+    def _eval_node(self, expr: Expr, values: dict[int, np.ndarray]) -> np.ndarray:
+        if not isinstance(expr, Shuffle):
+            return super()._eval_node(expr, values)
+        self._expect_whole_warps("a shuffle")
+        x, sources = (
+            np.broadcast_to(values[id(part)], (self._lanes,)) for part in (expr.x, expr.i)
+        )
+        if sources.min() < 0 or sources.max() >= WARP:
+            raise VerifyError(f"kernel '{self._kernel.name}': a shuffle from beyond the warp")
+        first = np.arange(self._lanes) // WARP * WARP
+        found: np.ndarray = x[first + sources]
+        return found
 
     def _loop(self, loop: For) -> None:
         if loop.kind in (Kind.BLOCK, Kind.THREAD):

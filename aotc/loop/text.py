@@ -28,10 +28,12 @@ from aotc.loop.ir import (
     Kind,
     Lit,
     Load,
+    Mma,
     Prefetch,
     QuadProduct,
     Quantize,
     Sel,
+    Shuffle,
     Stmt,
     Store,
     Un,
@@ -40,7 +42,7 @@ from aotc.loop.ir import (
 )
 from aotc.loop.program import Arg, Call, Check, If, Loop, Program, Step
 from aotc.loop.tiles import Tile, TileDot, TileLoad, TileStmt, TileStore, TileZero
-from aotc.loop.walk import operands, post_order
+from aotc.loop.walk import fragments, operands, post_order
 
 _INDENT = "  "
 _MAX_DEPTH = 8
@@ -178,7 +180,8 @@ class _Printer:
             shape = f"[{buffer.rows}][{buffer.columns}]"
             name = self._names.enter(buffer)
             return f"{name}: {_SHORT[buffer.dtype]}{shape} in {buffer.number}"
-        return f"{self._names.enter(buffer)}: {_SHORT[buffer.dtype]}[{buffer.elems}]"
+        aligned = f" aligned {buffer.alignment}" if buffer.alignment else ""
+        return f"{self._names.enter(buffer)}: {_SHORT[buffer.dtype]}[{buffer.elems}]{aligned}"
 
     def block(self, body: Sequence[Stmt], depth: int) -> Iterator[str]:
         for stmt in body:
@@ -208,6 +211,12 @@ class _Printer:
                 self._names.leave(var)
             case Barrier():
                 yield f"{pad}barrier"
+            case Mma(kind=mma):
+                d, a, b = (
+                    f"{self._names.of(buffer)}[{self._index(first)} ..]"
+                    for buffer, first, _ in fragments(stmt)
+                )
+                yield f"{pad}{d} += mma<{mma}>({a}, {b})"
             case TileStmt():
                 yield from self._tile_statement(stmt, pad)
             case Alloc(buffer=buffer, body=body):
@@ -302,6 +311,8 @@ class _Printer:
                 name = "fma"
             case Sel():
                 name = "select"
+            case Shuffle():
+                name = "shuffle"
             case Conv(dtype=dtype):
                 name = _SHORT[dtype]
             case Bits(dtype=dtype):

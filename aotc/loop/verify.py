@@ -33,10 +33,12 @@ from aotc.loop.ir import (
     Kind,
     Lit,
     Load,
+    Mma,
     Prefetch,
     QuadProduct,
     Quantize,
     Sel,
+    Shuffle,
     Space,
     Stmt,
     Store,
@@ -45,6 +47,7 @@ from aotc.loop.ir import (
     Widened,
 )
 from aotc.loop.launch import is_gpu_kernel, launch_of
+from aotc.loop.mma import KINDS
 from aotc.loop.program import (
     STEP_TYPES,
     Arg,
@@ -71,7 +74,7 @@ from aotc.loop.tiles import (
     shape_problem,
     tile_accesses,
 )
-from aotc.loop.walk import elements_read, post_order
+from aotc.loop.walk import elements_read, fragments, post_order
 
 _FLOAT_UN = frozenset({"sqrt", "floor", "ceil", "round"})
 _NUMBER_UN = frozenset({"neg", "abs"})
@@ -233,6 +236,8 @@ class _KernelCheck:
                     self._bind(stmt)
                 case Barrier():
                     self._require(self._is_gpu and not self._binds, "a barrier that some pass by")
+                case Mma():
+                    self._mma(stmt)
                 case Prefetch(buffer=buffer, index=index, level=level):
                     self._require(level in (1, 2, 3), f"cache level {level}")
                     self._checked = set()
@@ -370,6 +375,17 @@ class _KernelCheck:
         self._expr(store.value)
         self._same("a stored value", store.value.dtype, buffer.dtype)
 
+    def _mma(self, mma: Mma) -> None:
+        self._require(self._is_gpu and mma.kind in KINDS, f"no product '{mma.kind}' here")
+        types = (DType.F32, KINDS[mma.kind].dtype, KINDS[mma.kind].dtype)
+        for (buffer, first, count), dtype in zip(fragments(mma), types, strict=True):
+            self._require(buffer.space is Space.REGISTER, f"'{buffer.name}' is no register")
+            self._same("an element of a fragment", buffer.dtype, dtype)
+            self._checked = set()
+            self._expr(first)
+            self._access(buffer, first)
+            self._access(buffer, Bin("add", first, Lit(count - 1)))
+
     def _buffer_in_scope(self, buffer: Buffer) -> None:
         self._require(buffer in self._buffers, f"buffer '{buffer.name}' is not in scope")
 
@@ -459,6 +475,9 @@ class _KernelCheck:
                 fits = dtype.is_int and dtype.size_bytes <= 2 and abs(zero) <= 1 << 16
                 least, most = dtype.int_range
                 self._require(fits and least <= low <= high <= most, "limits of a quantisation")
+            case Shuffle(i=i):
+                self._index_type(i)
+                self._require(self._is_gpu, "a shuffle in a kernel of a processor")
             case Conv():
                 pass
             case _:

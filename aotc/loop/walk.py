@@ -20,10 +20,13 @@ from aotc.loop.ir import (
     Kind,
     Lit,
     Load,
+    Mma,
+    Shuffle,
     Stmt,
     Store,
     Widened,
 )
+from aotc.loop.mma import KINDS, RESULT_ELEMS
 from aotc.loop.tiles import TileStmt, tile_accesses
 
 #: The fields of expressions that may be expressions themselves.
@@ -87,9 +90,9 @@ def has_barrier(body: Sequence[Stmt]) -> bool:
     for stmt in body:
         if isinstance(stmt, (Barrier, Mma)) or has_barrier(getattr(stmt, "body", ())):
             return True
-        if isinstance(stmt, Store):
-            if any(isinstance(expr, Shuffle) for expr in post_order((stmt.index, stmt.value))):
-                return True
+        roots = (stmt.index, stmt.value) if isinstance(stmt, Store) else ()
+        if any(isinstance(expr, Shuffle) for expr in post_order(roots)):
+            return True
     return False
 
 

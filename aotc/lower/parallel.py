@@ -13,10 +13,13 @@ from dataclasses import replace
 from aotc.loop.disjoint import iterations_disjoint
 from aotc.loop.ir import Alloc, For, Kernel, Kind, Stmt, Var
 from aotc.loop.program import Program, counted_calls, map_calls
+from aotc.loop.tiles import TileStmt
 from aotc.loop.walk import accesses
 
 #: Vector statements of a kernel below which meeting at a barrier costs more than sharing saves.
 MIN_WORK = 8000
+#: Vector statements that take as long as one on a tile register.
+TILE_WORK = 16
 #: The same for a whole program: in half a millisecond on one core, fetching each other's results
 #: from cache to cache costs more than half of the arithmetic (measured: 0.03 ms became 0.045 with
 #: two threads, 0.30 became 0.45, but 4.9 became 3.3).
@@ -49,7 +52,7 @@ def _work(stmt: Stmt) -> int:
     if isinstance(stmt, For):
         inner = sum(map(_work, stmt.body))
         return inner if stmt.kind is Kind.VECTOR else inner * stmt.extent
-    return 1
+    return TILE_WORK if isinstance(stmt, TileStmt) else 1
 
 
 def _evenness(extent: int) -> float:
