@@ -12,6 +12,7 @@ from aotc.graph.ir import Graph
 from aotc.graph.types import DType
 from aotc.graph.verify import verify_graph
 from aotc.passes.bodies import map_nested, specialize_bodies
+from aotc.passes.byte_tables import byte_tables
 from aotc.passes.canonical_dot import canonical_dot
 from aotc.passes.cleanup import cleanup
 from aotc.passes.empty import drop_empty
@@ -21,6 +22,7 @@ from aotc.passes.fold_scales import fold_scales
 from aotc.passes.gather_first import gather_first
 from aotc.passes.gather_last import gather_last
 from aotc.passes.integer import integer
+from aotc.passes.keep_codes import keep_codes, settle
 from aotc.passes.layout import layout
 from aotc.passes.legalize import legalize
 from aotc.passes.one_hot import one_hot
@@ -61,7 +63,9 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("empty", drop_empty),
     Pass("integer", integer),
     Pass("gather-first", gather_first),
+    Pass("keep-codes", keep_codes),
     Pass("fold", fold),
+    Pass("byte-tables", byte_tables),
     Pass("simplify", simplify),
     Pass("fold-again", fold),
     Pass("bodies", _bodies),
@@ -78,6 +82,7 @@ PIPELINE: tuple[Pass, ...] = (
     Pass("simplify-reshapes", simplify),
     Pass("gather-last", gather_last),
     Pass("reciprocal", reciprocal),
+    Pass("settle", settle),
     Pass("final-cleanup", cleanup),
 )
 """Narrow types and empty tensors end before anything looks at arithmetic. Constants first, so that
