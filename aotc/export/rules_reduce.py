@@ -189,8 +189,15 @@ def top_k(emitter: Emitter, node: Node, operands: tuple[Value, ...]) -> Value:
     )[1]
 
 
+def widen(emitter: Emitter, node: Node, operands: tuple[Value, ...]) -> Value:
+    """The numbers that the codes stand for."""
+    arrays = [x.data for x in node.inputs if x.data is not None]
+    return emitter.constant(node.op.evaluate(*arrays))
+
+
 RULES: Mapping[type[Op], Rule] = MappingProxyType(
     {
+        ops.Widen: widen,
         ops.Reduce: reduce,
         ops.ArgReduce: arg_reduce,
         ops.CumSum: cum_sum,

@@ -19,6 +19,7 @@ from aotc.frontend.onnx_ops.call import Call, Rule
 from aotc.frontend.onnx_ops.linalg import matrix_product
 from aotc.frontend.onnx_ops.pool import average_pool
 from aotc.frontend.onnx_ops.quantize import dequantize_linear, quantize_linear
+from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
 
@@ -199,15 +200,24 @@ def matmul_nbits(call: Call) -> Node:
     packed = call.known(1, "weights")
     if packed.dtype != np.uint8 or packed.size != columns * blocks * block * bits // 8:
         raise ModelError(f"weights {call[1].type} do not fit {columns} by {depth}")
-    whole = unpacked(packed.reshape(columns, blocks, -1), bits).astype(np.float32)
     scales = call.known(2, "scales").astype(np.float32)
     if scales.size != columns * blocks:
         raise ModelError(f"scales {call[2].type} do not fit {columns} times {blocks} blocks")
+    codes = unpacked(packed.reshape(columns, blocks, -1), bits).reshape(columns, -1)[:, :depth]
+    stored = DType.U8 if bits == 8 else DType.U4
+    parts = [scales.reshape(columns, blocks)]
     zero = _block_zeros(call, columns, blocks, bits)
-    weights = (whole - zero[:, :, None]) * scales.reshape(columns, blocks, 1)
-    weights = weights.reshape(columns, blocks * block)[:, :depth]
-    matrix = np.ascontiguousarray(weights.T.astype(call[0].type.dtype.numpy))
-    y = matrix_product(call, call[0], call.constant(matrix))
+    if (zero == 1 << (bits - 1)).all():
+        stored = DType.I8 if bits == 8 else DType.I4
+        codes = (codes ^ 128 if bits == 8 else codes - np.uint8(1 << (bits - 1))).view(np.int8)
+    else:
+        parts.append(zero)
+    matrix = call.apply(
+        ops.Widen(stored, 0, block),
+        *(call.constant(np.ascontiguousarray(x.T)) for x in (codes, *parts)),
+    )
+    y = matrix_product(call, call.cast(call[0], DType.F32), matrix)
+    y = call.cast(y, call[0].type.dtype)
     bias = call.optional(5)
     return y if bias is None else call.binary("add", y, bias)
 
