@@ -1,0 +1,107 @@
+"""A small model for GPUs made by hand: y = (2 (x + w))^2 - (x + w) in four kernels, two of which may
+run at the same time. The kernels are C functions that the fake driver calls."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+from fake_gpu import STRICT
+
+from aotc.artifact.header import HeaderFacts, write_header
+from aotc.artifact.weights import embed_constants
+from aotc.codegen.machine import compile_module
+from aotc.codegen.signature import Param, Signature
+from aotc.cuda.header import device_declarations
+from aotc.cuda.images import DeviceCode
+from aotc.cuda.model import DeviceArg, DeviceKernel, DeviceLaunch, DeviceModel, Place
+from aotc.cuda.object import emit_device_object
+from aotc.cuda.ptxas import Cubin
+from aotc.graph.types import DType, TensorType
+from aotc.loop.launch import Launch
+from aotc.memory.constants import ConstantLayout
+from aotc.target import resolve_target
+
+ELEMS = 8
+WEIGHTS = np.arange(ELEMS, dtype=np.float32)
+KERNELS = {"add": 3, "twice": 2, "negate": 2, "join": 3}
+SHARED = 50 << 10
+
+#: What the fake driver calls.
+RUN_KERNEL = """
+#include <string.h>
+void run_kernel(const char *name, const unsigned *grid, const unsigned *block, unsigned shared,
+                float **p, unsigned count);
+void run_kernel(const char *name, const unsigned *grid, const unsigned *block, unsigned shared,
+                float **p, unsigned count)
+{
+    (void)shared; (void)count;
+    for (unsigned i = 0; i < grid[0] * block[0]; i++) {
+        if (!strcmp(name, "add")) p[2][i] = p[0][i] + p[1][i];
+        if (!strcmp(name, "twice")) p[1][i] = 2 * p[0][i];
+        if (!strcmp(name, "negate")) p[1][i] = -p[0][i];
+        if (!strcmp(name, "join")) p[2][i] = p[0][i] * p[0][i] + p[1][i];
+    }
+}
+"""
+
+
+def ptx():
+    """Text that names the kernels and their parameters, in which the fake driver finds them."""
+    entries = [
+        f".visible .entry {name}({', '.join(f'.param .u64 p{i}' for i in range(count))}) {{ ret; }}"
+        for name, count in KERNELS.items()
+    ]
+    return "\n".join([".version 8.0", ".target sm_80", ".address_size 64", *entries, ""])
+
+
+def device_model():
+    def arena(number):
+        return DeviceArg(Place.ARENA, 0, 64 * number)
+
+    x, y = DeviceArg(Place.TENSOR, 0, 0), DeviceArg(Place.TENSOR, 1, 0)
+    w = DeviceArg(Place.CONSTANTS, 0, 0)
+    return DeviceModel(
+        kernels=tuple(
+            DeviceKernel(name, Launch((2, 1, 1), (4, 1, 1), SHARED * (name == "join")), count)
+            for name, count in KERNELS.items()
+        ),
+        launches=(
+            DeviceLaunch(0, (x, w, arena(0)), ()),
+            DeviceLaunch(1, (arena(0), arena(1)), (0,)),
+            DeviceLaunch(2, (arena(0), arena(2)), (0,)),
+            DeviceLaunch(3, (arena(1), arena(2), y), (1, 2)),
+        ),
+        sources=(),
+        inputs=1,
+        tensor_bytes=(4 * ELEMS, 4 * ELEMS),
+        arena_bytes=192,
+    )
+
+
+def device_code():
+    cubin = Cubin("sm_80", b"\x7fELFsm_80\n" + ptx().encode() + b"\0", ())
+    return DeviceCode("sm_80", ptx(), (cubin,), 12000)
+
+
+def constants():
+    return ConstantLayout({}, ((0, WEIGHTS),), WEIGHTS.nbytes)
+
+
+def write_object(folder, host="x86_64"):
+    """net.o, net.h and kernels.so in ``folder``."""
+    kind = TensorType(DType.F32, (ELEMS,))
+    signature = Signature(
+        "net", (Param("x", "x", kind),), (Param("y", "y", kind),), False, device=True
+    )
+    target = resolve_target(host)
+    text = emit_device_object(device_model(), device_code(), signature, constants(), target)
+    image = embed_constants(compile_module(text, target), "net", constants())
+    folder = Path(folder)
+    (folder / "net.o").write_bytes(image.to_bytes())
+    facts = HeaderFacts([("", 0)], "cuda/sm_80", "0", "", 0, "", sections=False)
+    more = device_declarations(signature)
+    (folder / "net.h").write_text(write_header(signature, facts, more=more))
+    (folder / "kernels.c").write_text(RUN_KERNEL)
+    command = ["gcc", "-shared", "-fPIC", *STRICT, "kernels.c", "-o", "kernels.so"]
+    subprocess.run(command, cwd=folder, check=True)
+    return folder
