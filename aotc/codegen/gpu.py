@@ -8,7 +8,8 @@ the other in the block's dynamic shared memory, and a Bind is a branch around it
 from __future__ import annotations
 
 from aotc.codegen.emit import Emitter
-from aotc.codegen.expressions import aligned
+from aotc.codegen.expressions import Value, aligned
+from aotc.codegen.text import type_of
 from aotc.errors import VerifyError
 from aotc.graph.types import DType
 from aotc.loop.ir import (
@@ -21,12 +22,16 @@ from aotc.loop.ir import (
     Kernel,
     Kind,
     Lit,
+    Mma,
     Prefetch,
+    Shuffle,
     Space,
     Stmt,
     Var,
 )
 from aotc.loop.launch import SHARED_ALIGNMENT, launch_of, nest_of
+from aotc.loop.mma import KINDS, RESULT_ELEMS
+from aotc.loop.walk import fragments
 from aotc.target import Target
 
 SHARED_MEMORY = f"@shared = external addrspace(3) global [0 x i8], align {SHARED_ALIGNMENT}\n"
@@ -81,10 +86,54 @@ class GpuEmitter(Emitter):
                 self._bind(stmt)
             case Barrier():
                 self.do("call void @llvm.nvvm.barrier.cta.sync.aligned.all(i32 0)")
+            case Mma():
+                self._mma(stmt)
             case Prefetch():
                 pass  # the caches of a GPU are not asked ahead
             case _:
                 super().statement(stmt)
+
+    def _mma(self, mma: Mma) -> None:
+        """The instruction on registers: elements of 16 bits go two to a register."""
+        self.memo = {}
+        kind = KINDS[mma.kind]
+        (result, *factors) = [
+            (self.address(buffer, first), count) for buffer, first, count in fragments(mma)
+        ]
+        inputs = []
+        for pointer, count in factors:
+            for word in range(kind.words(count)):
+                place = self.displaced(pointer, 4 * word)
+                inputs.append(f"i32 {self.put(f'load i32, ptr {place}')}")
+        places = [self.displaced(result[0], 4 * i) for i in range(RESULT_ELEMS)]
+        sums = [f"float {self.put(f'load float, ptr {place}')}" for place in places]
+        numbers = iter(range(2 * RESULT_ELEMS + len(inputs)))
+
+        def operand(count: int) -> str:
+            return "{" + ", ".join(f"${next(numbers)}" for _ in range(count)) + "}"
+
+        words = (RESULT_ELEMS, *(kind.words(count) for _, count in factors), RESULT_ELEMS)
+        text = f"mma.sync.aligned.{kind.instruction} {', '.join(map(operand, words))};"
+        constraints = ["=f"] * RESULT_ELEMS + ["r"] * len(inputs)
+        constraints += [str(i) for i in range(RESULT_ELEMS)]
+        ty = "{ " + ", ".join(["float"] * RESULT_ELEMS) + " }"
+        found = self.put(
+            f'call {ty} asm "{text}", "{",".join(constraints)}"'
+            f"({', '.join([*inputs, *sums])}) convergent nounwind memory(none)"
+        )
+        for i, place in enumerate(places):
+            self.do(f"store float {self.put(f'extractvalue {ty} {found}, {i}')}, ptr {place}")
+
+    def _compute(self, expr: Expr) -> Value:
+        if not isinstance(expr, Shuffle):
+            return super()._compute(expr)
+        if self.vector is not None or expr.dtype.size_bytes != 4:
+            raise VerifyError(f"no code generation for a shuffle of {expr.dtype.value} here")
+        x, source = self.expr(expr.x).text, self.expr(expr.i).text
+        kind = "f32" if expr.dtype.is_float else "i32"
+        lane, ty = self.put(f"trunc i64 {source} to i32"), type_of(expr.dtype)
+        call = f"call {ty} @llvm.nvvm.shfl.sync.idx.{kind}(i32 -1, {ty} {x}, i32 {lane}, i32 31)"
+        return Value(self.put(call), False)
 
     def _is_crowded_step(self, loop: For) -> bool:
         return False  # ptxas orders the loads of a thread
@@ -113,10 +162,10 @@ class GpuEmitter(Emitter):
             case Lit(value=value):
                 return str(int(value))
             case Var():
-                value = self.values[expr]
-                if isinstance(value, int):
-                    return str(value)
-                return self.put(f"trunc nuw i64 {value[0]} to i32")
+                found = self.values[expr]
+                if isinstance(found, int):
+                    return str(found)
+                return self.put(f"trunc nuw i64 {found[0]} to i32")
             case Bin(fn=fn, a=a, b=b) if fn in _NARROW and expr.dtype is DType.I64:
                 left, right = self._narrow(a), self._narrow(b)
                 nonzero = self.analysis.limits(b)[0] > 0

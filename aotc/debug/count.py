@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aotc.loop.ir import Alloc, Bin, Bind, Expr, Fma, For, Kernel, Space, Stmt, Store, Un
+from aotc.loop.ir import Alloc, Bin, Bind, Expr, Fma, For, Kernel, Mma, Space, Stmt, Store, Un
+from aotc.loop.mma import COLUMNS, KINDS, ROWS
 from aotc.loop.traffic import count_accesses
 from aotc.loop.walk import post_order
 
@@ -33,6 +34,9 @@ def _flop(stmts: Sequence[Stmt]) -> int:
         match stmt:
             case Store(index=index, value=value):
                 total += sum(_flop_of(expr) for expr in post_order((index, value)))
+            case Mma(kind=kind):
+                # what a warp does, shared by its threads
+                total += 2 * ROWS * COLUMNS * KINDS[kind].depth // 32
             case For(extent=extent, body=body):
                 total += extent * _flop(body)
             case Alloc(body=body) | Bind(body=body):
