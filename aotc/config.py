@@ -17,6 +17,7 @@ VERSION = "0.1.0"
 WEIGHTS_PLACES = ("object", "file")
 NUMERICS = ("fma", "no-fma")
 GOALS = ("speed", "size")
+WEIGHTS_DTYPES = ("f16", "bf16", "i8", "i4")
 
 MOST_ENTRIES = 64
 """How many entries of one model make sense in an object."""
@@ -46,6 +47,7 @@ class Options:
     calling convention. ``opt`` is ``speed`` or ``size`` (of the code). ``ram`` is the most
     bytes that the workspace may have (None: as many as it takes). ``regions`` are the memories of
     the device that the workspace and the constants go to (none: one for each, without bounds).
+    ``weights_dtype`` is what float32 weights are stored as (None: float32).
     ``arch`` are the architectures of a GPU, with commas, and ``host`` is the target of the machine
     that it is in.
     """
@@ -68,6 +70,7 @@ class Options:
     regions: tuple[Region, ...] = ()
     arch: str | None = None
     host: str = "x86_64"
+    weights_dtype: str | None = None
 
     def __post_init__(self) -> None:
         for name, size in self.dims.items():
@@ -130,6 +133,11 @@ class Options:
         if self.opt not in GOALS:
             raise UsageError(
                 f"there is no goal '{self.opt}'", remedy=f"use --opt {' or --opt '.join(GOALS)}"
+            )
+        if self.weights_dtype not in (None, *WEIGHTS_DTYPES):
+            raise UsageError(
+                f"weights cannot be stored as '{self.weights_dtype}'",
+                remedy=f"use --weights-dtype {' or --weights-dtype '.join(WEIGHTS_DTYPES)}",
             )
         if self.outputs is not None and not self.outputs:
             raise UsageError("no output is asked for", remedy="name at least one with --outputs")

@@ -52,6 +52,7 @@ from aotc.memory.fit import fit
 from aotc.memory.order import plan_in_order
 from aotc.memory.spread import place_in_regions
 from aotc.passes.runner import PIPELINE, pipeline, run_passes
+from aotc.passes.shrink import shrink
 from aotc.regions import read_only, read_regions, writable
 from aotc.schedule.book import read_book
 from aotc.schedule.compact import choose_compact
@@ -171,8 +172,14 @@ def _passes(build: Build) -> None:
     build.graph = run_passes(
         build.take_graph(), passes, on_stage=done, on_report=build.stopwatch.add_pass
     )
+    if build.options.weights_dtype is not None:
+        build.graph = shrink(build.take_graph(), _STORED[build.options.weights_dtype])
+        build.finished("shrink")
     text = graph_text(build.graph)
     build.texts["graph"] = lambda: text
+
+
+_STORED = {"f16": DType.F16, "bf16": DType.BF16, "i8": DType.I8, "i4": DType.I4}
 
 
 def _stripes(build: Build) -> None:
@@ -248,6 +255,7 @@ def _artifact(whole: ObjectBuild) -> None:
     provenance = Provenance(
         target=f"{target.name}/{target.cpu}",
         versions={"aotc": VERSION, "llvmlite": importlib.metadata.version("llvmlite")},
+        weights_dtype=whole.builds[0].options.weights_dtype,
     )
     if whole.device is not None:
         whole.bundle = make_device_bundle(
@@ -274,9 +282,12 @@ OBJECT_STAGES: tuple[tuple[str, Callable[[ObjectBuild], None]], ...] = (
     ("artifact", _artifact),
 )
 
-STOPS: tuple[str, ...] = ("frontend", *(step.name for step in PIPELINE), "stripes", "fuse", "lower")
-"""Where a compilation can stop and show what it has: after the import, any pass, stripes, fusion,
-lowering."""
+STOPS: tuple[str, ...] = (
+    *("frontend", *(step.name for step in PIPELINE), "shrink"),
+    *("stripes", "fuse", "lower"),
+)
+"""Where a compilation can stop and show what it has: after the import, any pass, the rounding of
+weights that --weights-dtype asks for, stripes, fusion, lowering."""
 
 
 def compile(
@@ -299,6 +310,7 @@ def compile(
     regions: Sequence[str] = (),
     arch: str | None = None,
     host: str = "x86_64",
+    weights_dtype: str | None = None,
     on_progress: Progress | None = None,
 ) -> CompiledModel:
     """Compiles an ONNX or TFLite file, a Graph that ``load_onnx`` or ``trace`` made, or a traced
@@ -314,8 +326,10 @@ def compile(
     ``recipes`` is a file that tuning wrote. ``numerics`` is ``fma`` or ``no-fma``, ``abi`` a
     calling convention, ``opt`` is ``speed`` or ``size``. ``ram`` is how many bytes the workspace
     may have, ``regions`` are memories of the device as on the command line (``dtcm=64K``). With
-    ``target="cuda"``, ``arch`` names architectures (``sm_80,sm_90``), ``host`` the machine. Raises
-    a subclass of AotcError, with a remedy, for whatever is wrong with the model or the arguments.
+    ``target="cuda"``, ``arch`` names architectures (``sm_80,sm_90``), ``host`` the machine.
+    ``weights_dtype`` is what float32 weights are rounded to and stored as: ``f16``, ``bf16``,
+    ``i8`` or ``i4`` (None: float32). Raises a subclass of AotcError, with a remedy, for whatever is
+    wrong with the model or the arguments.
     """
     options = _read_choices(
         target=target,
@@ -335,6 +349,7 @@ def compile(
         regions=regions,
         arch=arch,
         host=host,
+        weights_dtype=weights_dtype,
     )
     return run_stages(model, options, on_progress=on_progress)
 

@@ -17,11 +17,12 @@ from aotc.memory.constants import ConstantLayout
 
 @dataclass(frozen=True, eq=False)
 class Provenance:
-    """Where an object comes from: the target as one line of text, and the versions of what shaped
-    the code, among them ``aotc``."""
+    """Where an object comes from: the target as one line of text, the versions of what shaped the
+    code, among them ``aotc``, and what float32 weights were rounded to, if they were."""
 
     target: str
     versions: Mapping[str, str]
+    weights_dtype: str | None = None
 
 
 def build_manifest(
@@ -39,6 +40,7 @@ def build_manifest(
     weights = {
         "in": "file" if first.signature.weights_in_file else "object",
         "bytes": constants.size_bytes,
+        **({"dtype": provenance.weights_dtype} if provenance.weights_dtype else {}),
         "sha256": constants.digest,
         **_regions(constants.in_regions),
     }

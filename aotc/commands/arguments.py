@@ -8,7 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from aotc.config import GOALS, NUMERICS, WEIGHTS_PLACES, DimSize, InputShape, Options
+from aotc.config import (
+    GOALS,
+    NUMERICS,
+    WEIGHTS_DTYPES,
+    WEIGHTS_PLACES,
+    DimSize,
+    InputShape,
+    Options,
+)
 from aotc.errors import UsageError
 from aotc.regions import read_bytes, read_regions
 
@@ -51,6 +59,12 @@ def add_model_arguments(
     )
     parser.add_argument(
         "--opt", choices=GOALS, default="speed", help="fast code (the default), or small code"
+    )
+    parser.add_argument(
+        "--weights-dtype",
+        choices=WEIGHTS_DTYPES,
+        help="round float32 weights of products, convolutions and tables to this type and store "
+        "them so; they become float32 in registers (see docs/quantization.md)",
     )
     _add_memory_arguments(parser)
     parser.add_argument(
@@ -170,6 +184,7 @@ def read_options(args: argparse.Namespace) -> Options:
         opt=args.opt,
         ram=None if args.ram is None else read_bytes(args.ram, "--ram"),
         regions=read_regions(args.region),
+        weights_dtype=args.weights_dtype,
         arch=args.arch,
         host=args.host,
     )
