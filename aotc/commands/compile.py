@@ -25,9 +25,11 @@ from aotc.commands.arguments import (
     read_options,
 )
 from aotc.commands.console import StageProgress, format_bytes, print_table, progress_line
+from aotc.commands.device import report_device
 from aotc.commands.files import write_file
 from aotc.compiled import CompiledModel, CompiledModels
 from aotc.config import Options
+from aotc.cuda.compiled import CudaModel
 from aotc.debug.dump import graph_text, program_text
 from aotc.driver import STOPS, Build, Stopped, run_stages, run_together
 from aotc.errors import UsageError
@@ -43,7 +45,7 @@ NAME = "compile"
 HELP = "compile a model to an object file and a C header"
 
 #: What --emit takes, and the end of the file that it writes.
-EMITTED = {"graph": ".graph.txt", "loops": ".loops.txt", "llvm": ".ll", "asm": ".s"}
+EMITTED = {"graph": ".graph.txt", "loops": ".loops.txt", "llvm": ".ll", "asm": ".s", "ptx": ".ptx"}
 
 #: --emit also takes this, for wasm32: a module that needs no linker, and its JavaScript.
 MODULE = "module"
@@ -76,7 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="show how each contraction is scheduled, and why the cost model wants it so",
+        help="show how each contraction is scheduled, and why the cost model wants it so; for "
+        "GPUs, how each kernel is launched, and its registers and spills if there is a ptxas",
     )
     parser.add_argument(
         "--stop-after",
@@ -95,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
     if args.tune is not None:
         if not 0 < args.tune < math.inf:
             raise UsageError(f"--tune {args.tune} is no time", remedy="give seconds: --tune 30")
+        if options.target == "cuda":
+            raise UsageError("--tune does not go with --target cuda", remedy="leave out --tune")
         if args.recipes is not None and not args.recipes.exists():
             options = replace(options, recipes=None)  # the tuner will write it
     emitted = _read_emit(args.emit)
@@ -180,7 +185,9 @@ def _write(
         paths += save_module(model.bundle, folder)
     paths += _write_texts(texts, folder)
     _report(model.bundle, variants, paths, seconds, args.ram is not None)
-    if args.explain:
+    if isinstance(model, CudaModel):
+        report_device(model, args.explain)
+    elif args.explain:
         _explain(variants)
 
 

@@ -3,6 +3,7 @@ of the driver alone."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from aotc.compiled import Code, CompiledModel, arrange, fit_input
 from aotc.cuda.build import DeviceObject
 from aotc.cuda.context import DeviceContext
 from aotc.cuda.dlpack import CUDA, Borrowed, borrow, is_on_device, lend
-from aotc.cuda.driver import DEFAULT_STREAM, open_driver
+from aotc.cuda.driver import DEFAULT_STREAM, DeviceError, open_driver
 from aotc.cuda.header import DEVICE_ALIGNMENT
 from aotc.cuda.model import DeviceModel
 from aotc.errors import UsageError
@@ -39,7 +40,8 @@ class DeviceMemory:
 
     def __del__(self) -> None:
         if self.address:
-            self.context.free(self.address)
+            with contextlib.suppress(DeviceError):  # a device that is lost has freed it
+                self.context.free(self.address)
 
 
 class DeviceArray:
@@ -113,6 +115,11 @@ class CudaModel(CompiledModel):
                 open_driver(), made.model, made.code, self._constants, device
             )
         return self._contexts[device]
+
+    def release(self) -> None:
+        """Lets go of the devices: weights and workspace are freed, once no output and no function
+        that `bind` gave needs them. The next call opens the device again."""
+        self._contexts.clear()
 
     def bind(self, *arrays: Any, **named: Any) -> Callable[[], tuple[Any, ...]]:
         """A function that runs the model on these inputs, into the same output arrays each time.

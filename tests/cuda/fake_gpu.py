@@ -66,7 +66,7 @@ class FakeGpu:
         """As if just started."""
         for name, value in DEFAULTS.items():
             self.set(name, value)
-        self.kernels.clear()
+        self.kernels = {}
         self.launches.clear()
         self.errors.clear()
 

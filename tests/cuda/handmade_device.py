@@ -1,5 +1,5 @@
-"""A small model for GPUs made by hand: y = (2 (x + w))^2 - (x + w) in four kernels, two of which may
-run at the same time. The kernels are C functions that the fake driver calls."""
+"""A small model for GPUs made by hand: y = (2 (x + w))^2 - (x + w) in four kernels, two of which
+may run at the same time. The kernels are C functions that the fake driver calls."""
 
 import subprocess
 from pathlib import Path
