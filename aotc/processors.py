@@ -34,6 +34,9 @@ X86_VNNI = frozenset(X86_AVX512) - frozenset(
     _names("cannonlake knl knm mic_avx512 skx skylake-avx512 skylake_avx512 x86-64-v4")
 )
 
+# Of the second, the ones that look bytes up in tables of 128 (AVX512_VBMI).
+X86_VBMI = (X86_VNNI | {"cannonlake"}) - {"cascadelake", "cooperlake"}
+
 # Of these, the ones that multiply bytes in tile registers (AMX-INT8).
 X86_TILES = frozenset(
     _names(

@@ -22,6 +22,7 @@ from aotc.processors import (
     X86_AVX512,
     X86_TILES,
     X86_TOO_OLD,
+    X86_VBMI,
     X86_VNNI,
 )
 
@@ -65,7 +66,9 @@ class Target:
     ``compact`` asks for small code before fast code; ``pipeline`` is for the cost model;
     ``dot_products`` says what multiplies bytes; floats of up to ``rounding_bits`` can be rounded to
     integers by an instruction. ``tiles`` says that there are tile registers, which multiply bytes,
-    and a system that lends them to a process which asks (docs/targets.md).
+    and a system that lends them to a process which asks (docs/targets.md). ``byte_tables`` says
+    that instructions look vectors of bytes up in a table. ``precision`` is what a GPU multiplies
+    float32 in: ``f32``, or with tensor cores ``tf32``, ``f16`` or ``bf16``; sums are float32.
     """
 
     name: str
@@ -83,6 +86,8 @@ class Target:
     dot_products: DotProducts = DotProducts.NONE
     rounding_bits: int = 64
     tiles: bool = False
+    byte_tables: bool = False
+    precision: str = "f32"
 
     @property
     def object_format(self) -> str:
@@ -257,6 +262,7 @@ def _x86(
         l2_bytes=(1 << 20) if wide else (256 << 10),
         dot_products=DotProducts.VNNI if vnni else DotProducts.PMADD,
         tiles=tiles,
+        byte_tables=wide and ("+avx512vbmi" in features.split(",") or cpu in X86_VBMI),
     )
 
 
@@ -280,6 +286,7 @@ def _aarch64(name: str, cpu: str, features: str = "") -> Target:
         l2_bytes=512 << 10,
         pipeline=Pipeline(loads_per_cycle=1, operand_registers=3),
         dot_products=DotProducts.USDOT if i8mm else products,
+        byte_tables=True,
     )
 
 

@@ -12,6 +12,9 @@ from aotc.codegen import operators
 from aotc.codegen.address import Addresses
 from aotc.codegen.dot import dot_product, quad_product, sum_of_products, widened
 from aotc.codegen.linear import IndexAnalysis
+from aotc.codegen.lookup import ENTRIES, register_bytes
+from aotc.codegen.lookup import look_up as look_up_bytes
+from aotc.codegen.lookup import looked_up as looked_up_bytes
 from aotc.codegen.nibbles import look_up, looked_up
 from aotc.codegen.quantize import quantize, quantized_number, rounds_by_addition
 from aotc.codegen.text import (
@@ -74,6 +77,8 @@ class Expressions(Addresses):
         super().__init__(analysis, bases, target.address_bits)
         self._target = target
         self.vector: For | None = None
+        # Of elements of registers: the block that stored last, and what, if that is a literal.
+        self._literals: dict[tuple[Buffer, int | None], tuple[str, str | None]] = {}
         self.memo: dict[Expr, Value] = {}  # of the statement that is being emitted
 
     def vector_loop(self) -> For:
@@ -269,9 +274,34 @@ class Expressions(Addresses):
                 return None
         return step
 
+    def stored(self, buffer: Buffer, index: Expr, text: str) -> None:
+        """Remembers a literal that the present block has stored to a register last."""
+        place = buffer, self._constant(index)
+        self._literals[place] = (self.block, None if text.startswith("%") else text)
+
+    def _stored_literal(self, buffer: Buffer, index: Expr) -> str | None:
+        if buffer.space is not Space.REGISTER or self.vector is not None:
+            return None
+        block, text = self._literals.get((buffer, self._constant(index)), ("", None))
+        return text if block == self.block else None
+
+    def _constant(self, index: Expr) -> int | None:
+        """The number that ``index`` is here; None when it is not constant."""
+        form = self.analysis.linear(index)
+        total = form.const
+        for term, coef in form.terms:
+            value = self.values.get(term) if isinstance(term, Var) else None
+            if not isinstance(value, int):
+                return None
+            total += coef * value
+        return total
+
     def _load(self, expr: Load) -> Value:
         buffer, step = expr.buffer, self.lane_step(expr.index)
         if step == 0:
+            literal_ = self._stored_literal(buffer, expr.index)
+            if literal_ is not None:
+                return Value(literal_, False)
             pointer = self.address(buffer, expr.index)
             ty = memory_type_of(buffer.dtype)
             text = self.put(f"load {ty}, ptr {pointer}, {aligned(buffer)}")
@@ -279,6 +309,9 @@ class Expressions(Addresses):
         loop = self.vector_loop()
         if step in _SHUFFLED_STEPS and loop.extent == loop.lanes:
             return self._load_window(expr, step)
+        places = looked_up_bytes(expr, self.lanes, self._target) if step is None else None
+        if places is not None:
+            return self._look_up(buffer, places)
         if step != 1:
             return self._load_lanes(expr)
         ty = memory_type_of(buffer.dtype, loop.lanes)
@@ -369,6 +402,17 @@ class Expressions(Addresses):
                 f"<{lanes} x i32> {vector_constant(mask, 'i32')}"
             )
         return Value(self._from_memory(buffer.dtype, lanes, text), True)
+
+    def _look_up(self, table: Buffer, places: Expr) -> Value:
+        """The bytes of ``table`` at ``places``."""
+        width = register_bytes(self._target)
+        first = self.address(table, Lit(0))
+        parts = [
+            self.put(f"load <{width} x i8>, ptr {self.displaced(first, start)}, align 1")
+            for start in range(0, ENTRIES, width)
+        ]
+        text = self.widen(self.expr(places), DType.U8)
+        return Value(look_up_bytes(self.put, self._target, parts, self.lanes, text), True)
 
     def _load_lanes(self, expr: Load) -> Value:
         """A vector from one scalar load per active lane."""

@@ -10,7 +10,16 @@ from __future__ import annotations
 
 from aotc.graph.ir import Constant, Op, Parameter
 from aotc.graph.ops_control import UNLIMITED, Branch, Item, Repeat, nested_graphs
-from aotc.graph.ops_elementwise import Binary, Bitcast, Cast, Compare, Relabel, Select, Unary
+from aotc.graph.ops_elementwise import (
+    TRANSCENDENTAL,
+    Binary,
+    Bitcast,
+    Cast,
+    Compare,
+    Relabel,
+    Select,
+    Unary,
+)
 from aotc.graph.ops_movement import (
     Broadcast,
     Concat,
@@ -50,6 +59,7 @@ PRIMITIVES: tuple[type[Op], ...] = (
 )
 
 __all__ = [
+    "TRANSCENDENTAL",
     "ELEMENTWISE",
     "LEAVES",
     "PRIMITIVES",

@@ -64,6 +64,11 @@ _UNARY: Mapping[str, Callable[[np.ndarray], np.ndarray]] = MappingProxyType(
 )
 
 UNARY_FUNCTIONS = frozenset(_UNARY)
+#: Functions of floats, Binary's among them, that take many instructions.
+TRANSCENDENTAL = frozenset(
+    ["exp", "log", "tanh", "erf", "sigmoid", "sin", "cos", "tan", "asin", "acos", "atan"]
+    + ["sinh", "cosh", "asinh", "acosh", "atanh", "pow"]
+)
 
 
 @dataclass(frozen=True)

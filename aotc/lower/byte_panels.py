@@ -3,6 +3,7 @@ storage in the order in which a contraction reads it, as `contract.pack` makes i
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -62,7 +63,7 @@ class _Packer:
             return loop(f"b{len(at)}", dims[0], lambda i: self._batches((*at, i), dims[1:]))
         stmts: list[Stmt] = []
         for panel in self.recipe.stored:
-            stmts += loop("p", panel.count, lambda p, panel=panel: self._panel(at, panel, p))
+            stmts += loop("p", panel.count, functools.partial(self._panel, at, panel))
         return stmts
 
     def _panel(self, at: tuple[Expr, ...], panel: Segment, p: Expr) -> list[Stmt]:

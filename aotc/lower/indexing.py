@@ -20,6 +20,7 @@ from aotc.loop import index
 from aotc.loop.ir import Alloc, Bin, Buffer, Cmp, Conv, Expr, Lit, Load, Sel, Space, Stmt, Store
 from aotc.loop.program import Call
 from aotc.lower.context import Context
+from aotc.lower.lookup import is_lookup, lower_lookup
 from aotc.lower.pointwise import UNROLL, innermost_last, sweep
 from aotc.lower.ranking import lower_arg_reduce, lower_top_k
 from aotc.lower.scan import lower_cumsum
@@ -62,6 +63,9 @@ def lower_gather(context: Context, group: Group) -> None:
     node = group.anchor
     op = node.op
     assert isinstance(op, ops.Gather)
+    if is_lookup(node):
+        lower_lookup(context, group)
+        return
     data, result = context.view(node.inputs[0]), context.view(group.result)
     size, rank = data.shape[op.axis], node.inputs[1].type.rank
     values = _known(node.inputs[1], (size,))

@@ -21,28 +21,6 @@ UNROLL = 4
 #: Elements of the contiguous axis of a transposed operand that are handled together: one cache
 #: line.
 BLOCK = 16
-#: Functions that expand to many instructions.
-HEAVY = frozenset(
-    [
-        "exp",
-        "log",
-        "tanh",
-        "erf",
-        "sigmoid",
-        "sin",
-        "cos",
-        "tan",
-        "asin",
-        "acos",
-        "atan",
-        "sinh",
-        "cosh",
-        "asinh",
-        "acosh",
-        "atanh",
-        "pow",
-    ]
-)
 
 
 def expression(node: Node, values: Mapping[Node, Expr]) -> Expr:
@@ -92,7 +70,7 @@ def evaluate_nodes(nodes: Sequence[Node], leaves: Mapping[Node, Expr]) -> dict[N
 
 def weight_of(nodes: Sequence[Node]) -> int:
     """How many expensive functions the nodes contain."""
-    return sum(getattr(node.op, "fn", "") in HEAVY for node in nodes)
+    return sum(getattr(node.op, "fn", "") in ops.TRANSCENDENTAL for node in nodes)
 
 
 def lower_map(context: Context, group: Group) -> None:
@@ -149,10 +127,12 @@ def sweep_body(
     sources: Sequence[View],
     compute: Callable[[Sequence[Expr]], Expr],
     unroll: int,
+    lanes: int = 0,
 ) -> list[Stmt]:
-    """The loop nest of one sweep; its views are reserved in ``scope`` already."""
+    """The loop nest of one sweep; its views are reserved in ``scope`` already. ``lanes`` are as
+    many as the types of the views suggest if they are not given."""
     out_view, *in_views = innermost_last(collapse([target, *sources]))
-    lanes = context.lanes_for(target.dtype, *(source.dtype for source in sources))
+    lanes = lanes or context.lanes_for(target.dtype, *(source.dtype for source in sources))
     inputs = [scope.access(view) for view in in_views]
     output = scope.access(out_view, write=True)
     *outer, inner = out_view.shape

@@ -21,7 +21,7 @@ from aotc.graph.types import DType
 from aotc.loop import index
 from aotc.loop.ir import Alloc, Bin, Buffer, Expr, Lit, Load, Space, Stmt, Store
 from aotc.lower.context import Context
-from aotc.lower.pointwise import HEAVY, evaluate_nodes, expression, operand_value, widened
+from aotc.lower.pointwise import evaluate_nodes, expression, operand_value, widened
 from aotc.lower.scope import KernelScope, loop, rest_lanes, vector, vector_sweep
 from aotc.lower.views import View, collapse
 
@@ -240,7 +240,7 @@ class _RowWriter:
         repeated = [
             node
             for node in self.group.nodes
-            if getattr(node.op, "fn", "") in HEAVY
+            if getattr(node.op, "fn", "") in ops.TRANSCENDENTAL
             and isinstance(node.op, POINTWISE_OPS)
             and sum(node in need for need in needs) > 1
             and node.type.dtype is self.group.result.type.dtype

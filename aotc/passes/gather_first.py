@@ -44,7 +44,7 @@ def _gather_codes(
     for leaf, value in values.items():
         if value is None:
             return None
-        made[leaf] = _gathered(builder, op, value, indices, result.shape, origin)
+        made[leaf] = _gathered(builder, op, value, indices, result.dims, origin)
     for step in steps:
         made[step] = builder.apply(step.op, *(made[x] for x in step.inputs), origin=origin)
     return made[table]

@@ -37,6 +37,9 @@ def _tabulate(
     shape = first.inputs[0].shape
     if first.inputs[0].type.elems > first.type.elems:
         return None
+    wider = op.infer(*(x.type for x in operands)).dtype.size_bytes > first.type.dtype.size_bytes
+    if wider and indices.type.dtype.size_bytes == 1:
+        return None  # looking bytes up is quick, and so is making numbers of them
     with np.errstate(all="ignore"):
         result = op.evaluate(*(np.broadcast_to(value, shape) for value in values))
     return builder.apply(ops.Gather(0), builder.constant(result), indices, origin=origin)

@@ -36,6 +36,11 @@ _MOVES = (ops.Reshape, ops.Transpose, ops.Slice, ops.Broadcast)
 #: How far from a whole number of steps a bias may be: what rounding its float32 value did.
 _BIAS_SLACK = 2.0**-20
 _DEPTH = 24
+#: The numbers that a float32 can hold, a little less.
+_LARGEST = 3e38
+#: What one is at least in steps of a result: so little makes no difference, and processors are slow
+#: with the subnormal numbers that less would make.
+_LEAST_STEPS = 2.0**-100
 
 
 @dataclass(frozen=True)
@@ -384,7 +389,8 @@ class _Rewriter:
         builder = self.builder
         found = self.scaled.get(x)
         if found is not None:
-            factor = (found.scale.astype(np.float64) / scale).astype(np.float32)
+            factor = np.maximum(found.scale.astype(np.float64) / scale, _LEAST_STEPS)
+            factor = factor.astype(np.float32)
             number = builder.cast(found.sums, DType.F32, x.origin)
             return builder.binary("mul", number, builder.constant(factor), x.origin)
         value = stretched_value(x)
@@ -392,19 +398,59 @@ class _Rewriter:
             quotient = (value.astype(np.float64) / scale).astype(np.float32)
             return stretch(builder, quotient, x.shape, x.origin)
         if not isinstance(x.op, ops.Binary):
-            if isinstance(x.op, (ops.Reshape, ops.Transpose)):
+            if isinstance(x.op, _MOVES):
                 inner = self._divided(x.inputs[0], scale, depth - 1)
                 return inner and builder.apply(x.op, inner, origin=x.origin)
             return None
         if x.op.fn == "mul" and self._quantized(x) is not None:
-            steps = (_positive(x.inputs[1]) or 1.0) / scale
+            steps = max((_positive(x.inputs[1]) or 1.0) / scale, _LEAST_STEPS)
             return builder.binary("mul", x.inputs[0], _number(builder, steps, x), x.origin)
         if x.op.fn in ("add", "sub", "max", "min"):
             parts = [self._divided(part, scale, depth - 1) for part in x.inputs]
             if parts[0] is None or parts[1] is None:
                 return None
             return builder.binary(x.op.fn, parts[0], parts[1], x.origin)
+        if x.op.fn == "mul":
+            return self._scaled_by(x, scale)
+        return self._divided_twice(x, scale, depth) if x.op.fn == "div" else None
+
+    def _scaled_by(self, x: Node, scale: float) -> Node | None:
+        """``y * constant / scale`` with one multiplication."""
+        for y, factor in (x.inputs, x.inputs[::-1]):
+            value = stretched_value(factor)
+            if value is not None:
+                with np.errstate(over="ignore"):
+                    quotient = (value.astype(np.float64) / scale).astype(np.float32)
+                if not np.isfinite(quotient).all():
+                    return None
+                factor = stretch(self.builder, quotient, x.shape, x.origin)
+                return self.builder.binary("mul", y, factor, x.origin)
+            if isinstance(factor.op, ops.Broadcast):
+                each = factor.inputs[0]
+                if each.type.elems * 2 <= x.type.elems:
+                    inverse = _number(self.builder, 1 / scale, each)
+                    each = self.builder.binary("mul", each, inverse, x.origin)
+                    each = self.builder.apply(factor.op, each, origin=x.origin)
+                    return self.builder.binary("mul", y, each, x.origin)
         return None
+
+    def _divided_twice(self, x: Node, scale: float, depth: int) -> Node | None:
+        """``y / z / scale`` for a constant ``z`` or one that is the same along an axis."""
+        builder = self.builder
+        y, z = x.inputs
+        known = _positive(z)
+        if known is not None:
+            inner = self._divided(y, scale * known, depth - 1)
+            factor = 1 / (scale * known)
+            if inner is None and factor < _LARGEST:
+                inner = builder.binary("mul", y, _number(builder, factor, y), x.origin)
+            return inner
+        if not isinstance(z.op, ops.Broadcast) or z.inputs[0].type.elems * 2 > x.type.elems:
+            return None
+        each = z.inputs[0]
+        each = builder.binary("mul", each, _number(builder, scale, each), x.origin)
+        inverse = builder.binary("div", _number(builder, 1, each), each, x.origin)
+        return builder.binary("mul", y, builder.apply(z.op, inverse, origin=x.origin), x.origin)
 
 
 def _keeps_codes(op: ops.Op) -> bool:
