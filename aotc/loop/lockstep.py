@@ -18,14 +18,12 @@ from aotc.errors import VerifyError
 from aotc.loop.interpret import MAX_LANES, Memory, Run
 from aotc.loop.ir import (
     Barrier,
-    Bin,
     Bind,
     Buffer,
     Expr,
     For,
     Kernel,
     Kind,
-    Lit,
     Mma,
     Shuffle,
     Space,
@@ -98,7 +96,8 @@ class LockstepRun(Run):
         places = []
         for buffer, first, count in fragments(stmt):
             memory, start = self._locate(buffer, first, values)
-            self._locate(buffer, Bin("add", first, Lit(count - 1)), values)
+            if np.max(self._index(first, values)) + count > memory.elems:
+                raise VerifyError(f"kernel '{self._kernel.name}': beyond '{buffer.name}'")
             starts = np.broadcast_to(np.asarray(start), (self._lanes,))
             places.append((memory.data, starts[:, None] + np.arange(count)))
         d, a, b = (data[where].reshape(-1, WARP, where.shape[1]) for data, where in places)

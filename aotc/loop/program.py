@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -54,6 +55,10 @@ class Arg:
     storage: Storage
     offset_bytes: int = 0
     moves: tuple[tuple[Counter, int], ...] = ()
+
+    def alignment(self, of_storage: int) -> int:
+        """The alignment of what is passed, in every iteration, if that of the storage is this."""
+        return math.gcd(of_storage, self.offset_bytes, *(step for _, step in self.moves))
 
 
 @dataclass(frozen=True, eq=False)

@@ -166,6 +166,8 @@ class _ProgramCheck:
             raise VerifyError(f"{place} passes {len(call.args)} arguments for {len(params)}")
         for buffer, arg in zip(params, call.args, strict=True):
             self._fits(arg, buffer.dtype, buffer.elems, f"{place}: '{buffer.name}'")
+            if buffer.alignment and arg.alignment(buffer.alignment) < buffer.alignment:
+                raise VerifyError(f"{place}: '{buffer.name}' is not aligned")
             if buffer in call.kernel.writes and arg.storage.role in (Role.CONST, Role.INPUT):
                 role, name = arg.storage.role.value, arg.storage.name
                 raise VerifyError(f"{place} writes the {role} '{name}'")

@@ -26,6 +26,7 @@ from aotc.lower.context import Context
 from aotc.lower.contract_depth import DepthWriter, Steps, steps_of
 from aotc.lower.contract_kernel import Bytes, ContractWriter, Operands
 from aotc.lower.contract_pairs import PairWriter
+from aotc.lower.gpu.contract import lower_gpu_contract
 from aotc.lower.packed import constant_array, in_panels
 from aotc.lower.tiles import TileWriter, in_steps
 from aotc.lower.views import View, collapse
@@ -48,6 +49,9 @@ def lower_contract(context: Context, group: Group) -> None:
     else:
         operands = _conv_operands(context, group.anchor, result, leaves)
     operands = _simplified(operands)
+    if context.target.is_gpu and widening(group.anchor.inputs[1]) is None:
+        lower_gpu_contract(context, group, epilogue, leaf_nodes, operands)
+        return
     steps = _along_depth(context, group.anchor.type.dtype, operands)
     if steps is not None:
         along = DepthWriter(context, group, epilogue, leaf_nodes, operands, steps)
@@ -177,7 +181,8 @@ def _pixels_overlap(operands: Operands) -> bool:
 def _dot_operands(context: Context, anchor: Node, result: View, leaves: Sequence[View]) -> Operands:
     lhs, rhs = (context.view(operand) for operand in anchor.inputs)
     in_bytes = rhs.dtype is DType.I8 and anchor.type.dtype is DType.I32
-    if not rhs.is_constant and not in_bytes and rhs.strides[-1] not in (0, 1):
+    scattered = rhs.strides[-1] not in (0, 1) and not context.target.is_gpu
+    if not rhs.is_constant and not in_bytes and scattered:
         packed = context.temporary(rhs.dtype, rhs.shape, "packed")
         context.copy(rhs, packed)
         rhs = packed

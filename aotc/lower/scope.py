@@ -14,6 +14,9 @@ from aotc.lower.views import View
 
 Body = Callable[[Expr], Sequence[Stmt]]
 
+#: Bytes to which storages are aligned on a GPU: the widest access of a thread.
+STORAGE_ALIGNMENT = 16
+
 
 @dataclass(frozen=True)
 class Access:
@@ -48,9 +51,10 @@ def _place(view: View) -> _Place:
 
 class KernelScope:
     """The parameters of a kernel under construction, one per distinct piece of storage it
-    touches."""
+    touches. ``aligned`` states as much alignment of each as its place in its storage has."""
 
-    def __init__(self) -> None:
+    def __init__(self, aligned: bool = False) -> None:
+        self._aligned = aligned
         self._params: dict[_Place, tuple[Buffer, int]] = {}
         self._args: list[Arg] = []
         self._written: set[int] = set()
@@ -70,7 +74,9 @@ class KernelScope:
         if key not in self._params:
             position = len(self._params)
             name = f"{'out' if write else 'in'}{position}"
-            self._params[key] = (Buffer(name, view.dtype, self._sizes[key]), position)
+            alignment = view.arg.alignment(STORAGE_ALIGNMENT) if self._aligned else 0
+            buffer = Buffer(name, view.dtype, self._sizes[key], alignment=alignment)
+            self._params[key] = (buffer, position)
             self._args.append(view.arg)
         buffer, position = self._params[key]
         if write:

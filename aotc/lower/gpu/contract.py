@@ -1,0 +1,282 @@
+"""Contractions on a GPU: canonical operands go in, a kernel comes out in which each block computes
+a tile of results from tiles of its operands in shared memory.
+
+While a block computes on one chunk of the depth, its threads already load the next to registers;
+shared memory holds two chunks, so one barrier a chunk is enough. Convolutions need no im2col: the
+left operand is a strided view in which windows overlap. What follows pointwise is computed on the
+accumulators. With plain multiply-adds each result adds its terms in order, one Fma each: the
+bytes are those of the CPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import ml_dtypes
+import numpy as np
+
+from aotc.fuse.groups import Group
+from aotc.graph.ir import Node
+from aotc.graph.types import DType
+from aotc.loop import index
+from aotc.loop.ir import (
+    Alloc,
+    Barrier,
+    Expr,
+    For,
+    Kind,
+    Lit,
+    Load,
+    Stmt,
+    Store,
+    Var,
+)
+from aotc.loop.program import Call
+from aotc.lower.context import Context
+from aotc.lower.contract_kernel import Operands
+from aotc.lower.gpu.binding import bind, digits
+from aotc.lower.gpu.products import FmaProduct, MmaProduct, Product
+from aotc.lower.gpu.staging import Placed, Source, Staging
+from aotc.lower.packed import constant_array
+from aotc.lower.pointwise import evaluate_nodes, weight_of
+from aotc.lower.scope import Access, KernelScope, loop
+from aotc.lower.views import View
+from aotc.schedule.gpu import GpuTile, choose_tile
+
+
+def lower_gpu_contract(
+    context: Context,
+    group: Group,
+    epilogue: tuple[Node, ...],
+    leaf_nodes: Sequence[Node],
+    operands: Operands,
+) -> None:
+    """Emits the kernel of a contraction in canonical form."""
+    batch, sums = operands.batch, group.anchor.type.dtype
+    kind = context.target.precision if sums is DType.F32 else "f32"
+    kind = "fma" if kind == "f32" else kind
+    lhs = operands.lhs
+    rows = math.prod(lhs.shape[batch : batch + 2])
+    tile = choose_tile(
+        rows, operands.result.shape[-1], math.prod(lhs.shape[:batch]), lhs.shape[-1], kind
+    )
+    if operands.rhs.is_constant:
+        rhs = context.constant(_packed(operands, kind), "packed")
+        operands = replace(operands, rhs=_unpacked(rhs, operands))
+    else:
+        operands = replace(operands, rhs=_channels_first(operands))
+    context.emit(GpuContract(group, epilogue, leaf_nodes, operands, tile).call())
+
+
+def _channels_first(operands: Operands) -> View:
+    """The right-hand side as [*batch, channel, *depth], with the depth axes of the left."""
+    batch, rank = operands.batch, len(operands.rhs.shape)
+    return operands.rhs.transpose((*range(batch), rank - 1, *range(batch, rank - 1)))
+
+
+def _packed(operands: Operands, kind: str) -> np.ndarray:
+    """Constant weights as [*batch, channel, all depth], in the type of the products; batch axes
+    along which they repeat are of size 1."""
+    view, batch = _channels_first(operands), operands.batch
+    repeated = tuple(
+        1 if stride == 0 else dim for dim, stride in zip(view.shape, view.strides, strict=True)
+    )
+    kept = (*repeated[:batch], *view.shape[batch:])
+    values = constant_array(replace(view, shape=kept))
+    values = values.reshape(*kept[: batch + 1], -1)
+    if kind == "f16":
+        with np.errstate(over="ignore"):
+            return values.astype(np.float16)
+    if kind == "bf16":
+        return values.astype(ml_dtypes.bfloat16).view(np.uint16)
+    return np.ascontiguousarray(values)
+
+
+def _unpacked(packed: View, operands: Operands) -> View:
+    """What `_packed` made, with the batch and depth axes of the left-hand side."""
+    batch, lhs = operands.batch, operands.lhs
+    depth = lhs.shape[batch + 2 :]
+    channels = packed.shape[batch]
+    full = packed.reshape((*packed.shape[: batch + 1], *depth))
+    assert full is not None
+    return full.broadcast((*lhs.shape[:batch], channels, *depth))
+
+
+class GpuContract:
+    """Writes the kernel of one contraction. ``epilogue`` are the pointwise nodes after the anchor,
+    ``leaf_nodes`` what they read besides it, in the order of ``operands.leaves``. The right-hand
+    side of ``operands`` is [*batch, channel, *depth]."""
+
+    def __init__(
+        self,
+        group: Group,
+        epilogue: tuple[Node, ...],
+        leaf_nodes: Sequence[Node],
+        operands: Operands,
+        tile: GpuTile,
+    ) -> None:
+        self.group, self.epilogue, self.leaf_nodes = group, epilogue, leaf_nodes
+        self.operands, self.tile = operands, tile
+        self.sums = group.anchor.type.dtype
+        batch, lhs, rhs = operands.batch, operands.lhs, operands.rhs
+        self.scope = KernelScope(aligned=True)
+        self.scope.reserve(lhs, rhs, operands.result, *operands.leaves)
+        left, right = self.scope.access(lhs), self.scope.access(rhs)
+        self.leaves = [self.scope.access(leaf) for leaf in operands.leaves]
+        self.result = self.scope.access(operands.result, write=True)
+        self.batch = lhs.shape[:batch]
+        self.rows, self.columns = math.prod(lhs.shape[batch : batch + 2]), rhs.shape[batch]
+        self.depth = lhs.shape[batch + 2 :]
+        self.at: tuple[Expr, ...] = ()  # the batch
+        a = self._source(left, lhs, (batch, batch + 1))
+        b = self._source(right, rhs, (batch,))
+        held = {"f16": DType.F16, "bf16": DType.U16}.get(tile.kind, self.sums)
+        common = (tile.depth, tile.threads, tile.kind, held)
+        self.a = Staging("a", a, tile.rows, *common)
+        self.b = Staging("b", b, tile.columns, *common)
+        # Expensive epilogues run in a loop over the stored tile, not once for each accumulator.
+        self.two_phase = weight_of(epilogue) > 0 and operands.result.dtype is self.sums
+
+    def _source(self, access: Access, view: View, rows: tuple[int, ...]) -> Source:
+        """An operand of which the axes ``rows`` are rows, those before batch, those behind
+        depth."""
+        steps = view.strides[rows[-1]], view.strides[-1]
+
+        def at(row: Sequence[Expr], k: Sequence[Expr]) -> Expr:
+            return access.index((*self.at, *row, *k))
+
+        dims = tuple(view.shape[axis] for axis in rows)
+        along_depth = steps[1] == 1 or steps[0] != 1
+        return Source(access, at, dims, self.depth, along_depth, strided=1 not in steps)
+
+    def call(self) -> Call:
+        """The kernel and its call."""
+        tile = self.tile
+        x, y, z, thread = Var("x"), Var("y"), Var("z"), Var("thread")
+        rows, columns = -(-self.rows // tile.rows), -(-self.columns // tile.columns)
+        threads = For(thread, tile.threads, tuple(self._thread(x, y, z, thread)), Kind.THREAD)
+        body: Stmt = threads
+        for buffer in (self.a.shared, self.b.shared):
+            body = Alloc(buffer, (body,))
+        for var, extent in ((x, rows), (y, columns), (z, math.prod(self.batch))):
+            body = For(var, extent, (body,), Kind.BLOCK)
+        return self.scope.call(self.group.label, [body], self._reusable(), str(tile))
+
+    def _reusable(self) -> list[View]:
+        """Leaves that the result may overwrite: the same view, each element read by the thread that
+        then writes it."""
+        result = self.operands.result
+        sources = (self.operands.lhs.storage, self.operands.rhs.storage)
+        return [
+            leaf
+            for leaf in dict.fromkeys(self.operands.leaves)
+            if not self.two_phase and leaf.lies_like(result) and leaf.storage not in sources
+        ]
+
+    def _thread(self, x: Var, y: Var, z: Var, thread: Var) -> list[Stmt]:
+        tile = self.tile
+        is_fma = tile.kind == "fma"
+        product: Product = FmaProduct(tile, self.sums) if is_fma else MmaProduct(tile)
+        first_row, first_column = index.mul(x, tile.rows), index.mul(y, tile.columns)
+
+        def placed(a: Placed, b: Placed) -> list[Stmt]:
+            return product.place(thread, lambda: self._work(product, a, b, first_row, first_column))
+
+        def with_batch(at: tuple[Expr, ...]) -> list[Stmt]:
+            self.at = at
+            return self.a.place(
+                thread,
+                first_row,
+                lambda a: self.b.place(thread, first_column, lambda b: placed(a, b)),
+            )
+
+        return digits("batch", z, self.batch, with_batch)
+
+    def _work(
+        self, product: Product, a: Placed, b: Placed, row: Expr, column: Expr
+    ) -> list[Stmt]:
+        """All that one thread does, its place being known."""
+        acc = product.sums
+        zero = Lit(0, acc.dtype)
+        clear = loop("i", acc.elems, lambda i: [Store(acc, i, zero)], Kind.UNROLLED)
+        body = [*clear, *self._chunks(product, a, b)]
+        if self.two_phase:
+            body += self._finish(product, row, column, True, ())
+            body += self._finish(product, row, column, False, self.epilogue)
+        else:
+            body += self._finish(product, row, column, True, self.epilogue)
+        for buffer in (acc, self.a.registers, self.b.registers):
+            body = [Alloc(buffer, tuple(body))]
+        return body
+
+    def _chunks(self, product: Product, a: Placed, b: Placed) -> list[Stmt]:
+        """The loop over the chunks of the depth."""
+        dims = (*self.depth[:-1], self.depth[-1] // self.tile.depth)
+        if not self.a.divides:
+            dims = (-(-math.prod(self.depth) // self.tile.depth),)
+
+        def load(chunk: Expr) -> list[Stmt]:
+            return digits("k", chunk, dims, lambda k: [*a.load(k), *b.load(k)])
+
+        def store(half: Expr) -> list[Stmt]:
+            return [*a.store(half), *b.store(half)]
+
+        chunks = math.prod(dims)
+        first = [*load(index.lit(0)), *store(index.lit(0)), Barrier()]
+        if chunks == 1:
+            return [*first, *product.multiply(self.a, self.b, index.lit(0))]
+        chunk = Var("chunk")
+
+        def step(half: Expr) -> list[Stmt]:
+            following = index.add(chunk, 1)
+            other = index.sub(index.lit(1), half)
+            return [
+                *bind("next", following, chunks, load),
+                *product.multiply(self.a, self.b, half),
+                *bind("next", following, chunks, lambda _: store(other)),
+                Barrier(),
+            ]
+
+        turns = bind("half", index.mod(chunk, 2), 2, step)
+        return [*first, For(chunk, chunks, tuple(turns))]
+
+    def _finish(
+        self,
+        product: Product,
+        first_row: Expr,
+        first_column: Expr,
+        from_sums: bool,
+        epilogue: Sequence[Node],
+    ) -> list[Stmt]:
+        """Stores the results through ``epilogue``, from the accumulators or from the result itself,
+        where an earlier phase has put them."""
+        pixels = self.operands.result.shape[-3:-1]
+        kind = Kind.UNROLLED if from_sums else Kind.SERIAL
+
+        def one(number: Expr, pixel: tuple[Expr, ...], column: Expr) -> list[Stmt]:
+            where = (*self.at, *pixel, column)
+            raw = Load(product.sums, number) if from_sums else self.result.load(where)
+            values: dict[Node, Expr] = {
+                node: leaf.load(where)
+                for node, leaf in zip(self.leaf_nodes, self.leaves, strict=True)
+            }
+            found = evaluate_nodes(epilogue, {**values, self.group.anchor: raw})
+            return [self.result.store(where, found[self.group.result] if epilogue else raw)]
+
+        def columns(in_row: Expr, pixel: tuple[Expr, ...]) -> list[Stmt]:
+            def column(share: Expr, local: Expr) -> list[Stmt]:
+                at = index.add(first_column, local)
+                number = index.add(in_row, share)
+                return bind("column", at, self.columns, lambda c: one(number, pixel, c))
+
+            return product.each_column(kind, column)
+
+        def row(share: Expr, local: Expr) -> list[Stmt]:
+            def at_pixel(number: Expr) -> list[Stmt]:
+                return digits("at", number, pixels, lambda pixel: columns(share, pixel))
+
+            return bind("row", index.add(first_row, local), self.rows, at_pixel)
+
+        return product.each_row(kind, row)
