@@ -172,8 +172,9 @@ class TileWriter(ContractWriter):
         assert self.bytes is not None
         first = self.bytes.first(number)
         groups = self.recipe.depth_unroll
-        weights = self._weight(at, part, (*outer, index.mul(number, groups)), 0, index.lit(0))
-        stored = part.panel.size * TILE_LANES * GROUP
+        depth = (*outer, index.mul(number, groups))
+        weights = [self._weight(at, part, depth, w, index.lit(0)) for w in range(block.vectors)]
+        pitch = self.recipe.stored_size(part.panel.start) * TILE_LANES * GROUP
         stmts: list[Stmt] = []
         for m, (row, start) in enumerate(block.tiles):
             left = block.left[m % len(block.left)]
@@ -184,8 +185,7 @@ class TileWriter(ContractWriter):
             for w in range(block.vectors):
                 right = block.right[w % len(block.right)]
                 if m == 0 or len(block.right) < block.vectors:
-                    begin = index.add(weights.index, index.lit(w * TILE_LANES * GROUP))
-                    stmts.append(TileLoad(right, weights.buffer, begin, stored))
+                    stmts.append(TileLoad(right, weights[w].buffer, weights[w].index, pitch))
                 stmts.append(TileDot(block.sums[m * block.vectors + w], left, right))
         return stmts
 

@@ -17,6 +17,7 @@ from typing import Any
 from aotc.errors import UsageError
 from aotc.schedule.cpu import ContractSizes, choose_contract
 from aotc.schedule.recipe import ContractRecipe, Segment
+from aotc.schedule.tiles import fits_tiles
 from aotc.target import Target
 
 FORMAT = 1
@@ -108,6 +109,8 @@ def fits(recipe: ContractRecipe, sizes: ContractSizes, target: Target) -> bool:
         return False
     if recipe.packed and not (_covers(recipe.packed, vectors) and _is_joined(recipe)):
         return False
+    if sizes.tiled:
+        return fits_tiles(recipe, sizes)
     most = max(row.size for row in recipe.rows) * max(column.size for column in recipe.columns)
     widest = max(panel.size for panel in recipe.panels)
     return recipe.depth_unroll >= 1 and most * widest + widest + 1 <= target.vector_registers
