@@ -50,7 +50,8 @@ def emit_gpu_kernel(kernel: Kernel, target: Target, symbol: str) -> str:
         alignment = f"align {buffer.alignment}" if buffer.alignment else aligned(buffer)
         params.append(f"ptr {alias}captures(none) {alignment} {emitter.bases[buffer]}")
     block = ",".join(map(str, launch_of(kernel).block))
-    attributes = f'nounwind "no-builtins" "nvvm.reqntid"="{block}"'
+    # one block a multiprocessor is enough: ptxas must not spill to fit more
+    attributes = f'nounwind "no-builtins" "nvvm.reqntid"="{block}" "nvvm.minctasm"="1"'
     head = f"define ptx_kernel void @{symbol}({', '.join(params)}) {attributes} {{\nentry:"
     return f"{head}\n{emitter.text()}\n  ret void\n}}\n"
 

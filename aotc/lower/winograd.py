@@ -78,7 +78,7 @@ def convolution_tile(node: Node, target: Target) -> int:
     if not isinstance(op, ops.Conv) or not op.channels_last or op.groups != 1:
         return 0
     data, weights = node.inputs
-    if target.compact or isinstance(weights.op, ops.Widen):
+    if target.compact or target.is_gpu or isinstance(weights.op, ops.Widen):
         return 0  # three kernels instead of one, scratch memory, larger weights
     if op.strides != (1, 1) or op.dilation != (1, 1) or weights.shape[2:] != (3, 3):
         return 0
