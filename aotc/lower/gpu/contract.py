@@ -54,11 +54,11 @@ def lower_gpu_contract(
     operands: Operands,
 ) -> None:
     """Emits the kernel of a contraction in canonical form."""
-    batch, sums = operands.batch, group.anchor.type.dtype
+    batch, sums = _own_batch(operands), group.anchor.type.dtype
     kind = context.target.precision if sums is DType.F32 else "f32"
     kind = "fma" if kind == "f32" else kind
     lhs = operands.lhs
-    rows = math.prod(lhs.shape[batch : batch + 2])
+    rows = math.prod(lhs.shape[batch : operands.batch + 2])
     tile = choose_tile(
         rows, operands.result.shape[-1], math.prod(lhs.shape[:batch]), lhs.shape[-1], kind
     )
@@ -68,6 +68,15 @@ def lower_gpu_contract(
     else:
         operands = replace(operands, rhs=_channels_first(operands))
     context.emit(GpuContract(group, epilogue, leaf_nodes, operands, tile).call())
+
+
+def _own_batch(operands: Operands) -> int:
+    """The batch axes along which the right-hand side changes, and those before: along the others
+    the left-hand side has more rows."""
+    batch = operands.batch
+    while batch and operands.rhs.strides[batch - 1] == 0:
+        batch -= 1
+    return batch
 
 
 def _channels_first(operands: Operands) -> View:
@@ -104,6 +113,15 @@ def _unpacked(packed: View, operands: Operands) -> View:
     return full.broadcast((*lhs.shape[:batch], channels, *depth))
 
 
+def _without_axes(view: View, first: int, end: int) -> View:
+    """The view at the first position of the axes from ``first`` to before ``end``."""
+    return replace(
+        view,
+        shape=view.shape[:first] + view.shape[end:],
+        strides=view.strides[:first] + view.strides[end:],
+    )
+
+
 class GpuContract:
     """Writes the kernel of one contraction. ``epilogue`` are the pointwise nodes after the anchor,
     ``leaf_nodes`` what they read besides it, in the order of ``operands.leaves``. The right-hand
@@ -120,17 +138,18 @@ class GpuContract:
         self.group, self.epilogue, self.leaf_nodes = group, epilogue, leaf_nodes
         self.operands, self.tile = operands, tile
         self.sums = group.anchor.type.dtype
-        batch, lhs, rhs = operands.batch, operands.lhs, operands.rhs
+        batch, lhs = _own_batch(operands), operands.lhs
+        rhs = _without_axes(operands.rhs, batch, operands.batch)
         self.scope = KernelScope(aligned=True)
         self.scope.reserve(lhs, rhs, operands.result, *operands.leaves)
         left, right = self.scope.access(lhs), self.scope.access(rhs)
         self.leaves = [self.scope.access(leaf) for leaf in operands.leaves]
         self.result = self.scope.access(operands.result, write=True)
-        self.batch = lhs.shape[:batch]
-        self.rows, self.columns = math.prod(lhs.shape[batch : batch + 2]), rhs.shape[batch]
-        self.depth = lhs.shape[batch + 2 :]
+        self.batch, self.pixels = lhs.shape[:batch], operands.result.shape[batch:-1]
+        self.rows, self.columns = math.prod(self.pixels), rhs.shape[batch]
+        self.depth = rhs.shape[batch + 1 :]
         self.at: tuple[Expr, ...] = ()  # the batch
-        a = self._source(left, lhs, (batch, batch + 1))
+        a = self._source(left, lhs, tuple(range(batch, operands.batch + 2)))
         b = self._source(right, rhs, (batch,))
         held = {"f16": DType.F16, "bf16": DType.U16}.get(tile.kind, self.sums)
         common = (tile.depth, tile.threads, tile.kind, held)
@@ -252,7 +271,6 @@ class GpuContract:
     ) -> list[Stmt]:
         """Stores the results through ``epilogue``, from the accumulators or from the result itself,
         where an earlier phase has put them."""
-        pixels = self.operands.result.shape[-3:-1]
         kind = Kind.UNROLLED if from_sums else Kind.SERIAL
 
         def one(number: Expr, pixel: tuple[Expr, ...], column: Expr) -> list[Stmt]:
@@ -275,7 +293,7 @@ class GpuContract:
 
         def row(share: Expr, local: Expr) -> list[Stmt]:
             def at_pixel(number: Expr) -> list[Stmt]:
-                return digits("at", number, pixels, lambda pixel: columns(share, pixel))
+                return digits("at", number, self.pixels, lambda pixel: columns(share, pixel))
 
             return bind("row", index.add(first_row, local), self.rows, at_pixel)
 
