@@ -348,12 +348,18 @@ def check_host(target: Target) -> None:
     """UsageError when this machine cannot run code for ``target``, before it crashes on it."""
     import llvmlite.binding as llvm
 
+    if target.is_gpu:
+        raise UsageError(
+            f"this works with code for CPUs, not with that for {target}",
+            remedy="choose a CPU with --target; `make cuda-check` times models on a GPU",
+        )
     machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(
         platform.machine().lower(), platform.machine().lower()
     )
     features = llvm.get_host_cpu_features() if machine == target.name else {}
     needed = ["avx2", "fma"] if target.name == "x86_64" else []
     needed += ["avx512f", "avx512bw", "avx512dq", "avx512vl"] * (target.vector_bits > 256)
+    needed += ["amx-int8"] * target.tiles
     if machine != target.name or not all(features.get(feature) for feature in needed):
         raise UsageError(
             f"this machine cannot run code for {target}", remedy="compile with --cpu native"

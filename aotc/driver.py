@@ -58,8 +58,7 @@ from aotc.schedule.book import read_book
 from aotc.schedule.compact import choose_compact
 from aotc.schedule.cpu import ChooseContract, choose_contract
 from aotc.target import Target, resolve_target
-from aotc.together import Source, named_models, options_of_each
-from aotc.tracing.tracer import Traceable
+from aotc.together import Source, for_size, hash_file, named_models, options_of_each, rename
 
 Progress = Callable[[str, int, int], None]
 """Called as (what is being done, steps finished, steps in all) when something begins."""
@@ -145,7 +144,7 @@ class ObjectBuild:
 def _frontend(build: Build) -> None:
     """ONNX or TFLite file -> Graph; a Graph is taken as it is."""
     if isinstance(build.source, Graph):
-        build.graph = _rename(build.source, build.options)
+        build.graph = rename(build.source, build.options)
         build.digest = hashlib.sha256(print_graph(build.source).encode()).hexdigest()
         return
     options = build.options
@@ -158,7 +157,7 @@ def _frontend(build: Build) -> None:
         bounds=options.bounds,
     )
     build.graph, build.ports = imported.graph, imported.ports
-    build.digest = _hash_file(build.source)
+    build.digest = hash_file(build.source)
 
 
 def _passes(build: Build) -> None:
@@ -449,6 +448,10 @@ def run_together(
 ) -> CompiledModels:
     """`compile_together` with its options as a value, of which ``name`` is that of the object."""
     assert options.name is not None
+    if options.target == "cuda":
+        raise UsageError(
+            "an object for GPUs holds one model", remedy="compile each to an object of its own"
+        )
     shared = Shared()
     parts: dict[str, list[Build]] = {}
     for part, (name, model) in zip(options_of_each(models, options), models.items(), strict=True):
@@ -468,8 +471,10 @@ def _builds(
     shared: Shared | None = None,
 ) -> list[Build]:
     """The compilations of one model: one, or one for each of its sizes."""
-    arch = archs_of(options)[0] if options.target == "cuda" else options.cpu
-    target = resolve_target(options.target, arch, options.abi)
+    cpu = options.cpu
+    if options.target == "cuda":
+        cpu, _ = archs_of(options)[0], host_of(options)
+    target = resolve_target(options.target, cpu, options.abi)
     target = replace(target, compact=options.opt == "size")
     if read_only(options.regions) and target.object_format != "elf":
         raise UsageError(
@@ -482,14 +487,14 @@ def _builds(
         if options.recipes is not None:
             choose = read_book(options.recipes).choose
     if not options.sizes:
-        source, options = _for_size(model, options, ())
+        source, options = for_size(model, options, ())
         return [Build(options, target, source, choose=choose, shared=shared)]
     if isinstance(model, Graph):
         raise UsageError("a Graph has its sizes already", remedy="give the file of the model")
     panels, shared = SamePanels(choose), shared or Shared()
     builds = []
     for sizes in options.each_size():
-        source, own = _for_size(model, options, sizes)
+        source, own = for_size(model, options, sizes)
         builds.append(
             Build(
                 own,
@@ -502,18 +507,6 @@ def _builds(
             )
         )
     return builds
-
-
-def _for_size(
-    model: Source, options: Options, sizes: tuple[tuple[str, int], ...]
-) -> tuple[Graph | Path, Options]:
-    """What one compilation starts from, and its options; a traced function is traced for its
-    sizes."""
-    dims = {**options.dims, **dict(sizes)}
-    if isinstance(model, Traceable):
-        return model.graph_for(dims), replace(options, sizes={}, dims={})  # type: ignore[arg-type]
-    source = model if isinstance(model, Graph) else Path(model)
-    return source, replace(options, sizes={}, dims=dims)
 
 
 def _run(
@@ -589,19 +582,3 @@ def _texts(builds: Sequence[Build], whole: ObjectBuild) -> dict[str, Callable[[]
 
 def _joined(parts: Sequence[Callable[[], str]]) -> str:
     return "".join(part() for part in parts)
-
-
-def _rename(graph: Graph, options: Options) -> Graph:
-    """``graph`` under the asked-for name; UsageError when options need the file that it came from.
-    """
-    if options.dims or options.sizes or options.input_shapes or options.outputs is not None:
-        raise UsageError(
-            "a Graph has its shapes and outputs already",
-            remedy="give dims, input_shapes and outputs to load_onnx",
-        )
-    return replace(graph, name=options.name or graph.name)
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

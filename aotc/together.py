@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -79,3 +80,32 @@ def _expect(what: str, names: Iterable[str], known: Sequence[frozenset[str]]) ->
         if name not in every:
             listed = ", ".join(sorted(every)[:20]) or "none"
             raise UsageError(f"no model has the {what} '{name}'", remedy=f"they have: {listed}")
+
+
+def for_size(
+    model: Source, options: Options, sizes: tuple[tuple[str, int], ...]
+) -> tuple[Graph | Path, Options]:
+    """What one compilation starts from, and its options; a traced function is traced for its
+    sizes."""
+    dims = {**options.dims, **dict(sizes)}
+    if isinstance(model, Traceable):
+        return model.graph_for(dims), replace(options, sizes={}, dims={})  # type: ignore[arg-type]
+    source = model if isinstance(model, Graph) else Path(model)
+    return source, replace(options, sizes={}, dims=dims)
+
+
+def rename(graph: Graph, options: Options) -> Graph:
+    """``graph`` under the asked-for name; UsageError when options need the file that it came from.
+    """
+    if options.dims or options.sizes or options.input_shapes or options.outputs is not None:
+        raise UsageError(
+            "a Graph has its shapes and outputs already",
+            remedy="give dims, input_shapes and outputs to load_onnx",
+        )
+    return replace(graph, name=options.name or graph.name)
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

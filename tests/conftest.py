@@ -15,3 +15,15 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if missing and item.get_closest_marker("requires_cc"):
             item.add_marker(skip)
+
+
+@pytest.fixture
+def gpu():
+    """A driver of GPUs on host memory, as if just started; no test may leave anything on it."""
+    from fake_gpu import fake_gpu  # of tests/cuda
+
+    found = fake_gpu()
+    found.reset()
+    yield found
+    assert not found.errors
+    assert found.get("LIVE") == 0

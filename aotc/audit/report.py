@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from aotc.audit.code import Function, read_functions, worst_stack
+from aotc.audit.device import device_figures, device_promises, read_device
 from aotc.audit.elf import SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, ElfObject, read_elf
+from aotc.audit.promise import Promise
 from aotc.codegen.notes import FORMAT, SECTION
 from aotc.errors import ModelError
 
@@ -26,15 +28,6 @@ COMPILER_RUNTIME = re.compile(
     r"__aeabi_\w+|__(add|sub|mul|div|gt|lt|ge|le|eq|ne|unord)[sdt]f[23]|__float\w+|__fix\w+|"
     r"__(mul|div|udiv|mod|umod|ashl|lshr|ashr)[sdt]i3|__(extend|trunc)\w+|_fltused"
 )
-
-
-@dataclass(frozen=True)
-class Promise:
-    """One claim, whether it holds, and what was found."""
-
-    claim: str
-    holds: bool
-    found: str
 
 
 @dataclass(frozen=True)
@@ -56,6 +49,10 @@ def audit_object(data: bytes) -> Audit:
     """
     elf = read_elf(data)
     notes = _notes(elf)
+    if "device" in notes[0]:
+        held = [*device_promises(elf, notes[0]), *_memory(notes[0], alone=True)]
+        figures = device_figures(notes[0]["device"])
+        return Audit(tuple(held), {**_figures(elf, notes, {}), **figures})
     functions = read_functions(elf)
     exported = [s.name for s in elf.symbols if s.section and not s.is_local]
     entries = [name for name in exported if name in functions]
@@ -96,7 +93,10 @@ def _read_note(line: bytes) -> dict[str, Any]:
         "parts": [_row(row, 4) for row in notes.get("parts", ())],
         "constants": [_row(row, 2) for row in notes.get("constants", ())],
     }
-    return {**notes, **figures, **names, **regions, "blocks": blocks, "entry": names["entry"]}
+    device = {"device": read_device(notes)} if "device" in notes else {}
+    return {
+        **notes, **figures, **names, **regions, **device, "blocks": blocks, "entry": names["entry"]
+    }  # fmt: skip
 
 
 def _row(row: Any, length: int) -> tuple[Any, ...]:

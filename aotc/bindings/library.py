@@ -96,6 +96,12 @@ def read_library(manifest: Any, path: Path) -> Library:
             where=str(path),
             remedy="use letters, digits, '_', '-' and '.' in the names of the files",
         )
+    if isinstance(manifest, dict) and "cuda" in manifest:
+        raise UsageError(
+            "bindings are for objects that run on a CPU",
+            where=str(path),
+            remedy="call the C functions of the header, or compile for a CPU target",
+        )
     try:
         return _read(manifest, path.stem)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

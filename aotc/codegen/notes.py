@@ -9,7 +9,8 @@ for each entry function.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aotc.codegen.signature import Signature, weights_section
 from aotc.codegen.text import byte_string
@@ -28,8 +29,10 @@ def notes_text(
     target: Target,
     signature: Signature,
     constants: Sequence[Part] = (),
+    device: Mapping[str, Any] | None = None,
 ) -> str:
-    """The notes on one entry as JSON on one line; ``constants`` are those in memory regions."""
+    """The notes on one entry as JSON on one line; ``constants`` are those in memory regions,
+    ``device`` is what there is to say of code for a GPU."""
     blocks = [
         [
             block.storages[0].name,
@@ -40,7 +43,7 @@ def notes_text(
         ]
         for block in find_blocks(program)
     ]
-    notes = {
+    notes: dict[str, Any] = {
         "format": FORMAT,
         "entry": signature.run,
         "target": target.triple,
@@ -60,6 +63,8 @@ def notes_text(
         notes["constants"] = [
             [weights_section(signature.name, part.region), part.limit_bytes] for part in constants
         ]
+    if device is not None:
+        notes["device"] = dict(device)
     if signature.sizes:
         notes["dispatcher"] = f"{signature.name}_run"
     return json.dumps(notes, separators=(",", ":"))

@@ -42,13 +42,7 @@ def add_model_arguments(
         help="a processor by LLVM's name, an x86-64-vN level, or native"
         + (f" (default: {default_cpu})" if default_cpu else ""),
     )
-    parser.add_argument(
-        "--arch", metavar="SM,...", help="for --target cuda: the architectures of the GPUs, e.g. "
-        "sm_80,sm_90 (default: sm_80; PTX of the lowest runs on later ones)"
-    )
-    parser.add_argument(
-        "--host", default="x86_64", help="for --target cuda: x86_64 (the default) or aarch64"
-    )
+    _add_device_arguments(parser)
     parser.add_argument("--abi", help="the calling convention by LLVM's name, e.g. ilp32f")
     parser.add_argument(
         "--numerics",
@@ -100,6 +94,17 @@ def add_model_arguments(
         help="compute only these outputs, in this order",
     )
     parser.add_argument("--name", help="what the C symbols start with (default: from the file)")
+
+
+def _add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """--arch SM,... and --host TARGET."""
+    parser.add_argument(
+        "--arch", metavar="SM,...", help="for --target cuda: the architectures of the GPUs, e.g. "
+        "sm_80,sm_90 (default: sm_80; PTX of the lowest runs on later ones)"
+    )
+    parser.add_argument(
+        "--host", default="x86_64", help="for --target cuda: x86_64 (the default) or aarch64"
+    )
 
 
 def _add_memory_arguments(parser: argparse.ArgumentParser) -> None:

@@ -46,4 +46,5 @@ def run(args: argparse.Namespace) -> int:
 def _shown(value: object) -> str:
     if not isinstance(value, list):
         return str(value)
-    return ", ".join(" ".join(map(str, x)) if isinstance(x, list) else str(x) for x in value)
+    texts = [" ".join(map(str, x)) if isinstance(x, list) else str(x) for x in value]
+    return ("\n" if any("," in text for text in texts) else ", ").join(texts)

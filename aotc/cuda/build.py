@@ -14,11 +14,13 @@ from aotc.artifact.manifest import Provenance, build_manifest
 from aotc.artifact.weights import embed_constants
 from aotc.codegen.entry import Entry
 from aotc.codegen.machine import compile_module
+from aotc.codegen.notes import notes_text
 from aotc.config import Options
+from aotc.cuda.driver import native_arch, open_driver
 from aotc.cuda.header import device_declarations
 from aotc.cuda.images import DeviceCode, make_code, read_arch_names
 from aotc.cuda.model import DeviceModel, describe_model
-from aotc.cuda.object import emit_device_object
+from aotc.cuda.object import emit_device_object, functions_of
 from aotc.errors import UsageError
 from aotc.memory.constants import ConstantLayout
 from aotc.target import Target, resolve_target
@@ -55,6 +57,8 @@ def archs_of(options: Options) -> tuple[str, ...]:
     for flag, given in refused.items():
         if given:
             raise UsageError(f"{flag} does not go with --target cuda", remedy=f"leave out {flag}")
+    if options.arch is None and options.cpu == "native":
+        return (native_arch(open_driver()),)
     return read_arch_names(options.arch or options.cpu or "sm_80")
 
 
@@ -75,8 +79,28 @@ def build_object(
     """The object of one model. UnsupportedError when what it launches depends on data."""
     model = describe_model(entry.program, entry.plan, constants)
     code = make_code(model.sources, archs)
-    text = emit_device_object(model, code, entry.signature, constants, host)
+    notes = notes_text(
+        entry.program, entry.plan, host, entry.signature, device=_notes(entry, model, code)
+    )
+    text = emit_device_object(model, code, entry.signature, constants, host, notes)
     return DeviceObject(model, code, host, text, compile_module(text, host))
+
+
+def _notes(entry: Entry, model: DeviceModel, code: DeviceCode) -> dict[str, Any]:
+    """What `aotc audit` is told of the device code."""
+    cubins = {
+        cubin.arch: [
+            [use.name, use.registers, use.shared_bytes, use.spill_load_bytes]
+            for use in cubin.kernels
+        ]
+        for cubin in code.cubins
+    }
+    return {
+        "functions": list(dataclasses.astuple(functions_of(entry.signature))),
+        "ptx": code.arch,
+        "kernels": [kernel.name for kernel in model.kernels],
+        "cubins": cubins,
+    }
 
 
 def make_device_bundle(

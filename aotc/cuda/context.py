@@ -10,12 +10,20 @@ from collections.abc import Iterator, Sequence
 from ctypes import c_uint64, c_void_p
 
 from aotc.codegen.signature import Status
-from aotc.cuda.driver import DEFAULT_STREAM, DeviceError, Driver, KernelNode
+from aotc.cuda.driver import (
+    DEFAULT_STREAM,
+    MAJOR,
+    MINOR,
+    MOST_SHARED_BYTES,
+    MOST_THREADS,
+    DeviceError,
+    Driver,
+    KernelNode,
+)
 from aotc.cuda.images import DeviceCode, arch_number, is_exact
 from aotc.cuda.model import DeviceLaunch, DeviceModel, Place
 from aotc.memory.constants import ConstantLayout
 
-_MAJOR, _MINOR, _MOST_THREADS, _MOST_SHARED = 75, 76, 1, 97  # CUdevice_attribute
 _DYNAMIC_SHARED = 8  # CUfunction_attribute
 _USUAL_SHARED_BYTES = 48 << 10
 
@@ -147,7 +155,7 @@ class DeviceContext:
         driver = self.driver
         major, minor = (
             driver.number("cuDeviceGetAttribute", attribute, self._handle)
-            for attribute in (_MAJOR, _MINOR)
+            for attribute in (MAJOR, MINOR)
         )
         images = [(True, cubin.arch, cubin.data) for cubin in code.cubins]
         images.append((False, code.arch, code.ptx.encode()))
@@ -170,7 +178,7 @@ class DeviceContext:
         driver = self.driver
         most_shared, most_threads = (
             driver.number("cuDeviceGetAttribute", attribute, self._handle)
-            for attribute in (_MOST_SHARED, _MOST_THREADS)
+            for attribute in (MOST_SHARED_BYTES, MOST_THREADS)
         )
         found = []
         for kernel in self._model.kernels:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from aotc.codegen.signature import Status
 from aotc.errors import AotcError, UsageError
+from aotc.target import SHARED_BYTES
 
 LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 
@@ -29,6 +30,9 @@ class KernelNode(ctypes.Structure):
         ("extra", c_void_p),
     ]
 
+
+MAJOR, MINOR, MOST_THREADS, MOST_SHARED_BYTES = 75, 76, 1, 97
+"""Attributes of devices (CUdevice_attribute)."""
 
 _OUT = POINTER(c_void_p)
 _NUMBER = POINTER(c_int)
@@ -166,6 +170,21 @@ def open_driver(name: str = LIBRARY) -> Driver:
     except OSError as error:
         raise DeviceError(Status.NO_DRIVER, str(error)) from None
     return Driver(library)
+
+
+def native_arch(driver: Driver, device: int = 0) -> str:
+    """The newest architecture that there is code for and that a device runs. DeviceError when it
+    is older than all."""
+    handle = driver.number("cuDeviceGet", device)
+    major, minor = (
+        driver.number("cuDeviceGetAttribute", attribute, handle) for attribute in (MAJOR, MINOR)
+    )
+    own = 10 * major + minor
+    numbers = {name: int(name.removeprefix("sm_")) for name in SHARED_BYTES if name[-1].isdigit()}
+    fitting = [name for name, number in numbers.items() if number <= own]
+    if not fitting:
+        raise DeviceError(Status.UNSUPPORTED_DEVICE, f"its compute capability is {major}.{minor}")
+    return max(fitting, key=lambda name: numbers[name])
 
 
 def device_name(driver: Driver, number: int) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from aotc.codegen.dispatch import parameters, workspaces
 from aotc.codegen.entry import marker_global, weights_symbol
+from aotc.codegen.notes import emit_notes
 from aotc.codegen.signature import Signature
 from aotc.codegen.text import byte_string
 from aotc.cuda.images import DeviceCode, arch_number, is_exact
@@ -58,9 +59,11 @@ def emit_device_object(
     signature: Signature,
     constants: ConstantLayout,
     host: Target,
+    notes: str = "",
 ) -> str:
     """The module for ``host``: its global symbols are the functions in `functions_of`; it needs
-    those of runtime/aotc_cuda.c. The constants are a marker, as in `emit_module`."""
+    those of runtime/aotc_cuda.c. The constants are a marker, as in `emit_module`; ``notes`` is the
+    text for the section that `aotc audit` reads, or empty."""
     name = signature.name
     parts = [f'source_filename = "{name}"', f'target triple = "{host.triple}"', _TYPES, _LOADER]
     held = "null"
@@ -94,6 +97,7 @@ def emit_device_object(
         f"@{name}_model = internal constant %model {{ {', '.join(fields)} }}, align 8"
     )
     parts += _functions(signature)
+    parts += [emit_notes(notes, host)] * bool(notes)
     return "\n\n".join(parts) + "\n"
 
 
