@@ -147,6 +147,8 @@ def quad_product(put: Put, style: DotProducts, a: str, b: str, c: str) -> str:
 
 def _pair_product(put: Put, style: DotProducts, a: str, b: str, c: str) -> str:
     """``c`` plus the products of the two int16 of ``a`` and ``b``."""
+    if style is DotProducts.SMLAD and c == "0":
+        return put(f"call i32 @llvm.arm.smuad(i32 {a}, i32 {b})")
     if style is DotProducts.SMLAD:
         return put(f"call i32 @llvm.arm.smlad(i32 {a}, i32 {b}, i32 {c})")
     for shift in (16, 0):

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from aotc.codegen.expressions import Expressions, aligned
 from aotc.codegen.linear import IndexAnalysis
+from aotc.codegen.mve import scatter_bytes
 from aotc.codegen.registers import most_lanes, read_elements, stores_in
 from aotc.codegen.small import is_small
 from aotc.codegen.text import memory_type_of, prefix_mask, suffix_of
 from aotc.codegen.tiles import configuration, emit_tile_statement
 from aotc.errors import VerifyError
+from aotc.graph.types import DType
 from aotc.loop.ir import (
     Alloc,
     Buffer,
@@ -29,7 +31,7 @@ from aotc.loop.ir import (
 )
 from aotc.loop.tiles import TileStmt, tiles_in
 from aotc.loop.walk import has_parallel_loops
-from aotc.target import Target
+from aotc.target import DotProducts, Target
 
 _CACHE_LINE_BYTES = 64
 
@@ -185,6 +187,8 @@ class Emitter(Expressions):
             pointer = self.address(buffer, stmt.index)
             ty = memory_type_of(buffer.dtype)
             self.do(f"store {ty} {text}, ptr {pointer}, {aligned(buffer)}")
+            if buffer.space is Space.REGISTER:
+                self.stored(buffer, stmt.index, text)
             return
         text = self.to_memory(buffer.dtype, self.lanes, self.widen(value, stmt.value.dtype))
         step = self.lane_step(stmt.index)
@@ -192,8 +196,19 @@ class Emitter(Expressions):
             raise VerifyError(f"all lanes of a vector loop store to one element of '{buffer.name}'")
         if step == 1:
             self._store_vector(buffer, stmt.index, text)
+        elif step is not None and self._scatters(buffer, step):
+            pointer = self.lane_address(buffer, stmt.index, 0)
+            scatter_bytes(self.do, self.put, pointer, step, self.lanes, text)
         else:
             self._store_lanes(buffer, stmt.index, text)
+
+    def _scatters(self, buffer: Buffer, step: int) -> bool:
+        """Whether an instruction stores all lanes ``step`` bytes apart."""
+        loop = self.vector_loop()
+        full = loop.extent == loop.lanes and loop.lanes in (4, 8)
+        near = 0 < step * loop.lanes < 1 << 16
+        mve = self._target.dot_products is DotProducts.MVE
+        return mve and full and near and buffer.dtype in (DType.I8, DType.U8)
 
     def _store_lanes(self, buffer: Buffer, index: Expr, text: str) -> None:
         """One scalar store per active lane."""

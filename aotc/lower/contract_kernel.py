@@ -143,6 +143,7 @@ class ContractWriter:
     ) -> None:
         self.group = group
         self.epilogue = epilogue
+        self.summed = group.anchor  # the node that the accumulators hold in the end
         self.leaf_nodes = leaf_nodes
         self.operands = operands
         self.recipe = recipe
@@ -239,14 +240,13 @@ class ContractWriter:
         the epilogue."""
         lanes = self.recipe.lanes
         acc = Buffer("acc", self.dtype, tile.pixels * tile.panel.size * lanes, Space.REGISTER)
-        zero = Lit(0, self.dtype)
 
         def clear(i: Expr, j: Expr, w: int) -> list[Stmt]:
-            return [
-                vector(
-                    "v", lanes, lanes, lambda v: [Store(acc, self._cell(tile, i, j, w, v), zero)]
-                )
-            ]
+            def lane(v: Expr) -> list[Stmt]:
+                value = self._initial(self._where(at, tile, i, j, w, v))
+                return [Store(acc, self._cell(tile, i, j, w, v), value)]
+
+            return [vector("v", lanes, lanes, lane)]
 
         hints = [self._weights_ahead(at, tile), self._pixels_ahead(at, tile)]
         ahead = _together([hint for hint in hints if hint is not None])
@@ -260,6 +260,10 @@ class ContractWriter:
         body += self._finish(at, tile, acc, ())
         # one statement, because the second phase reads what the first one stores
         return [Alloc(acc, (*body, *self._finish(at, tile, None, self.epilogue)))]
+
+    def _initial(self, where: tuple[Expr, ...]) -> Expr:
+        """What the accumulator of the result at ``where`` begins with."""
+        return Lit(0, self.dtype)
 
     def _step(
         self, at: tuple[Expr, ...], tile: Tile, acc: Buffer, k: tuple[Expr, ...]
@@ -489,7 +493,6 @@ class ContractWriter:
     ) -> list[Stmt]:
         """Stores the tile through ``epilogue``, from the accumulators or, when ``acc`` is
         None, from the result itself, where an earlier phase has put them."""
-        anchor = self.group.anchor
 
         def put(i: Expr, j: Expr, w: int) -> list[Stmt]:
             def lane(v: Expr) -> list[Stmt]:
@@ -499,7 +502,7 @@ class ContractWriter:
                     node: leaf.load(where)
                     for node, leaf in zip(self.leaf_nodes, self.leaves, strict=True)
                 }
-                values = evaluate_nodes(epilogue, {**values, anchor: raw})
+                values = evaluate_nodes(epilogue, {**values, self.summed: raw})
                 result = values[self.group.result] if epilogue else raw
                 return [self.result.store(where, result)]
 

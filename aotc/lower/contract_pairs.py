@@ -9,7 +9,7 @@ weights are widened as they are loaded, for all pixels of the tile.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from aotc.fuse.groups import Group
@@ -31,7 +31,7 @@ from aotc.loop.ir import (
 from aotc.loop.program import Call
 from aotc.lower.context import Context
 from aotc.lower.contract_kernel import Bytes, ContractWriter, Operands, Tile
-from aotc.lower.scope import loop
+from aotc.lower.scope import Access, loop
 from aotc.lower.views import View
 from aotc.schedule.recipe import ContractRecipe, Segment
 
@@ -54,11 +54,33 @@ class PairWriter(ContractWriter):
     ) -> None:
         recipe = replace(recipe, panel_outer=False)  # what is widened serves all panels
         super().__init__(group, epilogue, leaf_nodes, operands, recipe, packed, bytes_=bytes_)
+        self.bias = self._first_addend()
+        if self.bias is not None:
+            self.summed, *rest = epilogue
+            self.epilogue = tuple(rest)
         rows, columns = (max(s.size for s in axis) for axis in (recipe.rows, recipe.columns))
         groups = (math.prod(self.depth) * rows * columns,)
         scratch = context.temporary(DType.I64, groups, "widened")
         self.scope.reserve(scratch)
         self.wide = self.scope.access(scratch, write=True)
+
+    def _first_addend(self) -> Access | None:
+        """The constant that the epilogue adds first, to the sums alone: they may begin with it."""
+        anchor = self.group.anchor
+        if not self.epilogue or sum(anchor in node.inputs for node in self.epilogue) != 1:
+            return None
+        first = self.epilogue[0]
+        if getattr(first.op, "fn", "") != "add" or anchor not in first.inputs:
+            return None
+        for node, view, leaf in zip(
+            self.leaf_nodes, self.operands.leaves, self.leaves, strict=True
+        ):
+            if node in first.inputs and view.is_constant and view.dtype is self.dtype:
+                return leaf
+        return None
+
+    def _initial(self, where: tuple[Expr, ...]) -> Expr:
+        return self.bias.load(where) if self.bias else super()._initial(where)
 
     def call(self, recipe: str) -> Call:
         body = self.body()  # not independent: all tiles use the same scratch memory
@@ -100,34 +122,44 @@ class PairWriter(ContractWriter):
     ) -> list[Stmt]:
         """One depth step: the groups of the operand that the tile has fewer of stay in registers
         while those of the other pass."""
-        panel, pixels = range(tile.panel.size), range(tile.pixels)
+        size = self.recipe.stored_size(tile.panel.start)
+        first = [
+            self._weight(at, tile, k, w, index.lit(0)) for w in range(0, tile.panel.size, size)
+        ]
 
-        def weight(w: int) -> Expr:
-            cell = self._weight(at, tile, k, w, index.lit(0))
-            return Widened(cell.buffer, cell.index)
+        def weight(number: int, w: Expr) -> Expr:
+            """That of vector ``w`` of stored panel ``number``."""
+            cell = index.add(first[number].index, index.mul(w, self.cell))
+            return Widened(first[number].buffer, cell)
 
-        def data(number: Expr) -> Expr:
-            return Load(self.wide.buffer, self._place(k, tile.pixels, number))
+        def data(pixel: Expr) -> Expr:
+            return Load(self.wide.buffer, self._place(k, tile.pixels, pixel))
 
-        def term(number: Expr, w: int, a: Expr, b: Expr) -> Stmt:
-            place = index.add(index.mul(number, tile.panel.size), index.lit(w))
+        def term(pixel: Expr, w: Expr, a: Expr, b: Expr) -> Stmt:
+            place = index.add(index.mul(pixel, tile.panel.size), w)
             return Store(acc, place, QuadProduct(a, b, Load(acc, place)))
 
-        by_pixel = len(pixels) > len(panel)
-        values = [weight(w) for w in panel] if by_pixel else [data(index.lit(i)) for i in pixels]
-        kept = Buffer("kept", DType.I64, len(values), Space.REGISTER)
-        load = [Store(kept, index.lit(i), value) for i, value in enumerate(values)]
-        if by_pixel:
-            terms = loop(
-                "i",
-                tile.pixels,
-                lambda i: [term(i, w, data(i), Load(kept, index.lit(w))) for w in panel],
-                Kind.UNROLLED,
+        kept = Buffer("kept", DType.I64, min(tile.pixels, tile.panel.size), Space.REGISTER)
+        places = [index.lit(i) for i in range(kept.elems)]
+        if tile.pixels > tile.panel.size:
+            values = [weight(i // size, index.lit(i % size)) for i in range(kept.elems)]
+            terms = _unrolled(
+                tile.pixels, lambda i: [term(i, w, data(i), Load(kept, w)) for w in places]
             )
         else:
+            values = [data(i) for i in places]
             terms = []
-            for w in panel:
-                terms += [
-                    term(index.lit(i), w, Load(kept, index.lit(i)), weight(w)) for i in pixels
-                ]
+            for number in range(len(first)):
+                start = index.lit(number * size)
+                terms += _unrolled(
+                    size,
+                    lambda w, n=number, s=start: [  # type: ignore[misc]
+                        term(i, index.add(s, w), Load(kept, i), weight(n, w)) for i in places
+                    ],
+                )
+        load = [Store(kept, i, value) for i, value in zip(places, values, strict=True)]
         return [Alloc(kept, (*load, *terms))]
+
+
+def _unrolled(extent: int, body: Callable[[Expr], list[Stmt]]) -> list[Stmt]:
+    return loop("i", extent, body, Kind.UNROLLED)

@@ -37,6 +37,8 @@ PAIR_REGISTERS = 10
 PAIR_UNROLL = 12
 #: A second copy of the tile code (another tile size) must save at least this share of the cycles.
 VARIANT_PENALTY = 0.005
+#: What a second copy of the code must save where code lies in a microcontroller's flash memory.
+PAIR_VARIANT_PENALTY = 0.03
 #: Vectors of units a tile of gates may have: what combines the gates is written once for each.
 GATE_VECTORS = 2
 
@@ -138,11 +140,12 @@ def most_pixels(sizes: ContractSizes, target: Target, width: int) -> int:
         return max(spare // width, 1 if width == 1 else 0)
     if not sizes.paired:
         return (target.vector_registers - target.pipeline.operand_registers - width) // width
-    # two registers for each operand that stays while the others pass, and two for those
+    # two registers for each operand that stays while the others pass, and two for those, and one
+    # more for weights before they are widened
     fitting = (
         pixels
         for pixels in range(1, PAIR_REGISTERS)
-        if width * pixels + 2 * min(width, pixels) + 2 <= PAIR_REGISTERS
+        if width * pixels + 2 * min(width, pixels) + 2 + (width > pixels) <= PAIR_REGISTERS
     )
     return max(fitting, default=0)
 
@@ -225,7 +228,8 @@ def _cost(
                 tile = _tile_cycles(sizes, target, row.size * column.size, panel.size)
                 total += tile * row.count * column.count * panel.count
                 variants += 1
-    return total * (1 + VARIANT_PENALTY * (variants - 1))
+    penalty = PAIR_VARIANT_PENALTY if sizes.paired else VARIANT_PENALTY
+    return total * (1 + penalty * (variants - 1))
 
 
 def broadcast_cycles(target: Target) -> float:
@@ -265,6 +269,8 @@ def channel_panels(channels: int, lanes: int, width: int) -> tuple[Segment, ...]
 
 def _depth_unroll(sizes: ContractSizes, accumulators: int) -> int:
     """Enough steps in line to amortise the loop counter without bloating the code."""
+    if sizes.paired and sizes.depth <= PAIR_UNROLL:
+        return sizes.depth  # also of outer axes
     if sizes.paired:
         return max(step for step in range(1, PAIR_UNROLL + 1) if sizes.inner_depth % step == 0)
     if sizes.overlapping:

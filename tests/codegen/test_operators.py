@@ -28,11 +28,13 @@ from aotc.loop.ir import (
     Kind,
     Lit,
     Load,
+    QuadProduct,
     Quantize,
     Sel,
     Store,
     Un,
     Var,
+    Widened,
 )
 from aotc.target import DotProducts, resolve_target
 
@@ -182,6 +184,26 @@ def test_dot_products(style, lanes):
     first = np.arange(count) // max(lanes, 1)
     groups = arrays[0].reshape(count, 4)[first].astype(np.int64)
     exact = (groups * arrays[1].reshape(count, 4)).sum(axis=1) + arrays[2]
+    np.testing.assert_array_equal(arrays[3], exact.astype(np.int32))
+
+
+def test_words_of_four_int16():
+    count = 24
+    a, b = Buffer("a", DType.U8, 4 * count), Buffer("b", DType.I8, 4 * count)
+    c, y = Buffer("c", DType.I32, count), Buffer("y", DType.I32, count)
+    i = Var("i")
+    value = QuadProduct(Widened(a, mul(i, 4)), Widened(b, mul(i, 4)), Load(c, i))
+    kernel = Kernel("quads", (a, b, c, y), frozenset([y]), (For(i, count, (Store(y, i, value),)),))
+    random = np.random.default_rng(0)
+    arrays = [
+        random.choice([0, 1, 128, 255], 4 * count).astype(np.uint8),
+        random.choice([-128, 127, -1, 3], 4 * count).astype(np.int8),
+        random.integers(-(2**31), 2**31, count).astype(np.int32),
+        np.zeros(count, np.int32),
+    ]
+    run_native(kernel, *arrays, dot_products=DotProducts.NONE)
+    products = arrays[0].astype(np.int64) * arrays[1]
+    exact = products.reshape(count, 4).sum(axis=1) + arrays[2]
     np.testing.assert_array_equal(arrays[3], exact.astype(np.int32))
 
 
