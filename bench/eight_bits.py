@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Nothing in, speed of quantised models out: against other engines here, and on a Cortex-M.
 
-bench/eight_bits.py [MODEL ...] [--against onnxruntime,openvino] [--threads N]
+bench/eight_bits.py [MODEL ...] [--against onnxruntime,openvino] [--threads N] [--dynamic]
 bench/eight_bits.py [MODEL ...] --cortex-m4 | --cortex-m55
 
 The models are quantised by ONNX Runtime's own quantiser (QDQ, int8 weights by channel, uint8
-activations), on normally distributed samples. Engines are timed in one interleaved run. With
+activations), on normally distributed samples, or with --dynamic by its quantiser of weights alone,
+which leaves the scales of activations to each run. Engines are timed in one interleaved run. With
 --cortex-m4 or --cortex-m55 the instructions of one run are counted under QEMU instead, as
 bench/instructions.py does. Markdown on stdout, progress on stderr.
 """
@@ -40,8 +41,9 @@ MODELS = (*TINY, "mobilenet_v2", "resnet50", "minilm_l6_128")
 SAMPLES = 4
 
 
-def quantise(name: str, folder: Path) -> Path:
+def quantise(name: str, folder: Path, dynamic: bool = False) -> Path:
     """The model of that name, quantised by ONNX Runtime."""
+    from onnxruntime import quantization
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType
     from onnxruntime.quantization import quantize_static as quantize
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -63,6 +65,11 @@ def quantise(name: str, folder: Path) -> Path:
     logging.disable(logging.WARNING)  # of axes that vectors do not have
     with contextlib.redirect_stdout(io.StringIO()):
         quant_pre_process(str(get_model(name)), str(prepared), skip_symbolic_shape=True)
+        if dynamic:
+            quantization.quantize_dynamic(
+                str(prepared), str(output), per_channel=True, weight_type=QuantType.QInt8
+            )
+            return output
         quantize(
             str(prepared),
             str(output),
@@ -85,11 +92,13 @@ def _sample(ports: list[tuple[str, TensorType]], seed: int) -> dict[str, np.ndar
     }
 
 
-def time_one(name: str, engines: list[str], threads: int, seconds: float) -> dict[str, float]:
+def time_one(
+    name: str, engines: list[str], threads: int, seconds: float, dynamic: bool
+) -> dict[str, float]:
     """Milliseconds of aotc and the engines."""
     shapes = find_model(name).shapes
     with tempfile.TemporaryDirectory() as temporary:
-        path = quantise(name, Path(temporary))
+        path = quantise(name, Path(temporary), dynamic)
         ours = aotc.compile(path, cpu="native", input_shapes=shapes, threads=threads > 1)
         if threads > 1:
             ours = ours.with_threads(threads)
@@ -122,6 +131,7 @@ def main() -> int:
     parser.add_argument("--against", default="onnxruntime", metavar="ENGINES")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=2.0, help="of timing per engine and model")
+    parser.add_argument("--dynamic", action="store_true", help="scales of activations in each run")
     for board in ("cortex-m4", "cortex-m55"):
         parser.add_argument(f"--{board}", dest="board", action="store_const", const=board)
     args = parser.parse_args()
@@ -137,7 +147,7 @@ def main() -> int:
     ratios = []
     for name in args.models or MODELS:
         print(name, file=sys.stderr)
-        ms = time_one(name, engines, args.threads, args.seconds)
+        ms = time_one(name, engines, args.threads, args.seconds, args.dynamic)
         ratios.append(min(ms[engine] for engine in engines) / ms["aotc"])
         times = " | ".join(f"{ms[engine]:.4f}" for engine in ("aotc", *engines))
         print(f"| {name} | {times} | {ratios[-1]:.2f} |", flush=True)

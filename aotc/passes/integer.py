@@ -29,6 +29,7 @@ from aotc.passes.constants import (
     stretched_value,
     with_constant,
 )
+from aotc.passes.integer_sums import Zero, channel_shape, shifted, times_codes, times_constant
 from aotc.passes.rewrite import reemit
 
 #: Data movement through which the codes are looked for.
@@ -48,7 +49,7 @@ class _Quantized:
     """A float32 tensor as ``(codes - zero) * scale``."""
 
     codes: Node  # uint8 or int8
-    zero: int
+    zero: Zero
     scale: float
 
 
@@ -121,7 +122,7 @@ class _Rewriter:
                 return None
             op = node.op
             if isinstance(op, ops.Pad):
-                if op.value != 0:
+                if op.value != 0 or not isinstance(source.zero, int):
                     return None
                 op = replace(op, value=float(source.zero))
             codes = self.builder.apply(op, source.codes, origin=node.origin)
@@ -132,24 +133,34 @@ class _Rewriter:
                 return None
             node, factor = node.inputs
             scale = _positive(factor) or 0.0
-        zero = 0
+        zero: Zero | None = 0
         if node.op == ops.Binary("sub"):
             node, point = node.inputs
-            value = splat_value(point)
-            if value is None or float(value) != int(value):
-                return None
-            zero = int(value)
-        if not scale or not _widens(node, number):
+            zero = self._zero(point)
+        if not scale or zero is None or not _widens(node, number):
             return None
         codes = node.inputs[0]
         least, most = codes.type.dtype.int_range
-        return _Quantized(codes, zero, scale) if least <= zero <= most else None
+        if isinstance(zero, int) and not least <= zero <= most:
+            return None
+        return _Quantized(codes, zero, scale)
+
+    def _zero(self, point: Node) -> Zero | None:
+        """The whole number that ``point`` has everywhere, or the node of one int32."""
+        value = splat_value(point)
+        if value is not None:
+            return int(value) if float(value) == int(value) else None
+        while isinstance(point.op, (ops.Broadcast, ops.Reshape)):
+            point = point.inputs[0]
+        if point.type.dtype is not DType.I32 or point.type.elems != 1:
+            return None
+        return self.builder.reshape(point, ())
 
     def _coded(self, value: _Quantized, dtype: DType) -> _Quantized:
         """The same with codes of ``dtype`` (U8 or I8)."""
         if value.codes.type.dtype is dtype:
             return value
-        zero = value.zero + (128 if dtype is DType.U8 else -128)
+        zero = shifted(self.builder, value.zero, 128 if dtype is DType.U8 else -128)
         return replace(value, codes=self._as(value.codes, dtype), zero=zero)
 
     def _from_codes(self, x: Node) -> Node | None:
@@ -192,83 +203,44 @@ class _Rewriter:
         scale = _per_channel(node.op, scales)
         if scale is None:
             return None
-        sums = self._sums(node, self._coded(found, self.codes), codes)
+        data_codes = self._coded(found, self.codes)
+        sums = times_constant(self.builder, node, data_codes.codes, data_codes.zero, codes)
+        if sums is None:
+            return None
         if isinstance(node.op, ops.Conv):
-            scale = scale.reshape(_channel_shape(node.op, node.type.rank))
+            scale = scale.reshape(channel_shape(node.op, node.type.rank))
         return self._float_of(sums, _times(scale, found.scale), node.origin)
 
     def _integer_product(self, node: Node, data: Node, weights: Node) -> Node | None:
-        """A product of codes less their zero points with integers that fit bytes."""
+        """A product of codes less their zero points, of which one side may be constants that fit
+        bytes."""
         found = self._quantized(data)
-        codes = _evaluated(weights)
-        if found is None or codes is None or codes.size == 0:
-            other = self._quantized(weights)
-            if found is None or other is None or not isinstance(node.op, ops.Dot):
-                return None
-            return self._sums_of_two(
-                node, self._coded(found, self.codes), self._coded(other, DType.I8)
-            )
-        if not fits(codes, DType.I8):
+        if found is None:
             return None
+        codes = _evaluated(weights)
+        if codes is None or codes.size == 0 or not fits(codes, DType.I8):
+            return self._sums_of_two(node, found, weights)
         if found.zero == 0 and found.codes.type.dtype is self.codes and not _pads(node.op):
             return None  # as it has to be
-        return self._sums(node, self._coded(found, self.codes), codes)
+        data_codes = self._coded(found, self.codes)
+        return times_constant(self.builder, node, data_codes.codes, data_codes.zero, codes)
 
     def _product_of_two(self, node: Node, a: _Quantized, weights: Node) -> Node | None:
         """A matrix product of which both sides are known only at run time."""
         b = self._quantized(weights)
-        if b is None or not isinstance(node.op, ops.Dot):
+        sums = self._sums_of_two(node, a, weights)
+        if b is None or sums is None:
             return None
-        sums = self._sums_of_two(node, self._coded(a, self.codes), self._coded(b, DType.I8))
         scale = np.full((1,) * node.type.rank, a.scale, np.float32)
         return self._float_of(sums, _times(scale, b.scale), node.origin)
 
-    def _sums_of_two(self, node: Node, a: _Quantized, b: _Quantized) -> Node:
-        """``sum((a - za) * (b - zb))`` as ``sum(a * b) - za * sum(b) - zb * sum(a) + za * zb *
-        depth``, in int32."""
-        builder, origin, rank = self.builder, node.origin, node.type.rank
-        left, right = (builder.cast(x.codes, DType.I32, origin) for x in (a, b))
-        sums = builder.apply(ops.Dot(), left, right, origin=origin)
-        both = a.zero * b.zero * left.shape[-1]
-        for wide, axis, zero in ((right, rank - 2, a.zero), (left, rank - 1, b.zero)):
-            if zero == 0:
-                continue
-            total = builder.apply(ops.Reduce("sum", (axis,)), wide, origin=origin)
-            total = builder.binary("mul", total, _number(builder, -zero, total), origin)
-            total = builder.binary("add", total, _number(builder, both, total), origin)
-            kept = tuple(1 if i == axis else dim for i, dim in enumerate(wide.shape))
-            sums = builder.binary("add", sums, builder.reshape(total, kept, origin), origin)
-            both = 0
-        return sums
-
-    def _sums(self, node: Node, found: _Quantized, codes: np.ndarray) -> Node:
-        """The sums of products of int32, and what the zero point adds to each channel."""
-        builder, op, origin = self.builder, node.op, node.origin
-        image = found.codes
-        if not isinstance(op, ops.Conv):
-            totals = codes.sum(axis=-2, keepdims=True)
-            sums = builder.apply(
-                op, builder.cast(image, DType.I32, origin), builder.constant(codes), origin=origin
-            )
-            return self._corrected(sums, -found.zero * totals, origin)
-        if any(op.low) or any(op.high):
-            low, high = (
-                (0, *side, 0) if op.channels_last else (0, 0, *side) for side in (op.low, op.high)
-            )
-            image = builder.apply(ops.Pad(low, high, float(found.zero)), image, origin=origin)
-        none = (0,) * len(op.low)
-        totals = codes.sum(axis=tuple(range(1, codes.ndim)))
-        wide = builder.cast(image, DType.I32, origin)
-        plain = replace(op, low=none, high=none)
-        sums = builder.apply(plain, wide, builder.constant(codes), origin=origin)
-        totals = totals.reshape(_channel_shape(op, node.type.rank))
-        return self._corrected(sums, -found.zero * totals, origin)
-
-    def _corrected(self, sums: Node, correction: np.ndarray, origin: str) -> Node:
-        if not correction.any():
-            return sums
-        addend = self.builder.constant(correction.astype(np.int32))
-        return self.builder.binary("add", sums, addend, origin)
+    def _sums_of_two(self, node: Node, a: _Quantized, weights: Node) -> Node | None:
+        """The sums of products of two tensors of codes."""
+        b = self._quantized(weights)
+        if b is None or not isinstance(node.op, ops.Dot):
+            return None
+        left, right = self._coded(a, self.codes), self._coded(b, DType.I8)
+        return times_codes(self.builder, node, left.codes, left.zero, right.codes, right.zero)
 
     def _float_of(self, sums: Node, scale: np.ndarray, origin: str) -> Node:
         """``sums * scale`` as float32."""
@@ -323,6 +295,7 @@ class _Rewriter:
 
     def _dequantized(self, value: _Quantized, origin: str) -> Node:
         builder = self.builder
+        assert isinstance(value.zero, int)  # as it is of all floats here
         number = builder.cast(value.codes, DType.F32, origin)
         shifted = builder.binary("sub", number, _number(builder, value.zero, number), origin)
         return builder.binary("mul", shifted, _number(builder, value.scale, number), origin)
@@ -475,12 +448,6 @@ def _number(builder: Builder, value: float, like: Node) -> Node:
 def _pads(op: ops.Op) -> bool:
     """Whether ``op`` is a convolution that pads."""
     return isinstance(op, ops.Conv) and (any(op.low) or any(op.high))
-
-
-def _channel_shape(op: ops.Conv, rank: int) -> tuple[int, ...]:
-    """One value for each output channel, to broadcast over the result of ``op``."""
-    ones = (1,) * (rank - 2)
-    return (1, *ones, -1) if op.channels_last else (1, -1, *ones)
 
 
 def _times(scale: np.ndarray, factor: float) -> np.ndarray:

@@ -233,3 +233,58 @@ def test_products_of_integers_are_exact_and_of_bytes(kind, codes, tmp_path):
     x = {"x": random.integers(low, low + 256, shape).astype(codes)}
     native = aotc.compile(tmp_path / "net.onnx")
     np.testing.assert_array_equal(next(iter(native.run_dict(x).values())), reference(model, x))
+
+
+def dynamic_net(kind, weights_zero=0, **attributes):
+    """What ONNX Runtime's dynamic quantisation makes of a product or a convolution."""
+    random = np.random.default_rng(1)
+    net = QuantizedNet()
+    codes, scale, point = (net.node("DynamicQuantizeLinear", "x"), "scale", "point")
+    net.nodes[-1].output.extend([scale, point])
+    shape = (6, 3, 3, 2) if kind == "ConvInteger" else (8, 6)
+    low = -127 if weights_zero == 0 else 0
+    signed = np.int8 if weights_zero == 0 else np.uint8
+    w = net.constant(random.integers(low, low + 255, shape).astype(signed))
+    sums = net.node(kind, codes, w, point, net.constant(signed(weights_zero)), **attributes)
+    factor = net.node("Mul", scale, net.constant(np.float32(0.01)))
+    y = net.node("Mul", net.node("Cast", sums, to=onnx.TensorProto.FLOAT), factor)
+    dims = (2, 3, 9, 7) if kind == "ConvInteger" else (5, 8)
+    return net.model({"x": dims}, y, [None] * len(dims)), dims
+
+
+@pytest.mark.parametrize(
+    "kind, zero, attributes",
+    [
+        ("MatMulInteger", 0, {}),
+        ("MatMulInteger", 130, {}),
+        ("ConvInteger", 0, {"pads": [1, 0, 2, 1]}),
+        ("ConvInteger", 0, {"pads": [1, 1, 1, 1], "strides": [2, 1], "dilations": [1, 2]}),
+    ],
+)
+def test_zero_points_known_at_run_time(kind, zero, attributes, tmp_path):
+    model, dims = dynamic_net(kind, zero, **attributes)
+    graph = integer(imported(model, tmp_path))
+    (product,) = products(graph)
+    left, right = (x.op for x in product.inputs)
+    assert left == ops.Cast(DType.I32)  # the codes as they are
+    assert right == ops.Cast(DType.I32) or product.inputs[1].data is not None
+    x = {"x": np.random.default_rng(2).normal(0.3, 1, dims).astype(np.float32)}
+    wanted = reference(model, x)
+    np.testing.assert_allclose(evaluate(graph, x).popitem()[1], wanted, rtol=1e-6)
+    native = aotc.compile(tmp_path / "net.onnx")
+    np.testing.assert_allclose(next(iter(native.run_dict(x).values())), wanted, rtol=1e-6)
+
+
+def test_terms_too_small_to_matter_do_not_become_subnormal(tmp_path):
+    """A sum of a large and a tiny quantised tensor, as masks of attention make it."""
+    net = QuantizedNet()
+    tiny, huge = net.requantized("x", 0.02), net.requantized("m", 1e36, 255)
+    y = net.requantized(net.node("Add", tiny, huge), 1e36, 255)
+    model = net.model({"x": (4, 8), "m": (4, 8)}, y, (4, 8))
+    graph = cleanup(integer(imported(model, tmp_path)))
+    steps = [node.data for node in graph.nodes() if node.data is not None]
+    assert all((np.abs(data[data != 0]) >= 2.0**-100).all() for data in steps)
+    random = np.random.default_rng(0)
+    x = {"x": random.normal(0, 1, (4, 8)).astype(np.float32)}
+    x["m"] = np.where(random.random((4, 8)) < 0.5, -3e38, 0).astype(np.float32)
+    np.testing.assert_array_equal(evaluate(graph, x).popitem()[1], reference(model, x))
