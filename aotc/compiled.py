@@ -28,6 +28,7 @@ from aotc.frontend.ports import Port, Ports, RaggedPort, pack, unpack
 from aotc.loop.program import Check, Program, all_steps
 from aotc.memory.arena import MemoryPlan
 from aotc.memory.constants import ConstantLayout
+from aotc.permission import may_use_tiles
 from aotc.pool import Pool
 from aotc.target import Target
 
@@ -345,7 +346,8 @@ def link_object(data: bytes) -> llvm.ExecutionEngine:
 
 
 def check_host(target: Target) -> None:
-    """UsageError when this machine cannot run code for ``target``, before it crashes on it."""
+    """UsageError when this machine cannot run code for ``target``, before it crashes on it. Asks
+    for tile registers if the code may use them."""
     import llvmlite.binding as llvm
 
     if target.is_gpu:
@@ -363,6 +365,11 @@ def check_host(target: Target) -> None:
     if machine != target.name or not all(features.get(feature) for feature in needed):
         raise UsageError(
             f"this machine cannot run code for {target}", remedy="compile with --cpu native"
+        )
+    if target.tiles and not may_use_tiles():
+        raise UsageError(
+            f"this process cannot have the tile registers that code for {target} uses",
+            remedy="compile with --cpu native, which knows what it can have",
         )
 
 

@@ -26,7 +26,7 @@ def may_use_tiles() -> bool:
     call = ctypes.CDLL(None, use_errno=True).syscall
     call.restype = ctypes.c_long
     arguments = (SYSCALL_ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA)
-    return call(*map(ctypes.c_long, arguments)) == 0
+    return bool(call(*map(ctypes.c_long, arguments)) == 0)
 
 
 _X86 = ("x86_64", "amd64")

@@ -15,6 +15,7 @@ from aotc.codegen.signature import (
     workspace_section,
 )
 from aotc.graph.types import DType
+from aotc.permission import REQUEST_PERMISSION, SYSCALL_ARCH_PRCTL, TILE_DATA
 
 #: The type of a pool, the same in every header and in runtime/aotc_pool.h.
 POOL_TYPE = """\
@@ -67,6 +68,7 @@ def write_header(
         shape_macros(signature),
         status_codes(name, signature.statuses),
         *([POOL_TYPE] if signature.threads else []),
+        *([tiles_function(name)] if signature.tiles else []),
         *prototypes(signature, notes or {}, macro),
         *more,
     ]
@@ -171,6 +173,25 @@ def status_codes(name: str, codes: Sequence[Status]) -> str:
             "}",
         ]
     )
+
+
+def tiles_function(name: str) -> str:
+    """The function that asks Linux for tile registers."""
+    return f"""\
+/* Asks Linux to let this process use tile registers (AMX), which the code needs: to be called
+ * once, by any thread, before the model is computed first. A signal that arrives while tiles are in
+ * use then takes 8 KiB more of the stack that it is handled on. Returns 0, or a negative error
+ * number where processor, kernel or sandbox have none to give; until it has succeeded the model
+ * returns {name.upper()}_{Status.NO_TILES.name}. */
+static inline long {name}_enable_tiles(void)
+{{
+    long result = {SYSCALL_ARCH_PRCTL}; /* arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA) */
+    __asm__ volatile("syscall"
+                     : "+a"(result)
+                     : "D"({REQUEST_PERMISSION:#x}L), "S"({TILE_DATA}L)
+                     : "rcx", "r11", "memory");
+    return result;
+}}"""
 
 
 def prototypes(signature: Signature, notes: Notes, shared: str) -> list[str]:

@@ -21,6 +21,7 @@ from aotc.artifact.header import (
     prototypes,
     shape_macros,
     status_codes,
+    tiles_function,
     workspace_sizes,
 )
 from aotc.codegen.dispatch import Dispatcher, describe_dispatcher
@@ -40,6 +41,7 @@ def write_many_header(name: str, entries: Sequence[Entry], facts: HeaderFacts) -
         metadata(name, facts, first.weights_in_file),
         status_codes(name, sorted(codes)),
         *([POOL_TYPE] if first.threads else []),
+        *([tiles_function(name)] if any(entry.signature.tiles for entry in entries) else []),
     ]
     for model in models_of(entries):
         parts += _model(model, name)

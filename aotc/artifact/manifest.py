@@ -98,6 +98,7 @@ def _interface(entry: Entry) -> dict[str, Any]:
         **({"entry_threads": signature.run_threads} if signature.threads else {}),
         "inputs": [_tensor(param) for param in signature.inputs],
         "outputs": [_tensor(param) for param in signature.outputs],
+        **({"tiles": True} if signature.tiles else {}),
     }
 
 

@@ -192,6 +192,7 @@ def _read_model(row: Mapping[str, Any], in_file: bool, library: str) -> Model:
         weights_in_file=in_file,
         threads="entry_threads" in row,
         checks=bool(row["checks"]),
+        tiles=bool(row.get("tiles")),
         sizes=tuple((str(dim), _size(size)) for dim, size in row.get("sizes", {}).items()),
         regions=tuple(regions),
     )

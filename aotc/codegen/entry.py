@@ -24,6 +24,7 @@ from aotc.codegen.signature import (
     weights_section,
 )
 from aotc.codegen.steps import Addresses, PartWriter, StepWriter, constants_base, return_failure
+from aotc.codegen.tiles import arch_prctl, permission_check
 from aotc.loop.ir import Kernel
 from aotc.loop.program import Program
 from aotc.loop.walk import has_parallel_loops
@@ -32,6 +33,9 @@ from aotc.memory.constants import ConstantLayout
 from aotc.target import Target
 
 WEIGHTS_HEADER_BYTES = 64  # before the constants in a weights file: their SHA-256, then zeros
+
+_ARCH_PRCTL = "aotc.arch_prctl"
+"""The system call that asks for permissions; a dot keeps it apart from all names in C."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +98,8 @@ def emit_module(
     parts += [
         emit_kernel(kernel, target, symbol, private=True) for kernel, symbol in symbols.items()
     ]
+    if any(entry.signature.tiles for entry in entries):
+        parts.append(arch_prctl(_ARCH_PRCTL))
     base = _constants_base(name, constants, in_file)
     for entry in entries:
         parts.append(_emit_entry(entry, constants, base, symbols))
@@ -281,6 +287,9 @@ def _emit_checks(
         words = [digest[i : i + 8] for i in range(0, len(digest), 8)]
         found = [writer.differs("%weights", 8 * i, word) for i, word in enumerate(words)]
         writer.fail_if(Status.WRONG_WEIGHTS, found)
+    if signature.tiles:
+        writer.lines += permission_check(_ARCH_PRCTL, "%no.tiles")
+        writer.fail_if(Status.NO_TILES, ["%no.tiles"])
     return writer.lines
 
 

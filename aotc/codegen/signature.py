@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from aotc.graph.types import DType, TensorType
 from aotc.loop.program import Check, Program, all_steps
+from aotc.loop.tiles import tiles_in
 
 WORKSPACE_ALIGNMENT = 64
 WEIGHTS_ALIGNMENT = 64
@@ -59,6 +60,7 @@ class Status(enum.IntEnum):
     NULL_POOL = 10
     OUT_OF_BOUNDS = 11
     UNKNOWN_SIZE = 12
+    NO_TILES = 13
     # from here on: of objects for GPUs, as in runtime/aotc_cuda.h
     NO_DRIVER = 64
     OLD_DRIVER = 65
@@ -96,6 +98,7 @@ _SENTENCES = {
         "A run-time size or index is outside the bounds that the model was compiled with."
     ),
     Status.UNKNOWN_SIZE: "The model was not compiled for this size.",
+    Status.NO_TILES: "The process has not asked Linux for tile registers.",
     Status.NO_DRIVER: "The CUDA driver is not installed.",
     Status.OLD_DRIVER: "The CUDA driver is too old for this object.",
     Status.NO_DEVICE: "There is no CUDA device of this number.",
@@ -134,7 +137,8 @@ class Signature:
     With ``threads`` there is also ``NAME_run_threads`` with a pool as its last argument. ``checks``
     tells whether the model itself can fail at run time. ``sizes`` are (dimension, size) of a model
     that has an entry for each of several sizes: these follow the name, as in ``NAME_run_8``.
-    ``device`` tells that the model runs on a GPU.
+    ``device`` tells that the model runs on a GPU, ``tiles`` that the code uses tile registers,
+    which a process has to ask for.
     """
 
     name: str
@@ -146,6 +150,7 @@ class Signature:
     sizes: tuple[tuple[str, int], ...] = ()
     regions: tuple[str, ...] = ()
     device: bool = False
+    tiles: bool = False
 
     @property
     def workspaces(self) -> tuple[str, ...]:
@@ -185,6 +190,7 @@ class Signature:
             if (self.weights_in_file or status not in about_weights)
             and (self.threads or status is not Status.NULL_POOL)
             and (self.checks or status is not Status.OUT_OF_BOUNDS)
+            and (self.tiles or status is not Status.NO_TILES)
             and status is not Status.UNKNOWN_SIZE
             and (self.device or status < Status.NO_DRIVER)
         )
@@ -219,8 +225,9 @@ def describe_signature(
     name = make_c_identifier(program.name)
     inputs, outputs = tuple(params[:count]), tuple(params[count:])
     checks = any(isinstance(step, Check) for step in all_steps(program.steps))
+    tiles = any(tiles_in(kernel.body) for kernel in program.kernels())
     return Signature(
-        name, inputs, outputs, weights_in_file, threads, checks, sizes, regions, device
+        name, inputs, outputs, weights_in_file, threads, checks, sizes, regions, device, tiles
     )
 
 

@@ -169,8 +169,8 @@ def multiply(stmt: TileDot, c: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.n
     """``c`` after ``stmt``: the contents of the tiles in and out as [lanes, elements]."""
     groups = stmt.b.rows
     left = a.reshape(-1, stmt.a.rows, groups * GROUP).astype(np.float64)
-    right = b.reshape(-1, groups, stmt.c.columns, GROUP).astype(np.float64)
-    right = right.transpose(0, 1, 3, 2).reshape(-1, groups * GROUP, stmt.c.columns)
+    spread = b.reshape(-1, groups, stmt.c.columns, GROUP).astype(np.float64)
+    right = spread.transpose(0, 1, 3, 2).reshape(-1, groups * GROUP, stmt.c.columns)
     # products of bytes and sums of 64 of them are exact in float64
     sums = (left @ right).astype(np.int32).reshape(c.shape)
     with np.errstate(over="ignore"):

@@ -79,9 +79,9 @@ class ContractSizes:
             raise ValueError(f"'{key}' does not describe a contraction")
         rows, columns, channels, depth, inner, lanes, elem_bytes = map(int, found.groups()[:7])
         names = ("overlapping", "streamed", "paired", "tiled")
-        flags = [found[name] is not None for name in names]
-        sizes = cls(rows, columns, channels, depth, inner, lanes, elem_bytes, *flags)
-        return replace(sizes, stored=found["stored"] or "")
+        flags = {name: found[name] is not None for name in names}
+        sizes = cls(rows, columns, channels, depth, inner, lanes, elem_bytes, False)
+        return replace(sizes, stored=found["stored"] or "", **flags)
 
 
 _KEY = re.compile(
