@@ -15,6 +15,7 @@ from aotc.regions import Region, read_only
 VERSION = "0.1.0"
 
 WEIGHTS_PLACES = ("object", "file")
+PRECISIONS = ("f32", "tf32", "f16", "bf16")
 NUMERICS = ("fma", "no-fma")
 GOALS = ("speed", "size")
 WEIGHTS_DTYPES = ("f16", "bf16", "i8", "i4")
@@ -49,7 +50,7 @@ class Options:
     the device that the workspace and the constants go to (none: one for each, without bounds).
     ``weights_dtype`` is what float32 weights are stored as (None: float32).
     ``arch`` are the architectures of a GPU, with commas, and ``host`` is the target of the machine
-    that it is in.
+    that it is in; ``precision`` is what it multiplies float32 in (None: tf32).
     """
 
     target: str = "x86_64"
@@ -70,6 +71,7 @@ class Options:
     regions: tuple[Region, ...] = ()
     arch: str | None = None
     host: str = "x86_64"
+    precision: str | None = None
     weights_dtype: str | None = None
 
     def __post_init__(self) -> None:
@@ -124,6 +126,15 @@ class Options:
         if self.target != "cuda" and self.arch is not None:
             raise UsageError(
                 "--arch is for --target cuda", remedy="name the processor of a CPU with --cpu"
+            )
+        if self.precision is not None and self.precision not in PRECISIONS:
+            raise UsageError(
+                f"there is no precision '{self.precision}'",
+                remedy=f"use --precision {', '.join(PRECISIONS)}",
+            )
+        if self.target != "cuda" and self.precision is not None:
+            raise UsageError(
+                "--precision is for --target cuda", remedy="leave it out: a CPU computes in float32"
             )
         if self.numerics not in NUMERICS:
             raise UsageError(

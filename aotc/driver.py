@@ -309,6 +309,7 @@ def compile(
     regions: Sequence[str] = (),
     arch: str | None = None,
     host: str = "x86_64",
+    precision: str | None = None,
     weights_dtype: str | None = None,
     on_progress: Progress | None = None,
 ) -> CompiledModel:
@@ -325,7 +326,9 @@ def compile(
     ``recipes`` is a file that tuning wrote. ``numerics`` is ``fma`` or ``no-fma``, ``abi`` a
     calling convention, ``opt`` is ``speed`` or ``size``. ``ram`` is how many bytes the workspace
     may have, ``regions`` are memories of the device as on the command line (``dtcm=64K``). With
-    ``target="cuda"``, ``arch`` names architectures (``sm_80,sm_90``), ``host`` the machine.
+    ``target="cuda"``, ``arch`` names architectures (``sm_80,sm_90``), ``host`` the machine, and
+    ``precision`` what products of float32 are computed in: ``f32``, ``tf32`` (None), ``f16``,
+    ``bf16``.
     ``weights_dtype`` is what float32 weights are rounded to and stored as: ``f16``, ``bf16``,
     ``i8`` or ``i4`` (None: float32). Raises a subclass of AotcError, with a remedy, for whatever is
     wrong with the model or the arguments.
@@ -348,6 +351,7 @@ def compile(
         regions=regions,
         arch=arch,
         host=host,
+        precision=precision,
         weights_dtype=weights_dtype,
     )
     return run_stages(model, options, on_progress=on_progress)
@@ -476,6 +480,8 @@ def _builds(
         cpu, _ = archs_of(options)[0], host_of(options)
     target = resolve_target(options.target, cpu, options.abi)
     target = replace(target, compact=options.opt == "size")
+    if target.is_gpu:
+        target = replace(target, precision=options.precision or "tf32")
     if read_only(options.regions) and target.object_format != "elf":
         raise UsageError(
             f"objects for {target} have no sections for weights in "

@@ -11,6 +11,7 @@ import numpy as np
 from aotc.config import (
     GOALS,
     NUMERICS,
+    PRECISIONS,
     WEIGHTS_DTYPES,
     WEIGHTS_PLACES,
     DimSize,
@@ -97,13 +98,19 @@ def add_model_arguments(
 
 
 def _add_device_arguments(parser: argparse.ArgumentParser) -> None:
-    """--arch SM,... and --host TARGET."""
+    """--arch SM,..., --host TARGET and --precision TYPE."""
     parser.add_argument(
         "--arch", metavar="SM,...", help="for --target cuda: the architectures of the GPUs, e.g. "
         "sm_80,sm_90 (default: sm_80; PTX of the lowest runs on later ones)"
     )
     parser.add_argument(
         "--host", default="x86_64", help="for --target cuda: x86_64 (the default) or aarch64"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="for --target cuda: what products of float32 are computed in (default: tf32); sums "
+        "are float32",
     )
 
 
@@ -192,6 +199,7 @@ def read_options(args: argparse.Namespace) -> Options:
         weights_dtype=args.weights_dtype,
         arch=args.arch,
         host=args.host,
+        precision=args.precision,
     )
 
 

@@ -30,7 +30,7 @@ def graph():
 
 @pytest.fixture(scope="module")
 def model(graph, tmp_path_factory):
-    compiled = aotc.compile(graph, target="cuda", name="net")
+    compiled = aotc.compile(graph, target="cuda", name="net", precision="f32")
     return compiled, link(compiled, tmp_path_factory.mktemp("cuda"))
 
 

@@ -34,7 +34,7 @@ def graph():
 @pytest.fixture
 def model(graph, gpu, monkeypatch):
     """A model that finds the fake driver; nothing of it is left afterwards."""
-    made = aotc.compile(graph, target="cuda", name="net")
+    made = aotc.compile(graph, target="cuda", name="net", precision="f32")
     gpu.learn(made.device_model)
     monkeypatch.setattr(cuda_compiled, "open_driver", lambda: Driver(gpu.library))
     yield made
@@ -201,7 +201,7 @@ def test_results_of_the_driver_mean_the_same_in_c_and_in_python(gpu, graph, tmp_
     """The loader in C is asked by a first call that fails."""
     from fake_gpu import link
 
-    library = link(aotc.compile(graph, target="cuda", name="net"), tmp_path)
+    library = link(aotc.compile(graph, target="cuda", name="net", precision="f32"), tmp_path)
     for result in (2, 4, 34, 46, 100, 101, 200, 209, 214, 218, 220, 221, 222, 300, 700, 701, 702,
                    709, *range(713, 722), 803, 999):  # fmt: skip
         gpu.set("CALLS", 0)
