@@ -129,6 +129,11 @@ class Target:
         return not re.match(r"(x86_64h?|amd64)-", self.triple)
 
     @property
+    def widens_half(self) -> bool:
+        """Whether an instruction converts float16 to float32."""
+        return self.has_fma and not self.triple.startswith(("riscv", "wasm"))
+
+    @property
     def is_bare_metal(self) -> bool:
         """Whether there is no operating system, so that code is linked at a fixed address."""
         return "-none-" in self.triple or self.triple.endswith("-elf")

@@ -11,6 +11,7 @@ import math
 from aotc.codegen import operators
 from aotc.codegen.address import Addresses
 from aotc.codegen.dot import dot_product, quad_product, sum_of_products, widened
+from aotc.codegen.halves import half_to_single
 from aotc.codegen.linear import IndexAnalysis
 from aotc.codegen.lookup import ENTRIES, register_bytes
 from aotc.codegen.lookup import look_up as look_up_bytes
@@ -164,6 +165,8 @@ class Expressions(Addresses):
                 text = operators.compare(self.put, fn, a.dtype, lanes, *texts)
             case Fma():
                 text = operators.fused_multiply_add(self.put, expr.dtype, lanes, *texts)
+            case Conv(x=x) if self._by_integers(x.dtype, expr.dtype):
+                text = half_to_single(self.put, lanes, texts[0])
             case Conv(x=x):
                 saturates = self._target.saturates
                 text = operators.convert(self.put, x.dtype, expr.dtype, lanes, texts[0], saturates)
@@ -176,6 +179,10 @@ class Expressions(Addresses):
             case _:
                 raise VerifyError(f"no code generation for expression {type(expr).__name__}")
         return Value(text, lanes > 0)
+
+    def _by_integers(self, source: DType, dtype: DType) -> bool:
+        """Whether a conversion would be a call of a function that nobody provides."""
+        return source is DType.F16 and dtype is DType.F32 and not self._target.widens_half
 
     def _select(self, expr: Sel) -> Value:
         cond = self.expr(expr.cond)
