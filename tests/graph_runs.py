@@ -23,7 +23,7 @@ from aotc.lower.program import lower
 from aotc.memory.arena import plan_memory
 from aotc.memory.check import check_plan
 from aotc.passes.explicit_pad import explicit_pad
-from aotc.passes.runner import run_passes
+from aotc.passes.runner import pipeline, run_passes
 from aotc.target import resolve_target
 
 BASE = resolve_target("x86_64")
@@ -204,10 +204,15 @@ def check(graph, seed=0, native=True, passes=True, targets=(BASE,), inputs=None)
     only the padding is made explicit, which the lowering needs. Returns the last program."""
     inputs = inputs_of(graph, seed) if inputs is None else inputs
     wanted = evaluate(graph, inputs)
-    graph = run_passes(graph) if passes else explicit_pad(graph)
+    made = {
+        signed: run_passes(graph, pipeline(DType.I8 if signed else DType.U8))
+        if passes
+        else explicit_pad(graph)
+        for signed in {target.signed_codes for target in targets}
+    }
     first = None
     for target in targets:
-        program = lowered(graph, target)
+        program = lowered(made[target.signed_codes], target)
         found = run_program(program, inputs)
         if first is None:
             first = found

@@ -226,9 +226,10 @@ class Run:
     ) -> list[np.ndarray]:
         """The ``terms`` elements of ``buffer`` from ``index`` on, which a dot product reads."""
         memory, first = self._locate(buffer, index, values)
-        if np.max(first) + terms > memory.elems:
+        last = np.max(first % memory.elems)  # of any replica
+        if last + terms > memory.elems:
             raise VerifyError(
-                f"kernel '{self._kernel.name}': a group from {np.max(first)} is not inside "
+                f"kernel '{self._kernel.name}': a group from {last} is not inside "
                 f"'{buffer.name}', which has {memory.elems} elements"
             )
         return [np.atleast_1d(memory.data[first + t]) for t in range(terms)]

@@ -15,6 +15,7 @@ from aotc.graph.ir import Node
 from aotc.graph.types import DType
 from aotc.loop import index
 from aotc.loop.ir import Alloc, Bin, Buffer, Expr, Kind, Lit, Load, Space, Stmt, Store
+from aotc.lower.columns import lower_columns
 from aotc.lower.context import Context
 from aotc.lower.contract import fits_bytes
 from aotc.lower.contract_kernel import multiply_add
@@ -23,6 +24,7 @@ from aotc.lower.pointwise import evaluate_nodes, widened
 from aotc.lower.scope import KernelScope, loop, rest_lanes, vector
 from aotc.lower.views import View
 from aotc.schedule.recipe import split_evenly
+from aotc.target import DotProducts
 
 #: Accumulator vectors per tile: enough to hide the latency of two FMA pipes of four cycles each.
 TILE_VECTORS = 8
@@ -63,6 +65,9 @@ def lower_depthwise(context: Context, group: Group) -> None:
         packed = np.ascontiguousarray(constant_array(taps_last))
         if data.dtype.size_bytes == 1 and fits_bytes(taps_last):
             packed = packed.astype(np.int8)
+            in_bytes = context.target.dot_products is DotProducts.MVE
+            if in_bytes and lower_columns(context, group, packed[0]):
+                return
         taps = context.constant(packed, "filters")
     else:
         taps = context.temporary(weights.dtype, taps_last.shape, "filters")

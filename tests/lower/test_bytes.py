@@ -13,7 +13,9 @@ from aotc.target import resolve_target
 ICE = resolve_target("x86_64", "icelake-server")
 M4 = resolve_target("cortex-m4")
 WASM = resolve_target("wasm32")
-TARGETS = (BASE, WIDE, ICE, NEON, M4, WASM, resolve_target("cortex-m55"))
+SDOT, VMULL = resolve_target("aarch64", "neoverse-n1"), resolve_target("arm")
+M55 = resolve_target("cortex-m55")
+TARGETS = (BASE, WIDE, ICE, NEON, SDOT, VMULL, M4, WASM, M55)
 
 
 def weights(net, *shape):
