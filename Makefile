@@ -2,6 +2,7 @@
 # make test    sets up .venv with the test requirements, runs the whole test suite
 # make lint    ruff and mypy
 # make operators  runs the ONNX backend suite, lists what does not pass, rewrites docs/operators.md
+# make cuda-check  on a machine with a GPU: builds, checks and times models on it, prints one table
 # make bench   prints the figures of the README from a fresh run (all fourteen models, minutes)
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -39,7 +40,10 @@ operators: $(VENV)/.aotc-test
 	$(BIN)/python -m tools.conformance --write
 	$(BIN)/python -m tools.operators
 
+cuda-check: $(VENV)/.aotc-test
+	$(BIN)/python -m tools.cuda_check
+
 clean:
 	rm -rf $(VENV) build examples/*/build
 
-.PHONY: demo test lint bench operators clean
+.PHONY: demo test lint bench operators cuda-check clean

@@ -84,6 +84,26 @@ class DeviceContext:
         finally:
             self._turn.release()
 
+    def time_runs(self, tensors: Sequence[int], rounds: int) -> list[float]:
+        """The seconds that each of ``rounds`` runs takes on the device, between two events in the
+        default stream."""
+        with self.current() as driver, contextlib.ExitStack() as ends:
+            events = []
+            for _ in range(2):
+                event = driver.handle("cuEventCreate", 0)
+                ends.callback(driver.call, "cuEventDestroy_v2", event)
+                events.append(event)
+            found = []
+            for _ in range(rounds):
+                driver.call("cuEventRecord", events[0], DEFAULT_STREAM)
+                self.run(tensors, DEFAULT_STREAM)
+                driver.call("cuEventRecord", events[1], DEFAULT_STREAM)
+                driver.call("cuEventSynchronize", events[1])
+                milliseconds = ctypes.c_float()
+                driver.call("cuEventElapsedTime", ctypes.byref(milliseconds), *events)
+                found.append(milliseconds.value * 1e-3)
+            return found
+
     def free(self, address: int) -> None:
         """Frees memory that was allocated in this context, when all that uses it is complete."""
         if self._primary:

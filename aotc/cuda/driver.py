@@ -5,7 +5,17 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Mapping, Sequence
-from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint, c_uint64, c_ulonglong, c_void_p
+from ctypes import (
+    POINTER,
+    c_char_p,
+    c_float,
+    c_int,
+    c_size_t,
+    c_uint,
+    c_uint64,
+    c_ulonglong,
+    c_void_p,
+)
 from types import MappingProxyType
 
 from aotc.codegen.signature import Status
@@ -60,6 +70,11 @@ CALLS: Mapping[str, Sequence[type]] = MappingProxyType(
         "cuMemcpyHtoD_v2": (c_uint64, c_void_p, c_size_t),
         "cuMemcpyDtoH_v2": (c_void_p, c_uint64, c_size_t),
         "cuStreamSynchronize": (c_void_p,),
+        "cuEventCreate": (_OUT, c_uint),
+        "cuEventRecord": (c_void_p, c_void_p),
+        "cuEventSynchronize": (c_void_p,),
+        "cuEventElapsedTime": (POINTER(c_float), c_void_p, c_void_p),
+        "cuEventDestroy_v2": (c_void_p,),
         "cuGraphCreate": (_OUT, c_uint),
         "cuGraphDestroy": (c_void_p,),
         "cuGraphAddKernelNode": (_OUT, c_void_p, _OUT, c_size_t, POINTER(KernelNode)),

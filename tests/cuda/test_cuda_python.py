@@ -57,6 +57,11 @@ def test_host_arrays_give_the_bytes_of_a_processor(model, graph, x, gpu):
     del run
 
 
+def test_runs_are_timed_by_events(model, x, gpu):
+    assert model.time_on_device({"x": x}, 3) == pytest.approx([1e-3] * 3)
+    assert gpu.get("LAUNCHES") == 3
+
+
 class OnDevice:
     """An array on the fake device, which is memory of the host."""
 
