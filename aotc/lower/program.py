@@ -16,6 +16,7 @@ from aotc.loop.text import print_kernel
 from aotc.lower.context import Context
 from aotc.lower.control import bind_result, lower_control, made_by
 from aotc.lower.gates import lower_gates
+from aotc.lower.gpu.rows import lower_gpu_rows
 from aotc.lower.grid import to_grid
 from aotc.lower.indexing import INDEXING
 from aotc.lower.movement import assign_homes, lower_concat, lower_pad
@@ -45,6 +46,12 @@ BY_KIND: Mapping[GroupKind, Lowering] = MappingProxyType(
 #: The lowering of MOVE groups by their only op.
 BY_OP: Mapping[type[Op], Lowering] = MappingProxyType(
     {ops.Pad: lower_pad, ops.Concat: lower_concat, ops.Trees: lower_trees, **INDEXING}
+)
+
+
+#: Those of them that differ for a GPU.
+BY_KIND_ON_GPU: Mapping[GroupKind, Lowering] = MappingProxyType(
+    {**BY_KIND, GroupKind.ROWS: lower_gpu_rows}
 )
 
 
@@ -101,7 +108,8 @@ def lower_block(context: Context) -> None:
         elif group.kind is GroupKind.CONTROL:
             lower_control(context, group, lower_block)
         else:
-            BY_KIND[group.kind](context, group)
+            by_kind = BY_KIND_ON_GPU if context.target.is_gpu else BY_KIND
+            by_kind[group.kind](context, group)
         missing.difference_update(group.results)
         emit_checks()
 

@@ -147,12 +147,27 @@ def _nest(
     return loop(f"r{len(at)}", dims[len(at)], lambda i: _nest(dims, body, (*at, i)))
 
 
+def virtual_lanes(length: int) -> tuple[int, int]:
+    """How a row of ``length`` elements is added up: in vectors of so many virtual lanes, and in so
+    many lanes altogether, which a tree then joins."""
+    lanes = rest_lanes(length, ROW_LANES)
+    unroll = ROW_UNROLL if length >= 2 * ROW_LANES * ROW_UNROLL else 1
+    return lanes, lanes * unroll
+
+
 def lower_rows(context: Context, group: Group) -> None:
     """Emits the kernel of a ROWS group."""
-    _RowWriter(context, group).emit()
+    RowWriter(context, group).emit()
 
 
-class _RowWriter:
+def row_length(group: Group) -> int:
+    """How many elements a row of a ROWS group has."""
+    op, full = group.anchor.op, group.anchor.inputs[0].shape
+    assert isinstance(op, ops.Reduce)
+    return math.prod(full[len(full) - len(op.axes) :])
+
+
+class RowWriter:
     """Writes a row kernel: one pass over the row for each Reduce, and one for a result that is
     a full row."""
 
@@ -163,7 +178,7 @@ class _RowWriter:
         self.group = group
         self.full = group.anchor.inputs[0].shape
         self.kept_rank = len(self.full) - len(op.axes)
-        self.length = math.prod(self.full[self.kept_rank :])
+        self.length = row_length(group)
         self.scope = KernelScope()
         leaf_nodes = context.operands(group.nodes, group.nodes)
         views = [self._leaf_view(node) for node in leaf_nodes]
@@ -276,11 +291,15 @@ class _RowWriter:
         if self.is_full(self.group.result):
             stmts += self._final(at)
         else:
-            value = Load(self.scalars[self.group.result], index.lit(0))
-            stmts.append(self.result.store((*at, index.lit(0)), value))
+            stmts += self._store_scalar(at)
         for buffer in self.scalars.values():
             stmts = [Alloc(buffer, tuple(stmts))]
         return stmts
+
+    def _store_scalar(self, at: tuple[Expr, ...]) -> list[Stmt]:
+        """Stores a result of one value per row."""
+        value = Load(self.scalars[self.group.result], index.lit(0))
+        return [self.result.store((*at, index.lit(0)), value)]
 
     def _scalar(self, at: tuple[Expr, ...], node: Node) -> Expr:
         """The value of a one-per-row node other than a Reduce."""
@@ -339,9 +358,7 @@ class _RowWriter:
         assert isinstance(op, ops.Reduce)
         dtype = node.type.dtype
         combine = COMBINE[op.fn]
-        lanes = rest_lanes(self.length, ROW_LANES)
-        unroll = ROW_UNROLL if self.length >= 2 * ROW_LANES * ROW_UNROLL else 1
-        width = lanes * unroll
+        lanes, width = virtual_lanes(self.length)
         acc = Buffer("acc", dtype, width, Space.REGISTER)
         first = Lit(identity(op.fn, dtype), dtype)
 
