@@ -35,10 +35,10 @@ def fma_kernel(target: Target) -> Kernel:
     return _accumulating("peak_fma", target, FMA_STEPS, sweeps=False)
 
 
-def sweep_kernel(target: Target) -> Kernel:
-    """Reads SWEEP_BYTES of float32 once, in order, and adds them up lane by lane."""
+def sweep_kernel(target: Target, size_bytes: int = SWEEP_BYTES) -> Kernel:
+    """Reads ``size_bytes`` of float32 once, in order, and adds them up lane by lane."""
     lanes = target.vector_bits // 32
-    return _accumulating("peak_read", target, SWEEP_BYTES // 4 // (_CHAINS * lanes), sweeps=True)
+    return _accumulating("peak_read", target, size_bytes // 4 // (_CHAINS * lanes), sweeps=True)
 
 
 def _accumulating(name: str, target: Target, steps: int, *, sweeps: bool) -> Kernel:

@@ -17,7 +17,7 @@ from aotc.codegen.emit import emit_kernel
 from aotc.codegen.machine import compile_module
 from aotc.compiled import aligned_bytes, check_host, link_object
 from aotc.debug.count import count_bytes, count_flop
-from aotc.debug.peak import fma_kernel, sweep_kernel
+from aotc.debug.peak import SWEEP_BYTES, fma_kernel, sweep_kernel
 from aotc.loop.ir import Kernel
 from aotc.loop.program import Program, Role, Storage, counted_calls
 from aotc.memory.arena import MemoryPlan
@@ -156,14 +156,19 @@ def _seconds(function: Callable[[], None]) -> float:
 
 def _measure_machine(target: Target) -> tuple[float, float]:
     """FLOP per second from registers and bytes per second from memory, of one core."""
-    rates = []
-    for kernel, budget, count in (
-        (fma_kernel(target), 0.1, count_flop),
-        (sweep_kernel(target), 0.2, count_bytes),
-    ):
-        # Ones, not zeros: pages never written to are all one page, which a cache holds.
-        arrays = [np.ones(buffer.elems, np.float32) for buffer in kernel.params]
-        call = (kernel, [int(array.ctypes.data) for array in arrays])
-        (seconds,), _ = _least_seconds([call], target, budget)
-        rates.append(count(kernel) / seconds)
-    return rates[0], rates[1]
+    kernel = fma_kernel(target)
+    return count_flop(kernel) / _seconds_alone(kernel, target, 0.1), read_bandwidth(target)
+
+
+def read_bandwidth(target: Target, size_bytes: int = SWEEP_BYTES) -> float:
+    """Bytes per second that one core reads of ``size_bytes``, over and over."""
+    kernel = sweep_kernel(target, size_bytes)
+    return count_bytes(kernel) / _seconds_alone(kernel, target, 0.2)
+
+
+def _seconds_alone(kernel: Kernel, target: Target, budget: float) -> float:
+    # Ones, not zeros: pages never written to are all one page, which a cache holds.
+    arrays = [np.ones(buffer.elems, np.float32) for buffer in kernel.params]
+    call = (kernel, [int(array.ctypes.data) for array in arrays])
+    (seconds,), _ = _least_seconds([call], target, budget)
+    return seconds
