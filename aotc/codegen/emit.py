@@ -188,8 +188,9 @@ class Emitter(Expressions):
             ty = memory_type_of(buffer.dtype)
             self.do(f"store {ty} {text}, ptr {pointer}, {aligned(buffer)}")
             if buffer.space is Space.REGISTER:
-                self.stored(buffer, stmt.index, text)
+                self.remember(buffer, stmt.index, text)
             return
+        self.forget(buffer)
         text = self.to_memory(buffer.dtype, self.lanes, self.widen(value, stmt.value.dtype))
         step = self.lane_step(stmt.index)
         if step == 0 and self.vector.extent > 1:

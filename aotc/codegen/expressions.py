@@ -79,7 +79,7 @@ class Expressions(Addresses):
         self._target = target
         self.vector: For | None = None
         # Of elements of registers: the block that stored last, and what, if that is a literal.
-        self._literals: dict[tuple[Buffer, int | None], tuple[str, str | None]] = {}
+        self._literals: dict[Buffer, dict[int | None, tuple[str, str | None]]] = {}
         self.memo: dict[Expr, Value] = {}  # of the statement that is being emitted
 
     def vector_loop(self) -> For:
@@ -281,15 +281,20 @@ class Expressions(Addresses):
                 return None
         return step
 
-    def stored(self, buffer: Buffer, index: Expr, text: str) -> None:
-        """Remembers a literal that the present block has stored to a register last."""
-        place = buffer, self._constant(index)
-        self._literals[place] = (self.block, None if text.startswith("%") else text)
+    def remember(self, buffer: Buffer, index: Expr, text: str) -> None:
+        """Takes note of a scalar ``text`` that the present block stores to a register."""
+        known = self._literals.setdefault(buffer, {})
+        known[self._constant(index)] = (self.block, None if text.startswith("%") else text)
+
+    def forget(self, buffer: Buffer) -> None:
+        """Takes note of a vector that is stored to ``buffer``."""
+        self._literals.pop(buffer, None)
 
     def _stored_literal(self, buffer: Buffer, index: Expr) -> str | None:
         if buffer.space is not Space.REGISTER or self.vector is not None:
             return None
-        block, text = self._literals.get((buffer, self._constant(index)), ("", None))
+        known = self._literals.get(buffer, {})
+        block, text = known.get(self._constant(index), ("", None))
         return text if block == self.block else None
 
     def _constant(self, index: Expr) -> int | None:

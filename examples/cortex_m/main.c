@@ -15,17 +15,6 @@ static _Alignas(DIGITS_WORKSPACE_ALIGN) unsigned char workspace[DIGITS_WORKSPACE
 #define WORKSPACE_BYTES DIGITS_WORKSPACE_BYTES
 #endif
 
-static void print_number(int number)
-{
-    char text[12];
-    int at = sizeof text - 1;
-    text[at] = 0;
-    do
-        text[--at] = (char)('0' + number % 10);
-    while (number /= 10);
-    semihosting_print(text + at);
-}
-
 int main(void)
 {
     int right = 0;
@@ -43,13 +32,13 @@ int main(void)
             if (probabilities[k] > probabilities[best])
                 best = k;
         semihosting_print(best == test_labels[i] ? "right: " : "wrong: ");
-        print_number(best);
+        semihosting_print_number((uint32_t)best);
         semihosting_print("\n");
         right += best == test_labels[i];
     }
-    print_number(right);
+    semihosting_print_number((uint32_t)right);
     semihosting_print(" of 10 are right; workspace: ");
-    print_number(WORKSPACE_BYTES);
+    semihosting_print_number(WORKSPACE_BYTES);
     semihosting_print(" bytes\n");
     return right == TEST_DIGITS ? 0 : 1;
 }

@@ -16,6 +16,17 @@ void semihosting_print(const char *text)
     call(PRINT, text);
 }
 
+void semihosting_print_number(uint32_t number)
+{
+    char text[11];
+    int at = sizeof text - 1;
+    text[at] = 0;
+    do
+        text[--at] = (char)('0' + number % 10);
+    while (number /= 10);
+    semihosting_print(text + at);
+}
+
 void semihosting_exit(int status)
 {
     const uint32_t arguments[2] = {APPLICATION_EXIT, (uint32_t)status};

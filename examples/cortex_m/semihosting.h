@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 void semihosting_print(const char *text);
+void semihosting_print_number(uint32_t number);
 void semihosting_exit(int status);
 
 /* Write `size` bytes to the file `name` on the host; 0 when all of them arrived. */

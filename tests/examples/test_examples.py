@@ -55,10 +55,18 @@ def test_digits_are_recognised(tmp_path):
 @pytest.mark.slow
 def test_digits_are_recognised_in_eight_bits(tmp_path):
     pytest.importorskip("sklearn")
-    float_model = tmp_path / "examples" / "digits"
-    float_model.mkdir(parents=True)
-    shutil.copy(ROOT / "examples" / "digits" / "digits.onnx", float_model)
-    assert "agrees: 0 of 360 decisions changed" in run_example("digits_int8", tmp_path)
+    shutil.copytree(ROOT / "examples" / "digits", tmp_path / "examples" / "digits")
+    printed = run_example("digits_int8", tmp_path, "verify")
+    assert "agrees: 0 of 360 decisions changed" in printed
+    if missing():
+        pytest.skip(missing())
+    shutil.copytree(ROOT / "examples" / "cortex_m", tmp_path / "examples" / "cortex_m")
+    printed = run_example("digits_int8", tmp_path, "firmware")
+    found = re.search(r"(\d+) of 360 are right: .*arena: (\d+) bytes; .* run: (\d+)\n", printed)
+    right, arena, instructions = map(int, found.groups())
+    assert right >= 350 and arena < 6_000
+    # 0.3 million multiply-adds
+    assert 200_000 < instructions < 500_000
 
 
 def test_the_digits_network_is_small_enough_to_keep():
