@@ -98,7 +98,7 @@ class _Part:
 def _parts(stmt: Stmt, around: tuple[For, ...]) -> Iterator[_Part]:
     """The nests of independent loops in ``stmt``, in order: a loop around several of them is a loop
     around each, because its iterations have nothing to do with each other."""
-    if not isinstance(stmt, For) or not iterations_disjoint(stmt):
+    if not isinstance(stmt, For) or stmt.kind is Kind.VECTOR or not iterations_disjoint(stmt):
         yield _Part(around, (stmt,))
         return
     loops = (*around, stmt)
@@ -117,5 +117,8 @@ def _coalesced(part: _Part) -> tuple[For, ...]:
         form = affine(at) if is_store else None
         for var, step in form.terms if form is not None else ():
             strides[var] = min(abs(step), strides.get(var, abs(step)))
-    last = [loop for loop in part.loops if strides.get(loop.var) == 1][-1:]
-    return (*(loop for loop in part.loops if loop not in last), *last)
+    steps = [(strides[loop.var], -i) for i, loop in enumerate(part.loops) if loop.var in strides]
+    if not steps:
+        return part.loops
+    last = part.loops[-min(steps)[1]]
+    return (*(loop for loop in part.loops if loop is not last), last)

@@ -11,6 +11,7 @@ from aotc.graph.types import DType
 from aotc.loop import index, mathlib
 from aotc.loop.ir import Bits, Conv, Expr, Lit, Sel, Stmt
 from aotc.lower.context import Context, scalar_value
+from aotc.lower.gpu.vectors import vector_lanes
 from aotc.lower.rounding import quantize
 from aotc.lower.scope import KernelScope, loop, rest_lanes, vector, vector_sweep
 from aotc.lower.spread import spread_constants
@@ -107,7 +108,7 @@ def sweep(
 ) -> None:
     """Emits ``target[i] = compute(source[i] for each source)`` for every index of their common
     shape."""
-    scope = KernelScope()
+    scope = KernelScope(aligned=context.target.is_gpu)
     scope.reserve(target, *sources)
     body = sweep_body(context, scope, target, sources, compute, unroll)
     reusable = [
@@ -132,12 +133,15 @@ def sweep_body(
     """The loop nest of one sweep; its views are reserved in ``scope`` already. ``lanes`` are as
     many as the types of the views suggest if they are not given."""
     out_view, *in_views = innermost_last(collapse([target, *sources]))
+    if context.target.is_gpu:
+        lanes, unroll = lanes or vector_lanes([out_view, *in_views]), 1
     lanes = lanes or context.lanes_for(target.dtype, *(source.dtype for source in sources))
     inputs = [scope.access(view) for view in in_views]
     output = scope.access(out_view, write=True)
     *outer, inner = out_view.shape
 
-    blocked = _transposed_axis(out_view, in_views)
+    # the threads of a GPU share cache lines as they are
+    blocked = -1 if context.target.is_gpu else _transposed_axis(out_view, in_views)
 
     def element(at: tuple[Expr, ...]) -> list[Stmt]:
         value = compute([access.load(at) for access in inputs])

@@ -6,8 +6,10 @@ from graph_runs import BASE, Net, check, for_all, lowered
 from nested_nets import nested_inputs, nested_net
 from random_nets import nets
 
+from aotc.codegen.ptx import ptx_module
 from aotc.graph import ops
 from aotc.graph.types import DType
+from aotc.loop.ir import For, Kind
 from aotc.loop.launch import is_gpu_kernel, launch_of
 from aotc.loop.walk import accesses
 from aotc.target import cuda_target
@@ -32,6 +34,31 @@ def test_each_element_has_a_thread_and_neighbours_are_neighbours():
     assert launch.block[0] % 32 == 0
 
 
+def vector_loops(body):
+    """The lanes of the vector loops in ``body``."""
+    found = set()
+    for stmt in body:
+        if isinstance(stmt, For) and stmt.kind is Kind.VECTOR:
+            found.add(stmt.lanes)
+        found |= vector_loops(getattr(stmt, "body", ()))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("dtype", "columns", "lanes"),
+    [(DType.F32, 256, {4}), (DType.F16, 256, {8}), (DType.F32, 258, {2}), (DType.F32, 257, set())],
+)
+def test_threads_move_sixteen_bytes_where_they_can(dtype, columns, lanes):
+    net = Net()
+    y = net.b.binary("add", net.x(257, columns, dtype=dtype), net.c(columns, dtype=dtype))
+    program = check(net.graph(y), native=False, passes=False, targets=(BASE, GPU))
+    assert vector_loops(program.kernels()[0].body) == lanes
+    text = ptx_module(program.kernels(), "sm_80")
+    for lane in lanes:
+        width = lane * dtype.size_bytes // 4
+        assert f"ld.global.v{width}.b32" in text and f"st.global.v{width}.b32" in text
+
+
 def test_parts_of_a_kernel_that_need_one_another_are_launched_in_order():
     net = Net()
     padded = net.b.apply(ops.Pad((0, 0, 1, 1), (0, 0, 1, 1), 0.0), net.x(3, 5, 4, 4))
@@ -43,7 +70,8 @@ def test_parts_of_a_kernel_that_need_one_another_are_launched_in_order():
 
 def test_one_result_is_one_thread():
     net = Net()
-    program = lowered(net.graph(net.b.reduce("sum", net.x(7, dtype=DType.I32), (0,), keep=False)), GPU)
+    total = net.b.reduce("sum", net.x(7, dtype=DType.I32), (0,), keep=False)
+    program = lowered(net.graph(total), GPU)
     (kernel,) = program.kernels()
     assert launch_of(kernel).grid == launch_of(kernel).block == (1, 1, 1)
 

@@ -1,0 +1,32 @@
+"""Vector accesses of GPU threads: views of one shape in, how many neighbours a thread takes out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from aotc.lower.scope import STORAGE_ALIGNMENT
+from aotc.lower.views import View
+
+#: Elements below which more threads are worth more than fewer instructions.
+MIN_ELEMS = 1 << 16
+
+
+def vector_lanes(views: Sequence[View]) -> int:
+    """Elements along the innermost axis for one access of 16 bytes to the widest of the views; 1
+    where some view does not lie so, or where so few elements leave the GPU idle."""
+    if math.prod(views[0].shape) < MIN_ELEMS:
+        return 1
+    lanes = STORAGE_ALIGNMENT // max(view.dtype.size_bytes for view in views)
+    while lanes > 1 and not all(_divides(view, lanes) for view in views):
+        lanes //= 2
+    return lanes
+
+
+def _divides(view: View, lanes: int) -> bool:
+    """Whether runs of ``lanes`` elements lie side by side, or are one, each aligned."""
+    *outer, inner = view.strides
+    if view.shape[-1] % lanes or inner not in (0, 1):
+        return False
+    starts = (view.offset, *outer, *(step for _, step in view.moves))
+    return inner == 0 or all(start % lanes == 0 for start in starts)
