@@ -8,7 +8,7 @@ tiles of one size where that costs few loads.
 
 from __future__ import annotations
 
-from aotc.schedule.cpu import ContractSizes, channel_panels, most_pixels
+from aotc.schedule.cpu import ContractSizes, channel_panels, choose_contract, most_pixels
 from aotc.schedule.recipe import ContractRecipe, split_evenly
 from aotc.target import Target
 
@@ -21,6 +21,8 @@ COPY_PENALTY = 0.5
 
 def choose_compact(sizes: ContractSizes, target: Target) -> ContractRecipe:
     """The tile with the fewest loads for each multiply-add, weighed against copies of the code."""
+    if sizes.tiled:  # tile registers have a size of their own, and little code
+        return choose_contract(sizes, target)
     lanes = sizes.lanes
     while lanes > 1 and lanes // 2 >= sizes.channels:
         lanes //= 2
