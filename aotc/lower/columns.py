@@ -16,6 +16,7 @@ import numpy as np
 
 from aotc.fuse.groups import Group
 from aotc.graph import ops
+from aotc.graph.ir import Node
 from aotc.graph.types import DType
 from aotc.loop import index
 from aotc.loop.ir import (
@@ -193,7 +194,7 @@ class _Writer:
 
             def lane(v: Expr) -> list[Stmt]:
                 where = (n, y, x, index.add(index.add(first, index.lit(start)), v))
-                values = {self.group.anchor: Load(acc, v)}
+                values: dict[Node, Expr] = {self.group.anchor: Load(acc, v)}
                 for node, leaf in zip(self.leaf_nodes, self.leaves, strict=True):
                     values[node] = leaf.load(where)
                 values = evaluate_nodes(self.epilogue, values)

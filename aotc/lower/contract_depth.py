@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -46,7 +47,7 @@ RowBody = Callable[[tuple[Expr, ...], Expr], list[Stmt]]
 #: A smaller depth is left to lanes along the channels.
 LEAST_DEPTH = 4
 #: Steps of sixteen bytes that are laid out in line.
-UNROLL = 12
+UNROLL = 16
 #: Bytes of the stack that the window of one pixel may take.
 MOST_GATHERED = 2048
 
@@ -183,7 +184,8 @@ class DepthWriter(ContractWriter):
         return self._pixels(pixel)
 
     def _gather(self, pixel: tuple[Expr, ...]) -> list[Stmt]:
-        """Brings the rows of the pixel's window together."""
+        """Brings the rows of the pixel's window together. What a whole vector takes beyond the end
+        of a row, the next row overwrites, or only zeros meet."""
         steps, lanes = self.steps, VECTOR_TERMS
         last = index.lit((steps.count - 1) * VECTOR_TERMS)
         zero = Lit(0, DType.I8)
@@ -198,7 +200,9 @@ class DepthWriter(ContractWriter):
                 value = self.lhs.load((*pixel, *k, index.add(first, v)))
                 return [Store(self.patch, index.add(start, v), value)]
 
-            return vector("v", active, rest_lanes(active, lanes), lane)
+            taken = rest_lanes(active, lanes)
+            inside = self._is_inside((*k, index.add(first, index.lit(taken - 1))))
+            return vector("v", taken if inside else active, taken, lane)
 
         def row(k: tuple[Expr, ...], number: Expr) -> list[Stmt]:
             found: list[Stmt] = []
@@ -213,6 +217,23 @@ class DepthWriter(ContractWriter):
 
         return [*stmts, *self._rows((), index.lit(0), steps.rows * steps.each, row)]
 
+    def _is_inside(self, k: tuple[Expr, ...]) -> bool:
+        """Whether depth position ``k``, be it beyond the depth, lies within the left-hand side for
+        every pixel, and its place in the patch within that."""
+        steps, view = self.steps, self.operands.lhs
+        at = [x.value for x in k if isinstance(x, Lit)]
+        if len(at) < len(k) or min(view.strides) < 0:
+            return False
+        pixels = len(view.shape) - len(k)
+        last = [*(extent - 1 for extent in view.shape[:pixels]), *at]
+        reached = self.lhs.base + sum(map(operator.mul, last, view.strides))
+        *rows, inner = at
+        number = 0
+        for row, extent in zip(rows, steps.outer, strict=True):
+            number = number * extent + int(row)
+        placed = number * steps.extent + inner
+        return bool(reached < self.lhs.buffer.elems and placed < self.patch.elems)
+
     def _rows(
         self, k: tuple[Expr, ...], number: Expr, size: int, body: RowBody
     ) -> list[Stmt]:
@@ -225,8 +246,9 @@ class DepthWriter(ContractWriter):
         def inner(i: Expr) -> list[Stmt]:
             return self._rows((*k, i), index.add(index.mul(number, extent), i), size, body)
 
-        kind = Kind.UNROLLED if size <= self.recipe.depth_unroll else Kind.SERIAL
-        return loop(f"k{len(k)}", extent, inner, kind)
+        if size <= self.recipe.depth_unroll:
+            return [stmt for i in range(extent) for stmt in inner(index.lit(i))]
+        return loop(f"k{len(k)}", extent, inner)
 
     def _tile(self, at: tuple[Expr, ...], tile: Tile) -> list[Stmt]:
         lanes, active = self.recipe.lanes, self._active(tile, 0)
