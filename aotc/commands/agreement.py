@@ -142,8 +142,8 @@ def print_outputs(outputs: Sequence[OutputReport]) -> None:
         (
             output.name,
             output.rule,
-            str(output.total),
-            str(output.changed),
+            str(output.count.total),
+            str(output.count.changed),
             *closeness_cells(output.closeness),
             f"{output.closeness.largest:.2e}",
         )
@@ -161,8 +161,9 @@ def closeness_cells(closeness: Closeness) -> tuple[str, str]:
 
 def summary(report: Report) -> str:
     """The decisions in one sentence."""
+    count = report.overall
     return (
-        f"{report.changed} of {report.decisions} decisions changed ({report.drop:.2%}) on "
+        f"{count.changed} of {count.total} decisions changed ({report.drop:.2%}) on "
         f"{report.samples} samples"
     )
 

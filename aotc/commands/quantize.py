@@ -89,8 +89,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-drop",
         metavar="SHARE",
-        help="keep the fewest, most sensitive layers in float with which at most this share of the "
-        "decisions changes on the samples, e.g. 0.5%%",
+        help="give the fewest, most sensitive layers data of 16 bits, or keep them in float, with "
+        "which at most this share of the decisions changes, on the samples and on others like "
+        "them, e.g. 0.5%%",
+    )
+    parser.add_argument(
+        "--no-int16",
+        action="store_true",
+        help="with --max-drop: no data of 16 bits, which need opset 21; layers stay in float",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON too")
     add_sample_arguments(parser)
@@ -107,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
         products=args.products,
         keep_float=tuple(args.keep_float),
         max_drop=None if args.max_drop is None else read_share(args.max_drop, "--max-drop"),
+        widen=not args.no_int16,
         rules=read_decisions(args),
     )
     samples = read_samples(args, args.calibrate, "--calibrate")
@@ -126,7 +133,7 @@ def _print_report(report: Report, output: Path) -> None:
         (
             layer.name,
             layer.kind,
-            "float" if layer.in_float else "int8",
+            "float" if layer.in_float else f"int8 x {layer.data}",
             *closeness_cells(layer.closeness),
         )
         for layer in report.layers
@@ -136,6 +143,9 @@ def _print_report(report: Report, output: Path) -> None:
     print_outputs(report.outputs)
     print()
     print(summary(report))
+    expected = report.overall.share
+    if expected > report.drop:
+        print(f"by how close the decisions are, {expected:.2%} will change on samples like these")
     before, after = report.weight_bytes
     print(f"weights: {format_bytes(before)} -> {format_bytes(after)}")
     print(output)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from onnx import shape_inference
 
-from aotc.quantize.codes import CodeType, Coding, coding_for
+from aotc.quantize.codes import WIDE, CodeType, Coding, coding_for
 from aotc.quantize.observe import Histogram
 from aotc.quantize.placement import Placement
 from aotc.quantize.ranges import choose_range
@@ -27,16 +27,29 @@ class Calibration:
     histograms: Mapping[str, Histogram]
 
     def codings(
-        self, placement: Placement, method: str, code: CodeType, percentile: float
+        self,
+        placement: Placement,
+        method: str,
+        code: CodeType,
+        percentile: float,
+        wide: Collection[str] = (),
     ) -> dict[str, Coding]:
-        """A coding for each group of ``placement``."""
+        """A coding for each group of ``placement``, of 16 bits for what the units called ``wide``
+        read."""
         groups: dict[str, Histogram] = {}
         for name, group in placement.groups.items():
             groups.setdefault(group, Histogram()).merge(self.histograms[name])
-        return {
-            group: coding_for(*choose_range(histogram, method, code, percentile), code)
-            for group, histogram in groups.items()
+        widened = {
+            placement.groups[name]
+            for unit in placement.units
+            if unit.name in wide
+            for name in unit.reads
         }
+        found = {}
+        for group, histogram in groups.items():
+            own = WIDE if group in widened else code
+            found[group] = coding_for(*choose_range(histogram, method, own, percentile), own)
+        return found
 
     def means(self) -> dict[str, np.ndarray]:
         """The mean of each channel of the data of each layer."""

@@ -45,6 +45,9 @@ CODE_TYPES: Mapping[str, CodeType] = MappingProxyType(
 )
 """The choices for activations; ``opset`` is the first version of ONNX's operators that has them."""
 
+WIDE = CODE_TYPES["int16"]
+"""What the data of layers become for which 8 bits are too few."""
+
 
 @dataclass(frozen=True)
 class Coding:

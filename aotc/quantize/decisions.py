@@ -6,12 +6,13 @@ threshold a number lies.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from aotc.errors import UsageError
+from aotc.quantize.margins import MOST, clear_scale, expected_changes
 
 THRESHOLD = 0.5
 
@@ -45,6 +46,31 @@ class Rule:
                 remedy="give another axis, as in --decide NAME=argmax:1",
             )
         return np.asarray(output.argmax(axis=self.axis)).reshape(-1)
+
+    def margins(self, output: np.ndarray, decisions: np.ndarray) -> np.ndarray | None:
+        """How clearly ``output`` speaks for each of these ``decisions``, negative where it speaks
+        for another one: the distance to the next best score, or to the threshold, on the scale of
+        `clear_scale`. None where a decision is not a matter of size."""
+        if self.kind == "threshold":
+            both = np.stack([output.reshape(-1), np.full(output.size, self.threshold)])
+            value, limit = clear_scale(both)
+            return np.asarray(np.where(decisions, value - limit, limit - value))
+        if self.kind != "argmax":
+            return None
+        scores = np.moveaxis(output, self.axis, -1)
+        scores = clear_scale(scores.reshape(-1, scores.shape[-1]))
+        place = np.arange(len(scores))
+        chosen = scores[place, decisions]
+        scores[place, decisions] = -np.inf
+        return np.asarray(chosen - scores.max(axis=-1))
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The decisions in one output of one sample, and how clear they are, as `Rule.margins`."""
+
+    decisions: np.ndarray
+    margins: np.ndarray | None
 
 
 def read_rules(texts: Mapping[str, str]) -> dict[str, Rule]:
@@ -81,15 +107,46 @@ def usual_rule(output: np.ndarray) -> Rule:
 
 @dataclass
 class Count:
-    """So many of ``total`` decisions changed."""
+    """So many of ``total`` decisions changed; so many are expected to on samples like these."""
 
     changed: int = 0
     total: int = 0
+    expected: float = 0.0
 
     @property
     def share(self) -> float:
-        """0 to 1."""
-        return self.changed / self.total if self.total else 0.0
+        """0 to 1, the larger of what changed and what is to be expected."""
+        return max(self.changed, self.expected) / self.total if self.total else 0.0
+
+    def holds(self, budget: float) -> bool:
+        """Whether that is at most ``budget``; one of 0 is for what changed alone."""
+        return self.changed == 0 if budget == 0 else self.share <= budget
+
+
+class _Tally:
+    """One output of all samples."""
+
+    def __init__(self) -> None:
+        self.changed = self.total = 0
+        self._margins: list[np.ndarray] = []
+        self._moved: list[np.ndarray] = []
+
+    def add(
+        self, changed: np.ndarray, margins: np.ndarray | None, moved: np.ndarray | None
+    ) -> None:
+        self.changed += int(changed.sum())
+        self.total += changed.size
+        if margins is not None and moved is not None and self.total <= MOST:
+            self._margins.append(margins)
+            self._moved.append(moved)
+
+    def count(self) -> Count:
+        expected = 0.0
+        if self._margins and self.total <= MOST:
+            expected = expected_changes(
+                np.concatenate(self._margins), np.concatenate(self._moved)
+            )
+        return Count(self.changed, self.total, expected)
 
 
 class Decisions:
@@ -103,14 +160,16 @@ class Decisions:
                     remedy=f"the outputs are: {', '.join(outputs)}",
                 )
         self.rules = dict(rules)
-        self.counts: dict[str, Count] = {}
+        self._tallies: dict[str, _Tally] = {}
 
-    def decide(self, outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def decide(self, outputs: Mapping[str, np.ndarray]) -> dict[str, Decided]:
         """The decisions of one sample."""
-        return {
-            name: self.rules.setdefault(name, usual_rule(output)).decide(output)
-            for name, output in outputs.items()
-        }
+        found = {}
+        for name, output in outputs.items():
+            rule = self.rules.setdefault(name, usual_rule(output))
+            decisions = rule.decide(output)
+            found[name] = Decided(decisions, rule.margins(output, decisions))
+        return found
 
     def add(self, found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
         """Takes in one sample. UsageError when the outputs cannot be compared."""
@@ -122,17 +181,38 @@ class Decisions:
                     "in the other",
                     remedy="compare models with the same outputs",
                 )
-        self.count(self.decide({name: found[name] for name in expected}), self.decide(expected))
+        self.count(found, self.decide(expected))
 
-    def count(self, found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
-        """Takes in the decisions of one sample."""
+    def count(self, found: Mapping[str, np.ndarray], expected: Mapping[str, Decided]) -> None:
+        """Takes in the outputs of one sample and what the other model decided there."""
         for name, reference in expected.items():
-            count = self.counts.setdefault(name, Count())
-            count.changed += int((found[name] != reference).sum())
-            count.total += reference.size
+            output = found[name]
+            rule = self.rules.setdefault(name, usual_rule(output))
+            changed = rule.decide(output) != reference.decisions
+            moved = rule.margins(output, reference.decisions)
+            self._tallies.setdefault(name, _Tally()).add(changed, reference.margins, moved)
+
+    @property
+    def changed(self) -> int:
+        """How many decisions differ so far, in all outputs."""
+        return sum(tally.changed for tally in self._tallies.values())
+
+    @property
+    def counts(self) -> dict[str, Count]:
+        """What was counted of each output."""
+        return {name: tally.count() for name, tally in self._tallies.items()}
 
     @property
     def overall(self) -> Count:
         """All outputs together."""
-        counts = self.counts.values()
-        return Count(sum(c.changed for c in counts), sum(c.total for c in counts))
+        return total_of(self.counts.values())
+
+
+def total_of(counts: Iterable[Count]) -> Count:
+    """The sum of counts."""
+    parts = list(counts)
+    return Count(
+        sum(part.changed for part in parts),
+        sum(part.total for part in parts),
+        sum(max(part.changed, part.expected) for part in parts),
+    )

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,15 +13,15 @@ import onnx
 from aotc.errors import UsageError
 from aotc.quantize.agreement import compare
 from aotc.quantize.calibrate import Calibration, Progress, calibrate, tensor_bytes
-from aotc.quantize.codes import CODE_TYPES, CodeType, Coding
-from aotc.quantize.decisions import Rule
+from aotc.quantize.codes import CODE_TYPES, WIDE, CodeType, Coding
+from aotc.quantize.decisions import Rule, total_of
 from aotc.quantize.equalize import equalize
 from aotc.quantize.errors import Closeness
 from aotc.quantize.net import Net
 from aotc.quantize.placement import Placement, Unit, place, unit_name
 from aotc.quantize.prepare import prepare
 from aotc.quantize.ranges import METHODS
-from aotc.quantize.report import LayerReport, OutputReport, Report
+from aotc.quantize.report import FLOAT, LayerReport, OutputReport, Report
 from aotc.quantize.runner import Probe, Runner, Scratch, group_tensors
 from aotc.quantize.samples import Samples
 from aotc.quantize.search import Search
@@ -36,7 +36,8 @@ class QuantizeOptions:
     for the mean error of rounded weights, ``equalize`` balances the channels in front of layers
     first, ``products`` quantises products of two computed matrices too, ``keep_float`` names nodes
     to leave alone. ``max_drop`` is the share of decisions (by ``rules``, for each output) that may
-    change on the samples: layers stay in float until that holds."""
+    change: the data of the most sensitive layers become int16 if ``widen``, and layers stay in
+    float, until that holds on the samples and is to be expected of others like them."""
 
     activations: str = "uint8"
     method: str = "mse"
@@ -46,6 +47,7 @@ class QuantizeOptions:
     products: bool = False
     keep_float: tuple[str, ...] = ()
     max_drop: float | None = None
+    widen: bool = True
     rules: Mapping[str, Rule] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -94,124 +96,199 @@ def quantize_model(
     exact = Runner(path)
     exact(next(iter(samples)))  # whatever is wrong with the model has its message there
     progress("preparing", 0, 0)
-    net = prepare(path, options.code.opset)
-    _expect_nodes(net, options.keep_float)
-    placement = place(net, options.keep_float, options.products)
-    if not any(unit.layer for unit in placement.units):
-        raise UsageError(
-            "there is nothing to quantise: no Conv, Gemm or MatMul has constant float32 weights",
-            remedy="give a float32 model; --keep-float may name too many nodes",
-        )
     with Scratch() as scratch:
-        return _Quantizer(exact, net, samples, options, progress, scratch).run(placement)
+        return _Quantizer(path, exact, samples, options, progress, scratch).run()
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """The model as the quantiser sees it, and what the samples say about its tensors."""
+
+    net: Net
+    placement: Placement
+    groups: list[list[str]]
+    probe: Probe
+    calibration: Calibration
 
 
 class _Quantizer:
     def __init__(
         self,
+        path: Path,
         exact: Runner,
-        net: Net,
         samples: Samples,
         options: QuantizeOptions,
         progress: Progress,
         scratch: Scratch,
     ) -> None:
-        self._net = net
+        self._path = path
+        self._float = exact
         self._samples = samples
         self._options = options
         self._progress = progress
         self._scratch = scratch
-        self._float = exact
 
-    def run(self, placement: Placement) -> Quantized:
-        units = [unit for unit in placement.units if is_choice(unit)]
-        results = list(dict.fromkeys(unit.node.output[0] for unit in units))
-        names = list(dict.fromkeys([*placement.tensors, *results]))
-        sizes = tensor_bytes(self._net.to_model(), next(iter(self._samples)))
-        groups = group_tensors(names, sizes)
-        probe, calibration = self._calibrate(placement, groups)
-        if self._options.equalize and equalize(self._net, placement, calibration.magnitudes()):
-            probe, calibration = self._calibrate(placement, groups)
-        trial = self._try(self._write(placement, calibration))
-        limit = self._options.max_drop
-        if limit is not None and trial.drop > limit:
-            trial = self._search(placement, calibration, limit)
-        wanted = [[name for name in group if name in results] for group in groups]
+    def run(self) -> Quantized:
+        options = self._options
+        prepared = self._prepare(options.code.opset)
+        trial = self._try(prepared, self._write(prepared))
+        limit = options.max_drop
+        if limit is not None and not trial.holds(limit):
+            wide = options.widen and not options.code.symmetric
+            if wide and prepared.net.opset < WIDE.opset:
+                prepared = self._prepare(WIDE.opset)
+            trial = self._refine(prepared, limit, wide)
+        units = [unit for unit in prepared.placement.units if is_choice(unit)]
+        results = {unit.node.output[0] for unit in units}
+        wanted = [[name for name in group if name in results] for group in prepared.groups]
         found = Probe(trial.path, wanted)
-        return Quantized(trial.written.model, self._report(units, probe, found, trial))
+        return Quantized(trial.written.model, self._report(prepared, units, found, trial))
 
-    def _calibrate(
-        self, placement: Placement, groups: list[list[str]]
-    ) -> tuple[Probe, Calibration]:
-        probe = Probe(self._scratch.save(self._net.to_model()), groups)
-        return probe, calibrate(probe, placement, self._samples, self._progress)
+    def _prepare(self, opset: int) -> _Prepared:
+        """Simplifies the model, watches its tensors on the samples, and equalises it."""
+        options = self._options
+        self._progress("preparing", 0, 0)
+        net = prepare(self._path, opset)
+        _expect_nodes(net, options.keep_float)
+        placement = place(net, options.keep_float, options.products)
+        if not any(unit.layer for unit in placement.units):
+            raise UsageError(
+                "there is nothing to quantise: no Conv, Gemm or MatMul has constant float32 "
+                "weights",
+                remedy="give a float32 model; --keep-float may name too many nodes",
+            )
+        results = [unit.node.output[0] for unit in placement.units if is_choice(unit)]
+        names = list(dict.fromkeys([*placement.tensors, *results]))
+        groups = group_tensors(names, tensor_bytes(net.to_model(), next(iter(self._samples))))
+
+        def watch() -> _Prepared:
+            probe = Probe(self._scratch.save(net.to_model()), groups)
+            found = calibrate(probe, placement, self._samples, self._progress)
+            return _Prepared(net, placement, groups, probe, found)
+
+        prepared = watch()
+        balanced = options.equalize and equalize(
+            net, placement, prepared.calibration.magnitudes()
+        )
+        return watch() if balanced else prepared
+
+    def _placement(self, prepared: _Prepared, kept: Sequence[str]) -> Placement:
+        """Where the codes are when these layers stay in float."""
+        options = self._options
+        if not kept:
+            return prepared.placement
+        return place(prepared.net, (*options.keep_float, *kept), options.products)
 
     def _write(
-        self, placement: Placement, calibration: Calibration, kept: Sequence[str] = ()
+        self, prepared: _Prepared, wide: Sequence[str] = (), kept: Sequence[str] = ()
     ) -> Written:
-        if kept:
-            names = (*self._options.keep_float, *kept)
-            placement = place(self._net, names, self._options.products)
-        codings, means = self._codings(placement, calibration)
-        return write(self._net, placement, codings, means)
+        """The model with the data of the layers ``wide`` in 16 bits, and ``kept`` in float."""
+        placement = self._placement(prepared, kept)
+        codings = self._codings(prepared, placement, wide)
+        return write(prepared.net, placement, codings, self._means(prepared))
 
     def _codings(
-        self, placement: Placement, calibration: Calibration
-    ) -> tuple[dict[str, Coding], dict[str, np.ndarray]]:
-        """The coding of each group of tensors, and the means of channels for bias correction."""
+        self, prepared: _Prepared, placement: Placement, wide: Sequence[str]
+    ) -> dict[str, Coding]:
         options = self._options
-        codings = calibration.codings(
-            placement, options.method, options.code, options.percentile
+        return prepared.calibration.codings(
+            placement, options.method, options.code, options.percentile, frozenset(wide)
         )
-        return codings, calibration.means() if options.correct_bias else {}
 
-    def _try(self, written: Written) -> _Trial:
+    def _means(self, prepared: _Prepared) -> dict[str, np.ndarray]:
+        """The means of channels for bias correction, if it is wanted."""
+        return prepared.calibration.means() if self._options.correct_bias else {}
+
+    def _try(self, prepared: _Prepared, written: Written) -> _Trial:
         """Judges a quantised model by its outputs."""
         path = self._scratch.save(written.model)
         outputs = compare(
-            Runner(path, self._net.outputs),
+            Runner(path, prepared.net.outputs),
             self._float,
             self._samples,
             self._options.rules,
-            self._net.outputs,
+            prepared.net.outputs,
             self._progress,
         )
         return _Trial(written, path, outputs)
 
-    def _search(self, placement: Placement, calibration: Calibration, limit: float) -> _Trial:
-        """Keeps layers in float until the budget holds; UsageError when it never does."""
-        codings, means = self._codings(placement, calibration)
-        switched = add_switches(self._net, placement, codings, means)
-        search = Search(
+    def _refine(self, prepared: _Prepared, limit: float, widen: bool) -> _Trial:
+        """Gives the layers that need it more bits: finds which have to stay in float even if all
+        others read 16 bits, and then for which of these 8 are enough. UsageError when the budget
+        never holds."""
+        every = tuple(unit.name for unit in prepared.placement.units) if widen else ()
+        kept: tuple[str, ...] = ()
+        best = self._try(prepared, self._write(prepared, every)) if widen else None
+        if best is None or not best.holds(limit):
+            kept, best = self._settle(
+                self._search(prepared, every, None, ()),
+                limit,
+                lambda names: self._try(prepared, self._write(prepared, every, names)),
+            )
+        if best is None:
+            raise UsageError(
+                f"more than {limit:.2%} of the decisions change as long as any layer is quantised",
+                remedy="give more samples, --activations int16, or a larger --max-drop",
+            )
+        if widen:
+            _, narrow = self._settle(
+                self._search(prepared, (), every, kept),
+                limit,
+                lambda names: self._try(prepared, self._write(prepared, names, kept)),
+            )
+            best = narrow or best
+        return best
+
+    def _search(
+        self,
+        prepared: _Prepared,
+        wide: Sequence[str],
+        finer: Sequence[str] | None,
+        kept: Sequence[str],
+    ) -> Search:
+        """Which layers can read what ``wide`` says, when the others read what ``finer`` says, or
+        are in float if None; ``kept`` stay in float."""
+        placement = self._placement(prepared, kept)
+        switched = add_switches(
+            prepared.net,
+            placement,
+            self._codings(prepared, placement, wide),
+            self._means(prepared),
+            None if finer is None else self._codings(prepared, placement, finer),
+        )
+        return Search(
             switched,
-            Runner(self._scratch.save(switched.model), self._net.outputs),
+            Runner(self._scratch.save(switched.model), prepared.net.outputs),
+            self._float,
             self._samples,
             self._options.rules,
-            self._net.outputs,
+            prepared.net.outputs,
             self._progress,
         )
+
+    def _settle(
+        self, search: Search, limit: float, attempt: Callable[[Sequence[str]], _Trial]
+    ) -> tuple[tuple[str, ...], _Trial | None]:
+        """The fewest layers that ``search`` finds, and some more until the model itself holds the
+        budget, for the switched one only comes close to it; None when it never does."""
         ranking = search.rank()
-        kept = search.fewest(ranking, limit)
-        others = [damage.name for damage in ranking if damage.name not in kept]
+        chosen = search.fewest(ranking, limit)
+        others = [damage.name for damage in ranking if damage.name not in chosen]
         while others:
-            trial = self._try(self._write(placement, calibration, kept))
-            if trial.drop <= limit:
-                return trial
-            # the switched model only comes close to the real one
-            more = max(1, len(kept) // 4)
-            kept, others = kept + others[:more], others[more:]
-        raise UsageError(
-            f"more than {limit:.2%} of the decisions change as long as any layer is quantised",
-            remedy="give more samples, --activations int16, or a larger --max-drop",
-        )
+            trial = attempt(chosen)
+            if trial.holds(limit):
+                return tuple(chosen), trial
+            more = max(1, len(chosen) // 4)
+            chosen, others = chosen + others[:more], others[more:]
+        return (), None
 
     def _report(
-        self, units: Sequence[Unit], exact: Probe, found: Probe, trial: _Trial
+        self, prepared: _Prepared, units: Sequence[Unit], found: Probe, trial: _Trial
     ) -> Report:
         """Runs both models once more, for the results of their layers."""
         self._progress("measuring layers", 0, 0)
         closeness = {unit.node.output[0]: Closeness() for unit in units}
-        runs = zip(exact.run(self._samples), found.run(self._samples), strict=True)
+        runs = zip(prepared.probe.run(self._samples), found.run(self._samples), strict=True)
         for expected, values in runs:
             for name, array in values.items():
                 closeness[name].add(array, expected[name])
@@ -219,12 +296,12 @@ class _Quantizer:
             LayerReport(
                 unit.name,
                 unit.node.op_type,
-                unit.name not in trial.written.units,
+                trial.written.units.get(unit.name, FLOAT),
                 closeness[unit.node.output[0]],
             )
             for unit in units
         )
-        weights = (_weight_bytes(self._net.to_model()), _weight_bytes(trial.written.model))
+        weights = (_weight_bytes(prepared.net.to_model()), _weight_bytes(trial.written.model))
         return Report(layers, trial.outputs, len(self._samples), weights)
 
 
@@ -236,11 +313,9 @@ class _Trial:
     path: Path
     outputs: tuple[OutputReport, ...]
 
-    @property
-    def drop(self) -> float:
-        """The share of decisions that changed."""
-        total = sum(output.total for output in self.outputs)
-        return sum(output.changed for output in self.outputs) / total if total else 0.0
+    def holds(self, budget: float) -> bool:
+        """Whether at most this share of the decisions changed, or is to be expected to."""
+        return total_of(output.count for output in self.outputs).holds(budget)
 
 
 def _expect_nodes(net: Net, names: Sequence[str]) -> None:

@@ -9,19 +9,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aotc.quantize.decisions import Decisions
+from aotc.quantize.decisions import Count, Decisions, total_of
 from aotc.quantize.errors import Closeness
+
+FLOAT = "float32"
 
 
 @dataclass(frozen=True)
 class LayerReport:
     """How far the result of one operator is from the float model's, all errors before it included;
-    ``in_float`` if it was kept so."""
+    ``data`` is the type of what it reads, float32 if it was kept so."""
 
     name: str
     kind: str
-    in_float: bool
+    data: str
     closeness: Closeness
+
+    @property
+    def in_float(self) -> bool:
+        """Whether it was left as it was."""
+        return self.data == FLOAT
 
 
 @dataclass(frozen=True)
@@ -30,8 +37,7 @@ class OutputReport:
 
     name: str
     rule: str
-    changed: int
-    total: int
+    count: Count
     closeness: Closeness
 
 
@@ -45,19 +51,15 @@ class Report:
     weight_bytes: tuple[int, int]
 
     @property
-    def changed(self) -> int:
-        """How many decisions differ from the float model's."""
-        return sum(output.changed for output in self.outputs)
-
-    @property
-    def decisions(self) -> int:
-        """How many decisions there were."""
-        return sum(output.total for output in self.outputs)
+    def overall(self) -> Count:
+        """The decisions of all outputs together."""
+        return total_of(output.count for output in self.outputs)
 
     @property
     def drop(self) -> float:
-        """The share of decisions that differ, 0 to 1."""
-        return self.changed / self.decisions if self.decisions else 0.0
+        """The share of decisions that differ from the float model's, 0 to 1."""
+        count = self.overall
+        return count.changed / count.total if count.total else 0.0
 
     @property
     def kept_float(self) -> list[str]:
@@ -68,8 +70,9 @@ class Report:
         """Everything as JSON; ratios that are infinite are null."""
         value = {
             "samples": self.samples,
-            "decisions": self.decisions,
-            "decisions_changed": self.changed,
+            "decisions": self.overall.total,
+            "decisions_changed": self.overall.changed,
+            "decisions_expected_to_change": self.overall.expected,
             "weight_bytes_float": self.weight_bytes[0],
             "weight_bytes": self.weight_bytes[1],
             "kept_float": self.kept_float,
@@ -77,8 +80,8 @@ class Report:
                 {
                     "name": output.name,
                     "rule": output.rule,
-                    "decisions": output.total,
-                    "decisions_changed": output.changed,
+                    "decisions": output.count.total,
+                    "decisions_changed": output.count.changed,
                     **_measures(output.closeness),
                 }
                 for output in self.outputs
@@ -88,6 +91,7 @@ class Report:
                     "name": layer.name,
                     "operator": layer.kind,
                     "float": layer.in_float,
+                    "data": layer.data,
                     **_measures(layer.closeness),
                 }
                 for layer in self.layers
@@ -100,16 +104,16 @@ def output_reports(
     judge: Decisions, closeness: Mapping[str, Closeness], outputs: Sequence[str]
 ) -> tuple[OutputReport, ...]:
     """The outputs that were judged, in the order of ``outputs``."""
+    counts = judge.counts
     return tuple(
         OutputReport(
             name,
             str(judge.rules[name]),
-            judge.counts[name].changed,
-            judge.counts[name].total,
+            counts[name],
             closeness[name],
         )
         for name in outputs
-        if name in judge.counts
+        if name in counts
     )
 
 

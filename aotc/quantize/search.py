@@ -1,4 +1,5 @@
-"""A quantised model that changes too many decisions in, the few layers to keep in float out."""
+"""A quantised model that changes too many decisions in, the few layers that need finer numbers out.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ RANKING_SAMPLES = 16
 """So many samples tell how much each layer alone does to the outputs."""
 
 _EXCHANGES = 16
-"""At most so many of the layers kept in float are tried on codes again."""
+"""At most so many of the chosen layers are tried switched on again."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,14 @@ class Damage:
 class Search:
     """Runs the model with any choice of its layers on codes.
 
-    ``expected`` are the outputs of the float model, for each sample the decisions in them.
+    What the outputs decide is compared with ``exact``, the float model.
     """
 
     def __init__(
         self,
         switched: Switched,
         runner: Runner,
+        exact: Runner,
         samples: Iterable[Inputs],
         rules: Mapping[str, Rule],
         outputs: Sequence[str],
@@ -54,9 +56,8 @@ class Search:
         self._rules = rules
         self._outputs = outputs
         self._progress = progress
-        none_on = np.zeros(len(self._names), bool)
         judge = self._judge()
-        self._expected = [judge.decide(self._run(x, none_on)) for x in samples]
+        self._expected = [judge.decide(exact(inputs)) for inputs in samples]
 
     def rank(self) -> list[Damage]:
         """The layers, the one that does most damage by itself first."""
@@ -92,17 +93,17 @@ class Search:
         return kept
 
     def holds(self, kept: Sequence[str], budget: float) -> bool:
-        """Whether at most a share ``budget`` of the decisions changes when all layers but ``kept``
-        are on codes; ends with the first sample that decides it."""
-        self._progress(f"trying {len(kept)} in float", 0, 0)
+        """Whether at most a share ``budget`` of the decisions changes, or is to be expected to,
+        when all layers but ``kept`` are switched on; ends with the first sample that decides it."""
+        self._progress(f"trying {len(kept)} of {len(self._names)} with more bits", 0, 0)
         on = np.array([name not in kept for name in self._names])
         judge = self._judge()
-        allowed = budget * sum(part.size for sample in self._expected for part in sample.values())
+        total = sum(part.decisions.size for s in self._expected for part in s.values())
         for inputs, expected in zip(self._samples, self._expected, strict=True):
-            judge.count(judge.decide(self._run(inputs, on)), expected)
-            if judge.overall.changed > allowed:
+            judge.count(self._run(inputs, on), expected)
+            if judge.changed > budget * total:
                 return False
-        return True
+        return judge.overall.holds(budget)
 
     def _judge(self) -> Decisions:
         return Decisions(self._rules, self._outputs)

@@ -18,10 +18,10 @@ from aotc.quantize.weights import code_layer
 
 @dataclass(frozen=True)
 class Written:
-    """A quantised model, and the names of the units that it computes on codes."""
+    """A quantised model, and for each unit that computes on codes the type of those it reads."""
 
     model: onnx.ModelProto
-    units: frozenset[str]
+    units: Mapping[str, str]
 
 
 def write(
@@ -75,7 +75,11 @@ class _Writer:
         model = self._net.to_model()
         least = helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
         model.ir_version = max(model.ir_version, least)
-        return Written(model, frozenset(unit.name for unit in self._placement.units))
+        return Written(model, {unit.name: self._code_name(unit) for unit in self._placement.units})
+
+    def _code_name(self, unit: Unit) -> str:
+        codings = [self._codings[self._placement.groups[name]] for name in unit.reads]
+        return max(codings, key=lambda coding: coding.code.bits).code.name
 
     def _absorbed(self) -> dict[str, str]:
         """For tensors that a Relu or Clip makes: what it makes them from, where the ends of the

@@ -47,6 +47,29 @@ def test_differences_are_counted_by_output():
     assert judge.overall.share == 1 / 8
 
 
+def test_margins_are_negative_where_another_decision_wins():
+    scores = np.array([[0.5, 2.0, -1.0], [3.0, 1.0, 1.5]], np.float32)
+    rule = Rule("argmax", -1)
+    np.testing.assert_allclose(rule.margins(scores, np.array([1, 1])), [1.5, -2.0])
+    maps = np.stack([scores, scores[::-1]])
+    wanted = maps.max(axis=1) - maps.min(axis=1)
+    found = Rule("argmax", 1).margins(maps, maps.argmax(axis=1).reshape(-1))
+    np.testing.assert_allclose(found, wanted.reshape(-1))
+    above = Rule("threshold", threshold=1.0).margins(np.array([3.0, 0.5]), np.array([True, True]))
+    np.testing.assert_allclose(above, [2.0, -0.5])
+    assert Rule("equal").margins(scores, scores) is None
+
+
+def test_close_decisions_count_before_any_changes():
+    random = np.random.default_rng(1)
+    judge = Decisions({}, ["a"])
+    for _ in range(60):
+        exact = random.normal(0, 1, (1, 4))
+        judge.add({"a": exact + random.normal(0, 0.01, (1, 4))}, {"a": exact})
+    assert judge.overall.changed == 0
+    assert 0.0005 < judge.overall.share < 0.05
+
+
 def test_outputs_that_cannot_be_compared():
     with pytest.raises(UsageError, match="no output 'z'"):
         Decisions({"z": Rule("equal")}, ["a"])

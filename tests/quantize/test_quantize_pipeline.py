@@ -31,18 +31,19 @@ def plain(tmp_path_factory):
 def test_the_report_says_what_the_model_does(plain):
     samples, result = plain
     report = result.report
-    assert [layer.name for layer in report.layers] == ["c1", "c2", "s", "c3", "y"]
+    assert [layer.name for layer in report.layers] == ["c1", "c2", "s", "c3", "g", "y"]
     assert all(15 < layer.closeness.sqnr < 80 for layer in report.layers)
     (output,) = report.outputs
     pairs = [(run(result.model, x), run(residual_net(), x)) for x in samples]
     changed = sum(int(a.argmax() != b.argmax()) for a, b in pairs)
-    assert (output.changed, output.total, output.rule) == (changed, 6, "argmax:-1")
+    assert (output.count.changed, output.count.total) == (changed, 6)
+    assert output.rule == "argmax:-1"
     assert output.closeness.largest == pytest.approx(
         max(np.abs(a - b).max() for a, b in pairs), rel=0.2
     )
     assert report.weight_bytes[1] < 0.6 * report.weight_bytes[0]
     read = json.loads(report.to_json())
-    assert read["decisions"] == 6 and len(read["layers"]) == 5 and not read["kept_float"]
+    assert read["decisions"] == 6 and len(read["layers"]) == 6 and not read["kept_float"]
 
 
 def outlier_net():
