@@ -40,13 +40,15 @@ enum {
     NVLINK_UNCORRECTABLE = 220,
     JIT_COMPILER_NOT_FOUND = 221,
     UNSUPPORTED_PTX_VERSION = 222,
+    JIT_COMPILATION_DISABLED = 223,
     ILLEGAL_ADDRESS = 700,
     LAUNCH_OUT_OF_RESOURCES = 701,
     LAUNCH_TIMEOUT = 702,
     CONTEXT_IS_DESTROYED = 709,
     FIRST_FAULT_IN_KERNEL = 714,
     LAST_FAULT_IN_KERNEL = 719,
-    SYSTEM_DRIVER_MISMATCH = 803
+    SYSTEM_DRIVER_MISMATCH = 803,
+    COMPAT_NOT_SUPPORTED = 804
 };
 enum { /* attributes of devices and functions */
     MOST_THREADS = 1,
@@ -152,10 +154,12 @@ static int status_of(result r)
     case LAUNCH_OUT_OF_RESOURCES: return AOTC_CUDA_SMALL_DEVICE;
     case INVALID_IMAGE:
     case INVALID_PTX:
-    case JIT_COMPILER_NOT_FOUND: return AOTC_CUDA_REJECTED_KERNELS;
+    case JIT_COMPILER_NOT_FOUND:
+    case JIT_COMPILATION_DISABLED: return AOTC_CUDA_REJECTED_KERNELS;
     case NO_BINARY_FOR_GPU: return AOTC_CUDA_UNSUPPORTED_DEVICE;
     case UNSUPPORTED_PTX_VERSION:
-    case SYSTEM_DRIVER_MISMATCH: return AOTC_CUDA_OLD_DRIVER;
+    case SYSTEM_DRIVER_MISMATCH:
+    case COMPAT_NOT_SUPPORTED: return AOTC_CUDA_OLD_DRIVER;
     case DEINITIALIZED:
     case DEVICE_UNAVAILABLE:
     case ECC_UNCORRECTABLE:
@@ -278,7 +282,9 @@ static int load_module(const aotc_cuda_model *m, session *s, int major, int mino
         if (!best)
             return status;
         status = status_of(s->cu->module_load(&s->module, best->data));
-        if (status != AOTC_CUDA_UNSUPPORTED_DEVICE && status != AOTC_CUDA_REJECTED_KERNELS)
+        int refused = status == AOTC_CUDA_UNSUPPORTED_DEVICE
+                      || status == AOTC_CUDA_REJECTED_KERNELS || status == AOTC_CUDA_OLD_DRIVER;
+        if (!refused)
             return status;
         s->module = NULL;
         limit = merit(best);
@@ -311,7 +317,9 @@ static int fill_session(const aotc_cuda_model *m, session *s, int major, int min
     if (!m->constants_bytes)
         return AOTC_CUDA_OK;
     TRY(status_of(s->cu->alloc(&s->constants, m->constants_bytes)));
-    return status_of(s->cu->upload(s->constants, m->constants, m->constants_bytes));
+    TRY(status_of(s->cu->upload(s->constants, m->constants, m->constants_bytes)));
+    /* the call returns when the host's memory is free again, which can be before the copy is done */
+    return status_of(s->cu->synchronize());
 }
 
 /* Lets go of the session; the last user frees it. */

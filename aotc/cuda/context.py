@@ -24,6 +24,8 @@ from aotc.cuda.images import DeviceCode, arch_number, is_exact
 from aotc.cuda.model import DeviceLaunch, DeviceModel, Place
 from aotc.memory.constants import ConstantLayout
 
+#: What the driver says to one image when it may take another one.
+_REFUSALS = (Status.UNSUPPORTED_DEVICE, Status.REJECTED_KERNELS, Status.OLD_DRIVER)
 _DYNAMIC_SHARED = 8  # CUfunction_attribute
 _USUAL_SHARED_BYTES = 48 << 10
 
@@ -149,6 +151,7 @@ class DeviceContext:
             content = (ctypes.c_char * len(chunk)).from_buffer_copy(chunk)
             driver.call("cuMemcpyHtoD_v2", position, content, len(chunk))
             position += len(chunk)
+        driver.call("cuCtxSynchronize")  # copies may be under way when the calls return
         self._arena = self._allocate(model.arena_bytes)
         graph = self._make("cuGraphDestroy", driver.handle("cuGraphCreate", 0))
         for launch in model.launches:
@@ -189,7 +192,7 @@ class DeviceContext:
                 module = driver.handle("cuModuleLoadData", data)
                 return self._make("cuModuleUnload", module)
             except DeviceError as error:
-                if error.status not in (Status.UNSUPPORTED_DEVICE, Status.REJECTED_KERNELS):
+                if error.status not in _REFUSALS:
                     raise
                 failure = error
         raise failure

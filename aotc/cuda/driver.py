@@ -98,9 +98,11 @@ _STATUSES: Mapping[int, Status] = MappingProxyType(
         200: Status.REJECTED_KERNELS,
         218: Status.REJECTED_KERNELS,
         221: Status.REJECTED_KERNELS,
+        223: Status.REJECTED_KERNELS,
         209: Status.UNSUPPORTED_DEVICE,
         222: Status.OLD_DRIVER,
         803: Status.OLD_DRIVER,
+        804: Status.OLD_DRIVER,
         **dict.fromkeys(_LOST, Status.LOST_DEVICE),
     }
 )

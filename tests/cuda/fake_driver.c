@@ -57,6 +57,7 @@ static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 static long calls, live, launches, node_updates, uploaded_bytes, used_bytes;
 static long fail_at, fail_with = 999, version = 12040, devices = 1, arch = 80, memory = 1L << 30;
 static long most_shared = 163 << 10, most_threads = 1024;
+static int uploading; /* a copy from the host that nobody has waited for */
 static int initialized, primaries[DEVICES];
 static block blocks[MOST_BLOCKS];
 static module *modules[MOST_BLOCKS];
@@ -202,6 +203,7 @@ static void run_nodes(const node *nodes, unsigned count)
 /* Does what waits, outside the lock: a kernel may be a function of Python. */
 static void drain(void)
 {
+    uploading = 0;
     while (queued) {
         work first = queue[0];
         memmove(queue, queue + 1, --queued * sizeof *queue);
@@ -484,6 +486,7 @@ result cuMemcpyHtoD_v2(device_pointer to, const void *from, size_t bytes)
     device_now();
     drain();
     uploaded_bytes += (long)bytes;
+    uploading = 1;
     find_block((void *)(uintptr_t)to, bytes);
     memcpy((void *)(uintptr_t)to, from, bytes);
     return end(OK);
@@ -634,8 +637,8 @@ result cuGraphExecKernelNodeSetParams(void *given, void *which, const kernel_nod
 
 result cuGraphLaunch(void *given, void *stream)
 {
-    (void)stream;
     BEGIN;
+    EXPECT((uintptr_t)stream <= 2 || !uploading, "a run that does not wait for an upload");
     exec_graph *e = given;
     EXPECT(e->device == device_now(), "a graph of another context");
     node *copy = calloc(e->count + 1, sizeof *copy);

@@ -207,8 +207,8 @@ def test_results_of_the_driver_mean_the_same_in_c_and_in_python(gpu, graph, tmp_
     from fake_gpu import link
 
     library = link(aotc.compile(graph, target="cuda", name="net", precision="f32"), tmp_path)
-    for result in (2, 4, 34, 46, 100, 101, 200, 209, 214, 218, 220, 221, 222, 300, 700, 701, 702,
-                   709, *range(713, 722), 803, 999):  # fmt: skip
+    for result in (2, 4, 34, 46, 100, 101, 200, 209, 214, 218, 220, 221, 222, 223, 300, 700, 701, 702,
+                   709, *range(713, 722), 803, 804, 999):  # fmt: skip
         gpu.set("CALLS", 0)
         gpu.set("FAIL_AT", 1)
         gpu.set("FAIL_WITH", result)
