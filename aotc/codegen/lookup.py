@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aotc.codegen.operators import Put
-from aotc.codegen.text import splat_constant, vector_constant
+from aotc.codegen.operators import Put, resized
+from aotc.codegen.text import splat_constant
 from aotc.graph.types import DType
 from aotc.loop.ir import Conv, Expr, Load
 from aotc.target import Target
@@ -39,9 +39,9 @@ def look_up(put: Put, target: Target, table: Sequence[str], lanes: int, places: 
     """The bytes at ``places``, a vector of ``lanes``, of a ``table`` in registers."""
     width = register_bytes(target)
     if lanes < width:
-        places = _resized(put, lanes, width, places)
+        places = resized(put, DType.U8, lanes, width, places)
     found = _by_pairs(put, table, places) if width == 64 else _by_fours(put, table, places)
-    return _resized(put, width, lanes, found) if lanes < width else found
+    return resized(put, DType.U8, width, lanes, found) if lanes < width else found
 
 
 def _by_pairs(put: Put, table: Sequence[str], places: str) -> str:
@@ -68,11 +68,3 @@ def _by_fours(put: Put, table: Sequence[str], places: str) -> str:
         places = put(f"sub {ty} {places}, {splat_constant('64', 'i8')}")
         found = put(f"call {ty} @{name}.tbx4.v16i8({ty} {found}, {parts}, {ty} {places})")
     return found
-
-
-def _resized(put: Put, lanes: int, width: int, x: str) -> str:
-    """The first ``width`` lanes of ``x``; those that it does not have hold anything."""
-    places = [str(lane) if lane < lanes else "poison" for lane in range(width)]
-    ty = f"<{lanes} x i8>"
-    mask = f"<{width} x i32> {vector_constant(places, 'i32')}"
-    return put(f"shufflevector {ty} {x}, {ty} poison, {mask}")

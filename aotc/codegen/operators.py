@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from aotc.codegen.text import literal, splat_constant, suffix_of, type_of
+from aotc.codegen.text import literal, splat_constant, suffix_of, type_of, vector_constant
 from aotc.errors import VerifyError
 from aotc.graph.types import DType
 
@@ -215,6 +215,10 @@ def convert(
     if source.is_float and dtype.is_float:
         return _convert_float(put, source, dtype, lanes, x)
     if source.is_float:
+        if lanes == 2 and source is DType.F32 and dtype.size_bytes <= 4:
+            # LLVM converts by way of int64 on processors whose vectors have no two lanes of 32 bits
+            four = convert(put, source, dtype, 4, resized(put, source, 2, 4, x), saturates)
+            return resized(put, dtype, 4, 2, four)
         if source is DType.F16:
             x, ty = convert(put, source, DType.F32, lanes, x), type_of(DType.F32, lanes)
         if lanes and (dtype.size_bytes < 4 or not saturates):
@@ -235,6 +239,13 @@ def convert(
     if source.size_bytes > dtype.size_bytes:
         return put(f"trunc {ty} {x} to {result}")
     return x
+
+
+def resized(put: Put, dtype: DType, lanes: int, count: int, x: str) -> str:
+    """The first ``count`` lanes of ``x``; those that it does not have hold anything."""
+    places = [str(lane) if lane < lanes else "poison" for lane in range(count)]
+    ty, mask = type_of(dtype, lanes), vector_constant(places, "i32")
+    return put(f"shufflevector {ty} {x}, {ty} poison, <{count} x i32> {mask}")
 
 
 def _convert_held(put: Put, source: DType, dtype: DType, lanes: int, x: str) -> str:

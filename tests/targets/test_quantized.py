@@ -3,9 +3,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import onnx
 import pytest
+from node_runs import run_in_node
+from onnx.reference import ReferenceEvaluator
 from quantized_nets import image_net
+from quantized_operators import EXACT, quantized_operators
 
 import aotc
 from aotc.reference.inputs import make_inputs
@@ -74,3 +78,68 @@ def test_codes_are_what_lies_in_memory(model):
     plan = aotc.compile(path, target="cortex-m4").plan
     pixels = 9 * 11
     assert plan.arena_bytes < 3 * 24 * (9 + 2) * (11 + 2) + pixels * 8
+
+
+@pytest.fixture(scope="module")
+def operators(tmp_path_factory):
+    """A model of many quantised operators, inputs, and what this machine makes of them."""
+    path = tmp_path_factory.mktemp("quantized") / "operators.onnx"
+    model, inputs, kinds = quantized_operators(0)
+    onnx.save(model, path)
+    found = aotc.compile(path).run_dict(inputs)
+    assert_as_reference(model, inputs, kinds, found)
+    return path, inputs, found
+
+
+def assert_as_reference(model, inputs, kinds, found):
+    """Integer arithmetic gives the very numbers of the reference, the rest is a code off at most.
+    """
+    expected = ReferenceEvaluator(model).run(list(kinds), inputs)
+    for (name, kind), array in zip(kinds.items(), expected, strict=True):
+        assert found[name].dtype == array.dtype
+        apart = np.abs(found[name].astype(np.int64) - array.astype(np.int64))
+        assert apart.max() <= (0 if kind == EXACT else 1), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_operators_agree_with_the_reference(seed, tmp_path):
+    model, inputs, kinds = quantized_operators(seed)
+    onnx.save(model, tmp_path / "operators.onnx")
+    found = aotc.compile(tmp_path / "operators.onnx").run_dict(inputs)
+    assert_as_reference(model, inputs, kinds, found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", ["x86-64-v4", "native"])
+def test_operators_give_the_same_bytes_on_every_x86(operators, cpu):
+    if cpu == "x86-64-v4" and resolve_target("x86_64", "native").vector_bits < 512:
+        pytest.skip("this processor has no AVX-512")
+    path, inputs, expected = operators
+    assert_same(aotc.compile(path, cpu=cpu).run_dict(inputs), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MACHINES)
+def test_operators_give_the_same_bytes_on_emulated_machines(operators, name, tmp_path):
+    path, inputs, expected = operators
+    machine = MACHINES[name]
+    if machine.missing:
+        pytest.skip(machine.missing)
+    there = aotc.compile(path, target=machine.target, cpu=machine.cpu)
+    assert_same(run_emulated(there, inputs, machine, tmp_path), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("board", ["cortex-m4", "cortex-m55"])
+def test_operators_give_the_same_bytes_on_boards(operators, board, tmp_path):
+    if missing():
+        pytest.skip(missing())
+    path, inputs, expected = operators
+    assert_same(run_on_board(aotc.compile(path, target=board), inputs, tmp_path), expected)
+
+
+@pytest.mark.slow
+def test_operators_give_the_same_bytes_in_wasm(operators, tmp_path):
+    path, inputs, expected = operators
+    assert_same(run_in_node(aotc.compile(path, target="wasm32"), inputs, tmp_path), expected)
