@@ -1,4 +1,11 @@
-"""The GPU cost model: the sizes of a contraction go in, the tile of one block comes out."""
+"""The GPU cost model: the sizes of a contraction go in, the tile of one block comes out.
+
+The model counts cycles of one multiprocessor. A chunk of the depth takes as long as its arithmetic,
+its loads or the latency of memory, whichever is longest; blocks that share a multiprocessor hide
+each other's latency but not their work. Few results with a long depth are split along the depth,
+which costs a second kernel that adds the parts. The figures are an A100's, from its data sheet; no
+result of a measurement is in them.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +13,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-#: Of an A100; an H100 has 132. That many blocks keep the GPU busy.
 MULTIPROCESSORS = 108
-#: What a tile costs beyond its arithmetic, in multiply-adds for each element that it loads: small
-#: tiles load more for what they compute.
-LOAD_COST = 24
+#: Threads that a multiprocessor holds, and the most blocks that the model lets share one.
+RESIDENT_THREADS, RESIDENT_BLOCKS = 1024, 4
+#: Multiply-adds of one multiprocessor in one cycle.
+RATES: Mapping[str, int] = MappingProxyType({"fma": 64, "tf32": 512, "f16": 1024, "bf16": 1024})
+#: Bytes that one multiprocessor gets from the second-level cache in one cycle.
+LOAD_BYTES = 32
+#: Cycles from a load to its value, to start a block and drain it, and to launch one more kernel.
+LATENCY, BLOCK_CYCLES, LAUNCH_CYCLES = 600, 1500, 3000
+#: Parts that the depth is split into at most, and chunks that a part has at least.
+MOST_SPLITS, FEWEST_CHUNKS = 16, 4
 
 
 @dataclass(frozen=True)
 class GpuTile:
     """A block's tile of ``rows`` x ``columns`` results. ``down`` x ``across`` are its threads, or
-    with tensor cores its warps; ``depth`` terms are in shared memory at once."""
+    with tensor cores its warps; ``depth`` terms are in shared memory at once. ``splits`` blocks
+    share the depth of one tile."""
 
     rows: int
     columns: int
@@ -24,15 +38,16 @@ class GpuTile:
     across: int
     depth: int
     kind: str = "fma"
+    splits: int = 1
 
     @property
     def threads(self) -> int:
         return self.down * self.across * (1 if self.kind == "fma" else 32)
 
     def __str__(self) -> str:
-        return (
-            f"block {self.rows}x{self.columns}x{self.depth} {self.down}x{self.across} {self.kind}"
-        )
+        split = f" split {self.splits}" if self.splits > 1 else ""
+        shape = f"{self.rows}x{self.columns}x{self.depth} {self.down}x{self.across}"
+        return f"block {shape} {self.kind}{split}"
 
 
 #: rows, columns, threads down and across, of tiles computed with multiply-adds.
@@ -59,16 +74,33 @@ _DEPTHS: Mapping[str, tuple[int, ...]] = MappingProxyType(
 )
 
 
-def choose_tile(rows: int, columns: int, batch: int, inner_depth: int, kind: str) -> GpuTile:
-    """The tile for ``batch`` products of ``rows`` x ``columns`` results; ``inner_depth`` is the
-    extent of the innermost depth axis, which chunks divide where they can."""
+def choose_tile(
+    rows: int, columns: int, batch: int, depth: int, inner_depth: int, kind: str
+) -> GpuTile:
+    """The tile for ``batch`` products of ``rows`` x ``columns`` results over ``depth`` terms;
+    ``inner_depth`` is the extent of the innermost depth axis, which chunks divide where they can.
+    Sums of plain multiply-adds are not split: they keep their order."""
     depths = _DEPTHS[kind]
-    depth = next((d for d in depths if inner_depth % d == 0), depths[0])
-
-    def cost(tile: tuple[int, int, int, int]) -> float:
-        blocks = -(-rows // tile[0]) * -(-columns // tile[1]) * batch
-        waves = -(-blocks // MULTIPROCESSORS)
-        return waves * (tile[0] * tile[1] + LOAD_COST * (tile[0] + tile[1]))
-
+    chunk = next((d for d in depths if inner_depth % d == 0), depths[0])
+    chunks = -(-depth // chunk)
+    splits = [1]
+    if kind != "fma":
+        most = min(MOST_SPLITS, chunks // FEWEST_CHUNKS)
+        splits += [split for split in range(2, most + 1) if chunks % split == 0]
     tiles = _FMA_TILES if kind == "fma" else _MMA_TILES
-    return GpuTile(*min(tiles, key=cost), depth, kind)
+    choices = [GpuTile(*tile, chunk, kind, split) for tile in tiles for split in splits]
+    return min(choices, key=lambda tile: _cycles(tile, rows, columns, batch, chunks))
+
+
+def _cycles(tile: GpuTile, rows: int, columns: int, batch: int, chunks: int) -> float:
+    blocks = -(-rows // tile.rows) * -(-columns // tile.columns) * batch * tile.splits
+    each = -(-blocks // MULTIPROCESSORS)
+    together = min(each, RESIDENT_BLOCKS, max(1, RESIDENT_THREADS // tile.threads))
+    arithmetic = tile.rows * tile.columns * tile.depth / RATES[tile.kind]
+    loads = (tile.rows + tile.columns) * tile.depth * 4 / LOAD_BYTES
+    chunk = max(together * arithmetic, together * loads, LATENCY)
+    cycles = -(-each // together) * (chunks / tile.splits * chunk + BLOCK_CYCLES)
+    if tile.splits > 1:
+        bytes_each = (tile.splits + 1) * rows * columns * batch * 4 / MULTIPROCESSORS
+        cycles += LAUNCH_CYCLES + bytes_each / LOAD_BYTES
+    return cycles

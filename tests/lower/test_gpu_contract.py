@@ -113,8 +113,22 @@ def test_results_may_take_the_place_of_what_is_added():
     assert program.kernels()
 
 
+def test_long_sums_of_few_results_are_split(monkeypatch):
+    monkeypatch.setattr("aotc.schedule.gpu.FEWEST_CHUNKS", 2)
+    net = Net()
+    y = net.b.apply(ops.Dot(), net.x(2, 12, 768), net.x(2, 768, 20))
+    y = net.b.binary("add", net.b.binary("add", y, net.c(20)), net.x(2, 12, 20))
+    program = run(net.graph(net.b.unary("abs", y)), "tf32")
+    first, second = program.calls
+    assert "split" in first.kernel.recipe and launch_of(first.kernel).grid[2] > 2
+    assert second.kernel.name.endswith("_join") or "_join" in second.kernel.name
+    run(convolution(64, 24, 5, 3, tail=True), "f16")
+
+
 def test_tiles_fill_the_gpu_first():
-    assert choose_tile(4096, 4096, 1, 4096, "f16").rows == 128
-    small = choose_tile(64, 64, 1, 256, "tf32")
-    assert small.rows * small.columns <= 1024 and small.depth == 32
-    assert choose_tile(1000, 64, 1, 24, "tf32").depth == 8
+    assert choose_tile(4096, 4096, 1, 4096, 4096, "f16").rows == 128
+    small = choose_tile(64, 64, 1, 256, 256, "tf32")
+    assert small.rows * small.columns <= 4096 and small.depth == 32
+    assert choose_tile(1000, 64, 1, 24, 24, "tf32").depth == 8
+    assert choose_tile(49, 512, 1, 4608, 512, "f16").splits > 1
+    assert choose_tile(49, 512, 1, 4608, 512, "fma").splits == 1

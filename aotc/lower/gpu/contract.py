@@ -24,6 +24,7 @@ from aotc.loop import index
 from aotc.loop.ir import (
     Alloc,
     Barrier,
+    Bin,
     Expr,
     For,
     Kind,
@@ -40,7 +41,7 @@ from aotc.lower.gpu.binding import bind, digits
 from aotc.lower.gpu.products import FmaProduct, MmaProduct, Product
 from aotc.lower.gpu.staging import Placed, Source, Staging
 from aotc.lower.packed import constant_array
-from aotc.lower.pointwise import evaluate_nodes, weight_of
+from aotc.lower.pointwise import evaluate_nodes, sweep, weight_of
 from aotc.lower.scope import Access, KernelScope, loop
 from aotc.lower.views import View
 from aotc.schedule.gpu import GpuTile, choose_tile
@@ -59,15 +60,52 @@ def lower_gpu_contract(
     kind = "fma" if kind == "f32" else kind
     lhs = operands.lhs
     rows = math.prod(lhs.shape[batch : operands.batch + 2])
+    depth = lhs.shape[operands.batch + 2 :]
     tile = choose_tile(
-        rows, operands.result.shape[-1], math.prod(lhs.shape[:batch]), lhs.shape[-1], kind
+        rows,
+        operands.result.shape[-1],
+        math.prod(lhs.shape[:batch]),
+        math.prod(depth),
+        depth[-1],
+        kind,
     )
     if operands.rhs.is_constant:
         rhs = context.constant(_packed(operands, kind), "packed")
         operands = replace(operands, rhs=_unpacked(rhs, operands))
     else:
         operands = replace(operands, rhs=_channels_first(operands))
-    context.emit(GpuContract(group, epilogue, leaf_nodes, operands, tile).call())
+    if tile.splits == 1:
+        context.emit(GpuContract(group, epilogue, leaf_nodes, operands, tile).call())
+        return
+    parts = context.temporary(sums, (tile.splits, *operands.result.shape), "sums")
+    alone = replace(operands, result=parts, leaves=())
+    context.emit(GpuContract(group, (), (), alone, tile).call())
+    join_parts(context, group, epilogue, leaf_nodes, operands, parts)
+
+
+def join_parts(
+    context: Context,
+    group: Group,
+    epilogue: tuple[Node, ...],
+    leaf_nodes: Sequence[Node],
+    operands: Operands,
+    parts: View,
+) -> None:
+    """Emits the kernel that adds the sums over parts of the depth, in order, through the epilogue.
+    ``parts`` is [parts, *shape of the result]."""
+    count = parts.shape[0]
+    first = replace(parts, shape=parts.shape[1:], strides=parts.strides[1:])
+    each = [replace(first, offset=first.offset + i * parts.strides[0]) for i in range(count)]
+
+    def compute(loads: Sequence[Expr]) -> Expr:
+        total = loads[0]
+        for part in loads[1:count]:
+            total = Bin("add", total, part)
+        values = dict(zip(leaf_nodes, loads[count:], strict=True))
+        found = evaluate_nodes(epilogue, {**values, group.anchor: total})
+        return found[group.result] if epilogue else total
+
+    sweep(context, f"{group.label}_join", operands.result, [*each, *operands.leaves], compute, 1)
 
 
 def _own_batch(operands: Operands) -> int:
@@ -139,16 +177,18 @@ class GpuContract:
         self.operands, self.tile = operands, tile
         self.sums = group.anchor.type.dtype
         batch, lhs = _own_batch(operands), operands.lhs
+        rows = operands.batch + 2 - batch
         rhs = _without_axes(operands.rhs, batch, operands.batch)
         self.scope = KernelScope(aligned=True)
         self.scope.reserve(lhs, rhs, operands.result, *operands.leaves)
         left, right = self.scope.access(lhs), self.scope.access(rhs)
         self.leaves = [self.scope.access(leaf) for leaf in operands.leaves]
         self.result = self.scope.access(operands.result, write=True)
-        self.batch, self.pixels = lhs.shape[:batch], operands.result.shape[batch:-1]
+        self.batch, self.pixels = lhs.shape[:batch], operands.result.shape[-1 - rows : -1]
         self.rows, self.columns = math.prod(self.pixels), rhs.shape[batch]
         self.depth = rhs.shape[batch + 1 :]
         self.at: tuple[Expr, ...] = ()  # the batch
+        self.part: tuple[Expr, ...] = ()  # of the depth, where blocks share it
         a = self._source(left, lhs, tuple(range(batch, operands.batch + 2)))
         b = self._source(right, rhs, (batch,))
         held = {"f16": DType.F16, "bf16": DType.U16}.get(tile.kind, self.sums)
@@ -179,7 +219,8 @@ class GpuContract:
         body: Stmt = threads
         for buffer in (self.a.shared, self.b.shared):
             body = Alloc(buffer, (body,))
-        for var, extent in ((x, rows), (y, columns), (z, math.prod(self.batch))):
+        products = tile.splits * math.prod(self.batch)
+        for var, extent in ((x, rows), (y, columns), (z, products)):
             body = For(var, extent, (body,), Kind.BLOCK)
         return self.scope.call(self.group.label, [body], self._reusable(), str(tile))
 
@@ -203,15 +244,17 @@ class GpuContract:
         def placed(a: Placed, b: Placed) -> list[Stmt]:
             return product.place(thread, lambda: self._work(product, a, b, first_row, first_column))
 
+        splits = (tile.splits,) if tile.splits > 1 else ()
+
         def with_batch(at: tuple[Expr, ...]) -> list[Stmt]:
-            self.at = at
+            self.part, self.at = at[: len(splits)], at[len(splits) :]
             return self.a.place(
                 thread,
                 first_row,
                 lambda a: self.b.place(thread, first_column, lambda b: placed(a, b)),
             )
 
-        return digits("batch", z, self.batch, with_batch)
+        return digits("batch", z, (*splits, *self.batch), with_batch)
 
     def _work(
         self, product: Product, a: Placed, b: Placed, row: Expr, column: Expr
@@ -242,8 +285,9 @@ class GpuContract:
         def store(half: Expr) -> list[Stmt]:
             return [*a.store(half), *b.store(half)]
 
-        chunks = math.prod(dims)
-        first = [*load(index.lit(0)), *store(index.lit(0)), Barrier()]
+        chunks = math.prod(dims) // self.tile.splits
+        begin = index.mul(self.part[0], chunks) if self.part else index.lit(0)
+        first = [*load(begin), *store(index.lit(0)), Barrier()]
         if chunks == 1:
             return [*first, *product.multiply(self.a, self.b, index.lit(0))]
         chunk = Var("chunk")
@@ -252,7 +296,7 @@ class GpuContract:
             following = index.add(chunk, 1)
             other = index.sub(index.lit(1), half)
             return [
-                *bind("next", following, chunks, load),
+                *bind("next", following, chunks, lambda i: load(index.add(begin, i))),
                 *product.multiply(self.a, self.b, half),
                 *bind("next", following, chunks, lambda _: store(other)),
                 Barrier(),
@@ -274,7 +318,7 @@ class GpuContract:
         kind = Kind.UNROLLED if from_sums else Kind.SERIAL
 
         def one(number: Expr, pixel: tuple[Expr, ...], column: Expr) -> list[Stmt]:
-            where = (*self.at, *pixel, column)
+            where = (*self.part, *self.at, *pixel, column)
             raw = Load(product.sums, number) if from_sums else self.result.load(where)
             values: dict[Node, Expr] = {
                 node: leaf.load(where)
