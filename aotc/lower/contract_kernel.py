@@ -4,7 +4,6 @@ out."""
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -214,20 +213,20 @@ class ContractWriter:
     def _pixels(self, body: PixelBody) -> list[Stmt]:
         """``body(row segment, column segment, first row, first column)`` for all pixel tiles."""
 
-        def over(row: Segment, column: Segment) -> list[Stmt]:
-            return loop(
-                "r",
-                row.count,
-                lambda r: loop(
-                    "c",
-                    column.count,
-                    lambda c: body(row, column, _first(row, r), _first(column, c)),
-                ),
-            )
+        def across(row: Segment, r: Expr) -> list[Stmt]:
+            stmts: list[Stmt] = []
+            for column in self.recipe.columns:
 
+                def tile(c: Expr, column: Segment = column) -> list[Stmt]:
+                    return body(row, column, _first(row, r), _first(column, c))
+
+                stmts += loop("c", column.count, tile)
+            return stmts
+
+        # rows outside: what a row has read, its result may overwrite (loop/overlap.py)
         stmts: list[Stmt] = []
-        for row, column in itertools.product(self.recipe.rows, self.recipe.columns):
-            stmts += over(row, column)
+        for row in self.recipe.rows:
+            stmts += loop("r", row.count, functools.partial(across, row))
         return stmts
 
     def _tile_at(

@@ -3,12 +3,13 @@ copied."""
 
 from __future__ import annotations
 
-from aotc.fuse.groups import VIEW_OPS, Group
+from aotc.fuse.groups import VIEW_OPS, Group, GroupKind
 from aotc.graph import ops
 from aotc.graph.ir import Constant, Node, Parameter
 from aotc.lower.context import Context
 from aotc.lower.pointwise import fill
 from aotc.lower.views import View
+from aotc.passes.shapes import inverse
 
 
 def parts(node: Node, whole: View) -> list[tuple[Node, View]]:
@@ -34,15 +35,23 @@ def assign_homes(context: Context) -> None:
 
     Walks users before producers, so that a Concat inside a Pad ends up inside the Pad's
     storage. An operand that is an input, a constant, a view of something else, or at home
-    elsewhere already, is copied later.
+    elsewhere already, is copied later; but one sweep over its elements writes them transposed as
+    well, if nothing else reads them.
     """
+    users = context.graph.users()
+    swept = {group.result for group in context.groups.groups if group.kind is GroupKind.MAP}
     for node in reversed(list(context.graph.nodes())):
         if not isinstance(node.op, (ops.Pad, ops.Concat)):
             continue
         for operand, part in parts(node, context.view(node)):
-            foreign = isinstance(operand.op, (Parameter, Constant, *VIEW_OPS))
-            if not foreign and not context.is_bound(operand):
-                context.bind(operand, part)
+            producer, place = operand, part
+            if isinstance(operand.op, ops.Transpose):
+                (source,) = operand.inputs
+                if source in swept and len(users[operand]) == len(users[source]) == 1:
+                    producer, place = source, part.transpose(inverse(operand.op.perm))
+            foreign = isinstance(producer.op, (Parameter, Constant, *VIEW_OPS))
+            if not foreign and not context.is_bound(producer):
+                context.bind(producer, place)
 
 
 def lower_concat(context: Context, group: Group) -> None:

@@ -136,6 +136,8 @@ def sweep_body(
     if context.target.is_gpu:
         lanes, unroll = lanes or vector_lanes([out_view, *in_views]), 1
     lanes = lanes or context.lanes_for(target.dtype, *(source.dtype for source in sources))
+    if not context.target.is_gpu:
+        out_view, *in_views = _whole_vectors([out_view, *in_views], lanes)
     inputs = [scope.access(view) for view in in_views]
     output = scope.access(out_view, write=True)
     *outer, inner = out_view.shape
@@ -164,6 +166,23 @@ def sweep_body(
         )
 
     return nest(())
+
+
+def _whole_vectors(views: list[View], lanes: int) -> list[View]:
+    """The views with the axis last along which an operand is contiguous, where the result, of a
+    smaller type, has fewer neighbours than a vector has lanes: to round a few numbers takes as long
+    as to round a vector of them, and the rounded ones are soon stored one by one."""
+    result, *operands = views
+    if result.shape[-1] >= lanes or not operands:
+        return views
+    (widest, *_) = sorted(operands, key=lambda view: -view.dtype.size_bytes)
+    if 1 not in widest.strides or widest.dtype.size_bytes <= result.dtype.size_bytes:
+        return views
+    axis = widest.strides.index(1)
+    if widest.shape[axis] <= result.shape[-1]:
+        return views
+    perm = (*(other for other in range(len(result.shape)) if other != axis), axis)
+    return [view.transpose(perm) for view in views]
 
 
 def _transposed_axis(output: View, inputs: Sequence[View]) -> int:

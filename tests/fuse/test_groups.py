@@ -226,3 +226,21 @@ def test_labels_say_what_the_kernel_computes():
 def test_groups_partition_every_graph(graph):
     check_partition(fuse(graph))
     check_partition(fuse(run_passes(graph)))
+
+
+def test_codes_are_stored_rather_than_what_is_rounded_to_them():
+    net = Net()
+    b = net.b
+
+    def quantised(y):
+        y = b.unary("round", y)
+        y = b.binary("min", b.binary("max", y, scalar(net, 0)), scalar(net, 255))
+        return b.cast(b.cast(y, DType.U8), DType.F32)
+
+    first = conv(net, net.x(1, 8, 8, 16), 32, 16)
+    second = conv(net, net.x(1, 8, 8, 16), 32, 16)
+    y = b.binary("add", quantised(first), quantised(second))
+    assert sorted(line.split("  ")[1] for line in text(net.graph(y)).splitlines()) == [
+        "float32[1,6,6,32]",
+        "uint8[1,6,6,32]",
+    ]

@@ -116,3 +116,15 @@ def test_a_join_in_the_home_of_a_join_is_read_by_others():
     tail = b.apply(ops.Dot(), b.transpose(inner, (1, 0)), net.c(3, 6))
     net.out(b.apply(ops.Pad((1, 1), (0, 0), 0.0), outer))
     check(net.graph(b.reduce("sum", inner, [1], False), tail))
+
+
+@pytest.mark.parametrize("channels", [3, 20])
+def test_what_is_transposed_into_a_border_is_written_there_at_once(channels):
+    net = Net()
+    x = net.x(1, channels, 9, 10)
+    codes = net.b.cast(net.b.unary("round", net.b.binary("mul", x, net.c(1))), DType.U8)
+    moved = net.b.transpose(codes, (0, 2, 3, 1))
+    graph = net.graph(net.b.apply(ops.Pad((0, 1, 1, 0), (0, 0, 0, 0), 7.0), moved))
+    check(graph)
+    names = [call.kernel.name for call in lowered(graph).calls]
+    assert not any("copy" in name for name in names), names

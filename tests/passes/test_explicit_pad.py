@@ -50,3 +50,32 @@ def test_without_padding_nothing_changes():
     op = ops.ReduceWindow("max", (1, 2), (1, 2), (0, 0), (0, 0), (1, 1))
     after = padded(op, f32(2, 4))
     assert shown(after) == ["reducewindow(x)"] and count(after, ops.Pad) == 0
+
+
+@pytest.mark.parametrize("cast", [False, True])
+def test_what_no_window_reaches_is_not_padded(cast):
+    """Two rows of three are left over by one reader, one row by the other."""
+    b = Builder()
+    x = b.parameter("x", TensorType(DType.U8, (1, 7, 5, 1)) if cast else f32(1, 7, 5, 1))
+    padded = b.apply(ops.Pad((0, 1, 1, 0), (0, 3, 1, 0), 2.0), x)
+    operand = b.cast(padded, DType.I32) if cast else padded
+    weights = b.constant(np.ones((2, 1, 3, 3), np.int32 if cast else np.float32))
+    conv = ops.Conv((3, 2), (0, 0), (0, 0), (1, 1), 1, True)
+    window = ops.ReduceWindow("max", (1, 2, 2, 1), (1, 2, 1, 1), (0,) * 4, (0,) * 4, (1,) * 4)
+    for readers, high in (([conv], 1), ([conv, window], 2)):
+        made = [
+            b.apply(op, operand, weights) if op is conv else b.apply(op, padded) for op in readers
+        ]
+        graph = b.finish("g", [(f"y{i}", node) for i, node in enumerate(made)])
+        after = explicit_pad(graph)
+        assert_same_values(graph, after)
+        (pad,) = {node.op for node in after.nodes() if isinstance(node.op, ops.Pad)}
+        assert pad.high == (0, high, 1, 0)
+
+
+def test_an_output_keeps_all_its_padding():
+    b = Builder()
+    padded = b.apply(ops.Pad((0, 0), (0, 3), 0.0), b.parameter("x", f32(2, 4)))
+    window = ops.ReduceWindow("max", (1, 2), (1, 3), (0, 0), (0, 0), (1, 1))
+    graph = b.finish("g", [("y", b.apply(window, padded)), ("p", padded)])
+    assert [type_.shape for _, type_ in explicit_pad(graph).outputs] == [(2, 2), (2, 7)]
