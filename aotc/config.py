@@ -112,6 +112,21 @@ class Options:
                 f"the workspace cannot be limited to {self.ram} bytes",
                 remedy="give 1 or more, as in --ram 64K",
             )
+        self._expect_weights()
+        if self.numerics not in NUMERICS:
+            raise UsageError(
+                f"there is no numerics '{self.numerics}'",
+                remedy=f"use --numerics {' or --numerics '.join(NUMERICS)}",
+            )
+        if self.opt not in GOALS:
+            raise UsageError(
+                f"there is no goal '{self.opt}'", remedy=f"use --opt {' or --opt '.join(GOALS)}"
+            )
+        if self.outputs is not None and not self.outputs:
+            raise UsageError("no output is asked for", remedy="name at least one with --outputs")
+
+    def _expect_weights(self) -> None:
+        """UsageError for what cannot be asked of weights."""
         if self.weights not in WEIGHTS_PLACES:
             raise UsageError(
                 f"weights cannot go to '{self.weights}'",
@@ -136,22 +151,16 @@ class Options:
             raise UsageError(
                 "--precision is for --target cuda", remedy="leave it out: a CPU computes in float32"
             )
-        if self.numerics not in NUMERICS:
-            raise UsageError(
-                f"there is no numerics '{self.numerics}'",
-                remedy=f"use --numerics {' or --numerics '.join(NUMERICS)}",
-            )
-        if self.opt not in GOALS:
-            raise UsageError(
-                f"there is no goal '{self.opt}'", remedy=f"use --opt {' or --opt '.join(GOALS)}"
-            )
         if self.weights_dtype not in (None, *WEIGHTS_DTYPES):
             raise UsageError(
                 f"weights cannot be stored as '{self.weights_dtype}'",
                 remedy=f"use --weights-dtype {' or --weights-dtype '.join(WEIGHTS_DTYPES)}",
             )
-        if self.outputs is not None and not self.outputs:
-            raise UsageError("no output is asked for", remedy="name at least one with --outputs")
+        if self.weights_dtype is not None and self.target == "cuda":
+            raise UsageError(
+                "kernels for GPUs read weights as they are in the model",
+                remedy="leave out --weights-dtype, or choose --precision",
+            )
 
     def each_size(self) -> list[tuple[tuple[str, int], ...]]:
         """Every combination of the listed sizes, as (dimension, size) in the order of the lists."""

@@ -51,6 +51,7 @@ from aotc.memory.constants import ConstantLayout, lay_out_constants
 from aotc.memory.fit import fit
 from aotc.memory.order import plan_in_order
 from aotc.memory.spread import place_in_regions
+from aotc.passes.keep_codes import expand
 from aotc.passes.runner import PIPELINE, pipeline, run_passes
 from aotc.passes.shrink import shrink
 from aotc.regions import read_only, read_regions, writable
@@ -171,9 +172,11 @@ def _passes(build: Build) -> None:
     build.graph = run_passes(
         build.take_graph(), passes, on_stage=done, on_report=build.stopwatch.add_pass
     )
+    if build.target.is_gpu:
+        build.graph = expand(build.take_graph())
     if build.options.weights_dtype is not None:
         build.graph = shrink(build.take_graph(), _STORED[build.options.weights_dtype])
-        build.finished("shrink")
+    build.finished("shrink")
     text = graph_text(build.graph)
     build.texts["graph"] = lambda: text
 
@@ -354,7 +357,18 @@ def compile(
         precision=precision,
         weights_dtype=weights_dtype,
     )
-    return run_stages(model, options, on_progress=on_progress)
+    compiled = run_stages(model, options, on_progress=on_progress)
+    _warn([compiled])
+    return compiled
+
+
+def _warn(models: Iterable[CompiledModel]) -> None:
+    """Python's warning for what the caller of `compile` should know of the models."""
+    for model in models:
+        text = emulation_warning([model.program], model.target)
+        if text is not None:
+            warnings.warn(text, stacklevel=3)
+            return
 
 
 def compile_together(
@@ -373,7 +387,9 @@ def compile_together(
     does.
     """
     options = _read_choices(name=name, **choices)
-    return run_together(named_models(models), options, on_progress=on_progress)
+    compiled = run_together(named_models(models), options, on_progress=on_progress)
+    _warn(compiled.values())
+    return compiled
 
 
 def _read_choices(

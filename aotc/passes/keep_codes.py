@@ -16,6 +16,7 @@ from aotc.graph import ops
 from aotc.graph.build import Builder
 from aotc.graph.ir import Graph, Node, Op
 from aotc.graph.types import DType
+from aotc.passes.bodies import map_nested
 from aotc.passes.constants import fits
 from aotc.passes.rewrite import reemit
 
@@ -77,7 +78,17 @@ def settle(graph: Graph) -> Graph:
         if isinstance(node.op, ops.Widen)
         and (node in kept or not all(multiplied(node, user) for user in users[node]))
     }
+    return _as_numbers(graph, wrong)
 
+
+def expand(graph: Graph) -> Graph:
+    """Every `Widen`, in nested graphs too, as float32 numbers: for machines whose kernels read no
+    codes."""
+    graph = map_nested(graph, expand)
+    return _as_numbers(graph, {x for x in graph.nodes() if isinstance(x.op, ops.Widen)})
+
+
+def _as_numbers(graph: Graph, wrong: set[Node]) -> Graph:
     def emit(builder: Builder, node: Node, new: Mapping[Node, Node]) -> Node | None:
         if node not in wrong:
             return None
