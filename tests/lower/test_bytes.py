@@ -128,15 +128,38 @@ def test_bytes_known_at_run_time_are_packed_in_groups(turned):
 
 def grouped(target, depth):
     net = Net()
-    sums = net.b.apply(ops.Dot(), codes(net, 3, depth), weights(net, depth, 16))
+    x = net.x(3, depth, dtype=DType.I8 if target.signed_codes else DType.U8)
+    sums = net.b.apply(ops.Dot(), net.b.cast(x, DType.I32), weights(net, depth, 16))
     return print_program(lowered(net.graph(sums), target))
 
 
-@pytest.mark.parametrize("target", [BASE, WIDE, ICE, M4, WASM], ids=lambda t: t.cpu)
+@pytest.mark.parametrize("target", [BASE, WIDE, ICE, SDOT, M4, WASM], ids=lambda t: t.cpu)
 def test_bytes_are_multiplied_in_groups_of_four(target):
     product = "quad_product(" if target is M4 else "dot4("
     assert product in grouped(target, 4) and product in grouped(target, 7)
     assert product not in grouped(target, 3)
+
+
+def test_with_lanes_along_the_depth_bytes_are_multiplied_in_groups_of_sixteen():
+    assert "dot16(" in grouped(M55, 16) and "dot7(" in grouped(M55, 7)
+    assert "dot3(" not in grouped(M55, 3)  # lanes along the channels are better
+
+
+@pytest.mark.parametrize("least, found", [(-128, False), (-127, True)])
+def test_pairs_of_products_stay_within_sixteen_bits(least, found):
+    net = Net()
+    w = net.b.constant(np.full((8, 16), least, np.int32))
+    x = net.b.cast(net.x(3, 8, dtype=DType.I8), DType.I32)
+    text = print_program(lowered(net.graph(net.b.apply(ops.Dot(), x, w)), NEON))
+    assert ("dot4(" in text) is found
+
+
+def test_a_depthwise_convolution_of_bytes_reads_sixteen_of_a_window():
+    net = Net()
+    x = net.b.cast(net.x(1, 5, 6, 8, dtype=DType.I8), DType.I32)
+    op = ops.Conv((1, 1), (0, 0), (0, 0), (1, 1), 8, True)
+    text = print_program(lowered(net.graph(net.b.apply(op, x, weights(net, 8, 1, 3, 3))), M55))
+    assert "stack columns" in text and text.count("dot16(") == 8
 
 
 def test_without_instructions_for_it_bytes_are_multiplied_one_by_one():

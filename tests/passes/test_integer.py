@@ -57,8 +57,24 @@ def test_every_product_is_of_codes_and_within_a_step(name, seed, tmp_path):
     wanted = reference(model, x)
     (found,) = evaluate(graph, x).values()
     assert np.abs(found - wanted).max() <= step * 1.001
+    signed = integer(imported(model, tmp_path), DType.I8)
+    np.testing.assert_array_equal(next(iter(evaluate(signed, x).values())), found)
     native = aotc.compile(tmp_path / "net.onnx")
     np.testing.assert_array_equal(next(iter(native.run_dict(x).values())), found)
+
+
+@pytest.mark.parametrize("codes", [DType.U8, DType.I8])
+@pytest.mark.parametrize(
+    "activation", [np.uint8, pytest.param(np.int8, marks=pytest.mark.slow)]
+)
+def test_only_codes_of_the_type_that_is_multiplied_are_stored(codes, activation, tmp_path):
+    graph = cleanup(integer(imported(image_net(0, activation), tmp_path), codes))
+    rounded = [x for x in graph.nodes() if x.op in (ops.Cast(DType.U8), ops.Cast(DType.I8))]
+    of_floats = [x for x in rounded if x.inputs[0].type.dtype is DType.F32]
+    # what the model is given may be NaN, which is code 0 in the type that the model says
+    given = DType.of(np.zeros(1, activation))
+    assert len(of_floats) > 3
+    assert [x.type.dtype for x in of_floats if x.type.dtype is not codes] in ([], [given])
 
 
 def quantized(builder, codes, scale, zero):
