@@ -58,6 +58,7 @@ from aotc.regions import read_only, read_regions, writable
 from aotc.schedule.book import read_book
 from aotc.schedule.compact import choose_compact
 from aotc.schedule.cpu import ChooseContract, choose_contract
+from aotc.schedule.emulated import warn_of_emulation
 from aotc.target import Target, resolve_target
 from aotc.together import Source, for_size, hash_file, named_models, options_of_each, rename
 
@@ -358,17 +359,8 @@ def compile(
         weights_dtype=weights_dtype,
     )
     compiled = run_stages(model, options, on_progress=on_progress)
-    _warn([compiled])
+    warn_of_emulation([compiled.program], compiled.target)
     return compiled
-
-
-def _warn(models: Iterable[CompiledModel]) -> None:
-    """Python's warning for what the caller of `compile` should know of the models."""
-    for model in models:
-        text = emulation_warning([model.program], model.target)
-        if text is not None:
-            warnings.warn(text, stacklevel=3)
-            return
 
 
 def compile_together(
@@ -388,7 +380,8 @@ def compile_together(
     """
     options = _read_choices(name=name, **choices)
     compiled = run_together(named_models(models), options, on_progress=on_progress)
-    _warn(compiled.values())
+    programs = [model.program for model in compiled.values()]
+    warn_of_emulation(programs, next(iter(compiled.values())).target)
     return compiled
 
 

@@ -35,6 +35,7 @@ from aotc.driver import STOPS, Build, Stopped, run_stages, run_together
 from aotc.errors import UsageError
 from aotc.schedule.book import RecipeBook, read_book
 from aotc.schedule.cpu import ChooseContract, ContractSizes
+from aotc.schedule.emulated import emulation_warning
 from aotc.schedule.explain import explain_contract
 from aotc.schedule.recipe import ContractRecipe
 from aotc.target import resolve_target
@@ -185,6 +186,9 @@ def _write(
         paths += save_module(model.bundle, folder)
     paths += _write_texts(texts, folder)
     _report(model.bundle, variants, paths, seconds, args.ram is not None)
+    warning = emulation_warning([variant.program for variant in variants], variants[0].target)
+    if warning is not None:
+        print(f"aotc: warning: {warning}", file=sys.stderr)
     if isinstance(model, CudaModel):
         report_device(model, args.explain)
     elif args.explain:
