@@ -223,6 +223,10 @@ class Emitter(Expressions):
     def _store_vector(self, buffer: Buffer, index: Expr, text: str) -> None:
         loop, ty = self.vector_loop(), memory_type_of(buffer.dtype, self.lanes)
         pointer = self.lane_address(buffer, index, 0)
+        if loop.extent == 1 < loop.lanes and buffer.space is not Space.REGISTER:
+            # LLVM 22 stores the whole lane where a masked store of one lane also narrows it
+            self._store_lanes(buffer, index, text)
+            return
         if loop.extent < loop.lanes:
             mask = f"<{loop.lanes} x i1> {prefix_mask(loop.extent, loop.lanes)}"
             if buffer.space is not Space.REGISTER:

@@ -314,6 +314,16 @@ def test_deeply_nested_expressions():
     assert np.array_equal(got, source)
 
 
+@pytest.mark.parametrize("active", [1, 2, 15])
+@pytest.mark.parametrize("cpu", CPUS)
+def test_narrowing_stores_of_few_lanes_touch_only_these(cpu, active):
+    x, y, v = Buffer("x", I32, 16), Buffer("y", U8, 32), Var("v")
+    kernel = kernel_of(
+        [x, y], [y], vector(v, 16, Store(y, add(v, 3), Conv(Load(x, v), U8)), extent=active)
+    )
+    run_native(kernel, np.arange(7, 23, dtype=np.int32), np.full(32, 200, np.uint8), cpu=cpu)
+
+
 def test_storing_all_lanes_to_one_element_is_refused():
     x, y, v = Buffer("x", F32, 8), Buffer("y", F32, 8), Var("v")
     with pytest.raises(VerifyError, match="one element of 'y'"):
