@@ -10,6 +10,7 @@ from aotc.codegen.ptx import ptx_module
 from aotc.cuda.ptxas import WHEELS, Cubin, assemble, find_ptxas
 from aotc.errors import UsageError
 from aotc.loop.ir import Kernel
+from aotc.loop.launch import launch_of
 from aotc.target import SHARED_BYTES
 
 
@@ -52,6 +53,8 @@ def is_exact(arch: str) -> bool:
 def make_code(kernels: Sequence[Kernel], archs: Sequence[str]) -> DeviceCode:
     """The code of ``kernels`` for ``archs``, which are sorted. UsageError when a kernel needs more
     shared memory than one of these has, UnsupportedError when the assembler refuses."""
+    for kernel in kernels:
+        _expect_room(kernel, archs)
     ptx = ptx_module(kernels, archs[0])
     ptxas = find_ptxas()
     if ptxas is None:
@@ -60,6 +63,18 @@ def make_code(kernels: Sequence[Kernel], archs: Sequence[str]) -> DeviceCode:
     texts = {arch: ptx if arch == archs[0] else ptx_module(kernels, arch) for arch in archs}
     cubins = tuple(assemble(text, arch, ptxas) for arch, text in texts.items())
     return DeviceCode(archs[0], ptx, cubins, driver_of(ptx))
+
+
+def _expect_room(kernel: Kernel, archs: Sequence[str]) -> None:
+    """UsageError when a block of ``kernel`` needs more shared memory than one of ``archs`` has."""
+    needed = launch_of(kernel).shared_bytes
+    for arch in archs:
+        if needed > SHARED_BYTES[arch]:
+            raise UsageError(
+                f"kernel {kernel.name} needs {needed} bytes of shared memory in each block, and "
+                f"{arch} has {SHARED_BYTES[arch]}",
+                remedy=f"compile for {arch} alone, or leave it out of --arch",
+            )
 
 
 def driver_of(ptx: str) -> int:
