@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,12 @@ from graph_runs import Net, lowered
 
 from aotc.codegen.ptx import ptx_module
 from aotc.errors import UsageError, VerifyError
+from aotc.fuse.groups import fuse
+from aotc.graph import ops
 from aotc.graph.types import DType
 from aotc.loop import index as ix
 from aotc.loop.ir import Alloc, Barrier, Buffer, For, Kernel, Kind, Load, Space, Store, Var
+from aotc.lower.program import lower
 from aotc.target import cuda_target
 
 ARCHS = ("sm_80", "sm_90a")
@@ -81,6 +85,53 @@ def test_too_much_shared_memory():
 def test_unknown_architecture():
     with pytest.raises(UsageError, match="unknown cpu 'sm_81'"):
         ptx_module([], "sm_81")
+
+
+def family_graphs():
+    """One graph of each family of kernels, of sizes that a GPU is for."""
+
+    def product(rows, depth, columns, tail):
+        net = Net()
+        y = net.b.apply(ops.Dot(), net.x(rows, depth), net.c(depth, columns))
+        y = net.b.binary("add", y, net.c(columns))
+        return net.graph(net.b.unary("erf", y) if tail else y)
+
+    def convolution(images, size, channels, outputs, window, stride):
+        net = Net()
+        op = ops.Conv((stride, stride), (0, 0), (0, 0), (1, 1), 1, channels_last=True)
+        x, w = net.x(images, size, size, channels), net.c(outputs, channels, window, window)
+        return net.graph(net.b.apply(op, x, w))
+
+    def rows(count, length):
+        net = Net()
+        x = net.x(count, length)
+        y = net.b.unary("exp", net.b.binary("sub", x, net.b.reduce("max", x, (1,), keep=True)))
+        return net.graph(net.b.binary("div", y, net.b.reduce("sum", y, (1,), keep=True)))
+
+    yield "large", product(2048, 512, 2048, tail=False)
+    yield "gelu", product(512, 384, 1536, tail=True)
+    yield "small", product(128, 384, 384, tail=False)
+    yield "row", product(1, 2048, 1000, tail=False)
+    yield "three", convolution(32, 58, 64, 64, 3, 1)
+    yield "seven", convolution(1, 230, 3, 64, 7, 2)
+    yield "softmax", rows(2048, 768)
+    net = Net()
+    yield "sweep", net.graph(net.b.unary("tanh", net.x(1024, 1024)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("precision", ["f32", "tf32", "f16", "bf16"])
+def test_families_do_not_spill(precision, arch, tmp_path):
+    kernels = []
+    for name, graph in family_graphs():
+        target = replace(cuda_target(arch), precision=precision)
+        for kernel in lower(fuse(graph), target, name).kernels():
+            kernels.append(replace(kernel, name=f"{name}_{kernel.name}"))
+    found = resources(ptx_module(kernels, arch), arch, tmp_path)
+    assert len(found) == len(kernels) >= 8
+    for name, (registers, stack, spill) in found.items():
+        assert (stack, spill) == (0, 0) and registers <= 255, name
 
 
 @pytest.mark.parametrize("arch", ARCHS)

@@ -36,7 +36,8 @@ def product(m, k, n, constant=True, batch=()):
     return net.graph(net.b.apply(ops.Dot(), x, w))
 
 
-SIZES = [(5, 7, 3), (40, 32, 40), (33, 48, 17), (70, 20, 130)]
+QUICK, *MORE = [(33, 48, 17), (5, 7, 3), (40, 32, 40), (70, 20, 130)]
+SIZES = [QUICK, *(pytest.param(size, marks=pytest.mark.slow) for size in MORE)]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -68,22 +69,26 @@ def convolution(channels, outputs, size, window, stride=1, groups=1, tail=False)
 
 
 CONVOLUTIONS = {
-    "chunks in one tap": convolution(16, 24, 7, 3, tail=True),
-    "ragged depth": convolution(3, 20, 9, 3, stride=2),
-    "groups": convolution(32, 24, 6, 2, groups=2),
-    "one by one": convolution(32, 40, 5, 1, tail=True),
+    "chunks in one tap": lambda: convolution(16, 24, 7, 3, tail=True),
+    "ragged depth": lambda: convolution(3, 20, 9, 3, stride=2),
+    "groups": lambda: convolution(32, 24, 6, 2, groups=2),
+    "one by one": lambda: convolution(32, 40, 5, 1, tail=True),
 }
+NAMES = [
+    name if name == "ragged depth" else pytest.param(name, marks=pytest.mark.slow)
+    for name in CONVOLUTIONS
+]
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_convolutions_have_the_bytes_of_the_cpu(name):
-    check(CONVOLUTIONS[name], native=False, passes=False, targets=(BASE, GPU))
+    check(CONVOLUTIONS[name](), native=False, passes=False, targets=(BASE, GPU))
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_convolutions_on_tensor_cores(name):
     for precision in ("tf32", "f16"):
-        run(CONVOLUTIONS[name], precision)
+        run(CONVOLUTIONS[name](), precision)
 
 
 def test_batches_and_right_hand_sides_that_lie_transposed():
@@ -97,6 +102,7 @@ def test_batches_and_right_hand_sides_that_lie_transposed():
     run(graph, "tf32")
 
 
+@pytest.mark.slow
 def test_integers_and_doubles():
     for dtype in (DType.I32, DType.F64):
         net = Net()
@@ -113,6 +119,7 @@ def test_results_may_take_the_place_of_what_is_added():
     assert program.kernels()
 
 
+@pytest.mark.slow
 def test_long_sums_of_few_results_are_split(monkeypatch):
     monkeypatch.setattr("aotc.schedule.gpu.FEWEST_CHUNKS", 2)
     net = Net()
