@@ -38,7 +38,7 @@ from aotc.lower.scope import KernelScope, loop, rest_lanes, vector
 
 #: Channels that are brought into order together, and the bytes of the stack that they may take.
 BLOCK = 8
-MOST_BYTES = 4096
+MOST_BYTES = 2048
 #: Channels of one vector of sums.
 LANES = 4
 

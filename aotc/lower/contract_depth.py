@@ -49,7 +49,7 @@ LEAST_DEPTH = 4
 #: Steps of sixteen bytes that are laid out in line.
 UNROLL = 16
 #: Bytes of the stack that the window of one pixel may take.
-MOST_GATHERED = 2048
+MOST_GATHERED = 1024
 
 
 @dataclass(frozen=True)
