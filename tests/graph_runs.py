@@ -24,6 +24,7 @@ from aotc.memory.arena import plan_memory
 from aotc.memory.check import check_plan
 from aotc.passes.explicit_pad import explicit_pad
 from aotc.passes.runner import pipeline, run_passes
+from aotc.permission import may_use_tiles
 from aotc.target import resolve_target
 
 BASE = resolve_target("x86_64")
@@ -54,6 +55,9 @@ def runs_here(target):
         return False
     features = llvm.get_host_cpu_features()
     needed = ["avx2", "fma"] if target is BASE else ["avx512f", "avx512bw", "avx512dq", "avx512vl"]
+    if target.tiles and not may_use_tiles():
+        return False
+    needed += ["amx-int8"] * target.tiles
     return all(features.get(feature) for feature in needed)
 
 
@@ -147,7 +151,7 @@ def check_partition(groups):
             assert node not in member_of, node
             member_of[node] = position
         assert {group.anchor, *group.results} <= set(group.nodes)
-    leaves = (Parameter, Constant, ops.Item, *VIEW_OPS)
+    leaves = (Parameter, Constant, ops.Item, ops.Widen, *VIEW_OPS)
     for node in groups.graph.nodes():
         apart = node in groups.widened or isinstance(node.op, leaves)
         assert node in member_of or apart, node

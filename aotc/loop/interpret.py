@@ -51,9 +51,9 @@ from aotc.loop.tiles import (
     TileStmt,
     TileStore,
     TileZero,
-    ends,
     multiply,
     places,
+    reach,
 )
 from aotc.loop.walk import operands, post_order
 
@@ -195,7 +195,12 @@ class Run:
         each lane."""
         values: dict[int, np.ndarray] = {}
         memory, first = self._locate(stmt.buffer, stmt.index, values)
-        self._locate(stmt.buffer, ends(stmt)[1], values)
+        last = np.max(self._index(stmt.index, values)) + reach(stmt)
+        if last >= memory.elems:
+            raise VerifyError(
+                f"kernel '{self._kernel.name}': a tile up to {last} is not inside "
+                f"'{stmt.buffer.name}', which has {memory.elems} elements"
+            )
         return memory, places(stmt, first)
 
     def _locate(

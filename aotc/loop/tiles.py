@@ -90,11 +90,14 @@ class TileDot(TileStmt):
 Moved = TileLoad | TileStore
 
 
+def reach(stmt: Moved) -> int:
+    """How far behind the first element that ``stmt`` moves the last one lies."""
+    return (stmt.tile.rows - 1) * stmt.stride + stmt.tile.columns - 1
+
+
 def ends(stmt: Moved) -> tuple[Expr, Expr]:
     """The indices of the first and the last element that ``stmt`` moves."""
-    tile = stmt.tile
-    last = (tile.rows - 1) * stmt.stride + tile.columns - 1
-    return stmt.index, index.add(stmt.index, index.lit(last))
+    return stmt.index, index.add(stmt.index, index.lit(reach(stmt)))
 
 
 def tile_accesses(stmt: TileStmt) -> Iterator[tuple[Buffer, Expr, bool]]:
