@@ -2,7 +2,7 @@
 """Nothing in, a table of decisions out that quantisation changes: trained models, quantised by aotc
 and by ONNX Runtime with the same samples, judged on others.
 
-    bench/quantized.py [MODEL ...] [--calibrate 100] [--judge 1000] [--flags "--max-drop 0.3%"]
+    bench/quantized.py [MODEL ...] [--calibrate 100] [--judge 1000] [--flags "--max-drop 0.5%"]
 
 Needs the packages of the extra "test" and Pillow; markdown on stdout, progress on stderr. The data
 are scikit-learn's digits (of its test split), files of the running Python, and lines of text drawn
@@ -255,7 +255,7 @@ def main() -> int:
     parser.add_argument("--calibrate", type=int, default=100, metavar="N", help="samples for both")
     parser.add_argument("--judge", type=int, default=1000, metavar="N", help="other samples")
     parser.add_argument(
-        "--flags", default="--max-drop 0.3%", help="of `aotc quantize` (default: --max-drop 0.3%%)"
+        "--flags", default="--max-drop 0.5%", help="of `aotc quantize` (default: --max-drop 0.5%%)"
     )
     args = parser.parse_args()
     rows = []
