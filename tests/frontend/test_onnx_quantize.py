@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from onnx_cases import Const, build, case, check, expected, f32, run_file, save
 
+import aotc
+from aotc.errors import AotcError
+
 CASES = [
     *(
         case(
@@ -172,3 +175,63 @@ def test_products_of_float8(tmp_path):
     (found,) = run_file(save(model, tmp_path), feeds)
     assert found.dtype == a.dtype
     assert found.astype(np.float32).tolist() == [[0.25]]  # (4 + 0.5 - 4) * 0.5 * 0.5 / 0.5
+
+
+def scale(*values):
+    return Const(np.array(values if len(values) > 1 else values[0], np.float32))
+
+
+def point(dtype, *shape):
+    return Const(np.full(shape, 3, dtype))
+
+
+BYTES = np.arange(6, dtype=np.uint8).reshape(2, 3)
+WEIGHTS = Const(np.ones((3, 2), np.int8))
+
+
+def product(first=0.1, second=(0.1, 0.2), last=0.1, zeros=(np.uint8, np.int8, np.uint8)):
+    a, b, y = (point(dtype) for dtype in zeros)
+    return case("QLinearMatMul", 21, BYTES, scale(first), a, WEIGHTS, scale(*second), b,
+                scale(last), y)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "one, expected",
+    [
+        (case("QuantizeLinear", 21, f32(2, 3), scale(0), point(np.uint8)), "scale is 0.0"),
+        (case("QuantizeLinear", 21, f32(2, 3), scale(-0.1), point(np.uint8)), "scale is -0.1"),
+        (case("QuantizeLinear", 21, f32(2, 3), scale(np.nan), point(np.uint8)), "scale is nan"),
+        (
+            case("QuantizeLinear", 21, f32(2, 3), scale(1, np.inf, 1), point(np.uint8, 3)),
+            "scale of channel 1 is inf",
+        ),
+        (case("DequantizeLinear", 21, BYTES, scale(0), point(np.uint8)), "scale is 0.0"),
+        (case("DequantizeLinear", 21, BYTES, scale(1), point(np.int8)), "zero point is int8"),
+        (case("DequantizeLinear", 21, BYTES, Const(np.int32(1))), "not floats"),
+        (case("QuantizeLinear", 21, f32(2, 3), scale(1), point(np.int64)), "int64"),
+        (product(first=np.nan), "first scale is nan"),
+        (product(second=(0.1, -1)), "second scale of channel 1 is -1.0"),
+        (product(last=0), "last scale is 0.0"),
+        (product(zeros=(np.int8, np.int8, np.uint8)), "first zero point is int8"),
+        (product(zeros=(np.uint8, np.uint8, np.uint8)), "second zero point is uint8"),
+        (
+            case("MatMulInteger", 10, BYTES, WEIGHTS, point(np.uint8), point(np.uint8)),
+            "second zero point is uint8",
+        ),
+        (
+            case(
+                "ConvInteger",
+                10,
+                np.zeros((1, 1, 4, 4), np.uint8),
+                Const(np.ones((1, 1, 2, 2), np.int8)),
+                point(np.int8),
+            ),
+            "first zero point is int8",
+        ),
+    ],
+    ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
+)
+def test_scales_and_zero_points_that_no_tensor_has(one, expected, tmp_path):
+    with pytest.raises(AotcError, match=expected) as caught:
+        aotc.load_onnx(save(build(one)[0], tmp_path))
+    assert caught.value.remedy and one.op in str(caught.value)

@@ -67,6 +67,19 @@ def test_mistakes_are_one_message(place, capsys, arguments, expected):
     assert expected in error and "remedy" in error and "Traceback" not in error
 
 
+@pytest.mark.parametrize(
+    "command, status",
+    [(["check"], 1), (["compile"], 2), (["quantize", "--calibrate", "samples"], 2)],
+)
+def test_a_scale_of_zero_is_one_message(place, capsys, command, status):
+    nodes = [("QuantizeLinear", "x,s,p", "q", {}), ("DequantizeLinear", "q,s,p", "y", {})]
+    grid = {"s": np.float32(0), "p": np.uint8(3)}
+    onnx.save(make(nodes, grid, {"x": [1, 3, 8, 8]}, {"y": 4}), "bad.onnx")
+    assert main([command[0], "bad.onnx", *command[1:]]) == status
+    shown = "".join(capsys.readouterr())
+    assert "its scale is 0.0" in shown and "remedy" in shown and "Traceback" not in shown
+
+
 @pytest.mark.slow
 def test_damaged_models_are_refused(place, capsys):
     whole = residual_net().SerializeToString()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from aotc.errors import ModelError
-from aotc.frontend.contrib_ops.quantized import dynamically_quantized
+from aotc.frontend.contrib_ops.quantized import dynamic_codes
 from aotc.frontend.onnx_ops.call import Call, Rule
 from aotc.frontend.onnx_ops.recurrent import LSTM, recurrent
 from aotc.graph.ir import Node
@@ -17,7 +17,8 @@ from aotc.graph.types import DType
 
 def _rounded(call: Call, x: Node) -> Node:
     """``x`` as its quantised form means it."""
-    whole, scale = dynamically_quantized(call, x)
+    codes, zero, scale = dynamic_codes(call, x)
+    whole = call.binary("sub", call.cast(codes, DType.F32), call.cast(zero, DType.F32))
     return call.binary("mul", whole, scale)
 
 

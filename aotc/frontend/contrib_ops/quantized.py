@@ -112,9 +112,9 @@ def qlinear_where(call: Call) -> Node:
     return _quantised(call, real, 7, call[1].type.dtype)
 
 
-def dynamically_quantized(call: Call, x: Node) -> tuple[Node, Node]:
-    """``x`` as whole numbers less their zero point, in float32, and the scale: 256 steps from the
-    least to the greatest value, 0 among them, as in DynamicQuantizeLinear."""
+def dynamic_codes(call: Call, x: Node) -> tuple[Node, Node, Node]:
+    """``x`` as uint8 codes, their zero point and their scale: 256 steps from the least to the
+    greatest value, 0 among them, as in DynamicQuantizeLinear."""
     axes = range(x.type.rank)
     low = call.binary("min", call.reduce("min", x, axes, False), 0.0)
     high = call.binary("max", call.reduce("max", x, axes, False), 0.0)
@@ -125,7 +125,7 @@ def dynamically_quantized(call: Call, x: Node) -> tuple[Node, Node]:
     zero = call.binary("min", call.binary("max", zero, 0.0), 255.0)
     steps = call.binary("add", call.unary("round", call.binary("div", x, safe)), zero)
     steps = call.binary("min", call.binary("max", steps, 0.0), 255.0)
-    return call.binary("sub", steps, zero), safe
+    return call.cast(steps, DType.U8), call.cast(zero, DType.U8), safe
 
 
 def _integers(call: Call, x: Node, zero: Node | None) -> Node:
@@ -143,10 +143,9 @@ def _one_or_columns(call: Call, values: Node) -> Node:
 
 def dynamic_quantize_matmul(call: Call) -> Node:
     """``A B + bias`` with A quantised at run time and B (scale, zero point) beforehand."""
-    whole, scale = dynamically_quantized(call, call[0])
-    total = matrix_product(
-        call, call.cast(whole, DType.I32), _integers(call, call[1], call.optional(3))
-    )
+    codes, zero, scale = dynamic_codes(call, call[0])
+    whole = _integers(call, codes, zero)
+    total = matrix_product(call, whole, _integers(call, call[1], call.optional(3)))
     factor = call.binary("mul", scale, _one_or_columns(call, call[2]))
     return _floats(call, total, factor, call.optional(4))
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from aotc.errors import ModelError
 from aotc.frontend.onnx_ops.call import Call, Rule
+from aotc.frontend.onnx_ops.grids import expect_zero_point
 from aotc.frontend.onnx_ops.window import (
     Window,
     auto_pad_mode,
@@ -65,6 +66,8 @@ def conv_integer(call: Call) -> Node:
     """Convolution of 8-bit integers less their zero points, in int32."""
     x, weights = call.cast(call[0], DType.I32), call.cast(call[1], DType.I32)
     zero_x, zero_w = call.optional(2), call.optional(3)
+    expect_zero_point(zero_x, call[0], "first zero point")
+    expect_zero_point(zero_w, call[1], "second zero point")
     if zero_x is not None:
         # padding with zero after the subtraction is padding with the zero point before it
         x = call.binary("sub", x, call.reshape(call.cast(zero_x, DType.I32), ()))

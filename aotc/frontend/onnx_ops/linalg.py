@@ -12,6 +12,7 @@ import numpy as np
 from aotc.errors import ModelError
 from aotc.frontend.folding import FoldingBuilder
 from aotc.frontend.onnx_ops.call import Call, Rule
+from aotc.frontend.onnx_ops.grids import expect_zero_point
 from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType, TensorType
@@ -70,6 +71,8 @@ def matmul_integer(call: Call) -> Node:
     """The product of 8-bit integers less their zero points, in int32."""
     a, b = call.cast(call[0], DType.I32), call.cast(call[1], DType.I32)
     zero_a, zero_b = call.optional(2), call.optional(3)
+    expect_zero_point(zero_a, call[0], "first zero point")
+    expect_zero_point(zero_b, call[1], "second zero point")
     if zero_a is not None:
         zero = call.cast(zero_a, DType.I32)
         per_row = zero.type.rank == 1 and zero.type.elems > 1

@@ -9,6 +9,7 @@ from aotc.errors import ModelError
 from aotc.frontend.onnx_ops.call import Call, Rule
 from aotc.frontend.onnx_ops.conv import convolve
 from aotc.frontend.onnx_ops.convert import LARGEST, narrow_float
+from aotc.frontend.onnx_ops.grids import expect_scale, expect_zero_point
 from aotc.frontend.onnx_ops.linalg import matrix_product
 from aotc.frontend.tensors import dtype_of
 from aotc.graph.ir import Node
@@ -77,6 +78,8 @@ def quantize_linear(call: Call, limits: tuple[int, int] | None = None) -> Node:
     """``saturate(round(x / scale) + zero_point)``; the division is done in the type of the scale
     unless ``precision`` names another. ``limits`` are those of the result instead of its type's."""
     x, scale, zero = call[0], call[1], call.optional(2)
+    if x.type.dtype.is_float:  # integers have steps that are integers
+        expect_scale(scale)
     dtype = DType.U8 if zero is None else zero.type.dtype
     if zero is None and call.attrs.integer("output_dtype", 0):
         dtype = dtype_of(call.attrs.integer("output_dtype"))
@@ -94,6 +97,8 @@ def quantize_linear(call: Call, limits: tuple[int, int] | None = None) -> Node:
 def dequantize_linear(call: Call) -> Node:
     """``(x - zero_point) * scale`` in float32, rounded once to the type of the result."""
     x, scale, zero = call[0], call[1], call.optional(2)
+    expect_scale(scale)
+    expect_zero_point(zero, x)
     dtype = scale.type.dtype if _numeric(scale.type.dtype) else DType.F32
     if call.attrs.integer("output_dtype", 0):
         dtype = dtype_of(call.attrs.integer("output_dtype"))
@@ -121,7 +126,9 @@ def _rescaled(
     """Sums of products back to the quantised type of ``zero``: times ``scale_a * scale_b /
     scale_y`` in float32."""
     scales = []
-    for scale in (scale_a, scale_b, scale_y):
+    named = {"first": scale_a, "second": scale_b, "last": scale_y}
+    for name, scale in named.items():
+        expect_scale(scale, f"{name} scale")
         one = call.reshape(scale, ()) if scale.type.elems == 1 else scale
         scales.append(call.cast(one, DType.F32))
     factor = call.binary("div", call.binary("mul", scales[0], scales[1]), scales[2])
@@ -134,6 +141,8 @@ def qlinear_matmul(call: Call) -> Node:
     """The product of quantised matrices, quantised: inputs a, scale, zero, b, scale, zero, scale,
     zero. Integers are multiplied exactly, float8 numbers in float32."""
     scale_a = call[1]
+    expect_zero_point(call[2], call[0], "first zero point")
+    expect_zero_point(call[5], call[3], "second zero point")
     wide = DType.F32 if call[0].type.dtype.is_float or call[3].type.dtype.is_float else DType.I32
     total = matrix_product(
         call,
@@ -149,6 +158,8 @@ def qlinear_conv(call: Call) -> Node:
     """The convolution of quantised data, quantised: inputs as in QLinearMatMul, then an int32
     bias."""
     x, weights = call[0], call[3]
+    expect_zero_point(call[2], x, "first zero point")
+    expect_zero_point(call[5], weights, "second zero point")
     column = (weights.shape[0], *(1,) * (x.type.rank - 2))
     zero_w = call.cast(call[5], DType.I32)
     per_output = zero_w.type.elems > 1
