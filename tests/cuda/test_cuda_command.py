@@ -95,6 +95,7 @@ def test_architectures_need_the_target():
         aotc.compile_together([MODEL], name="both", target="cuda")
 
 
+@pytest.mark.slow
 def test_objects_for_other_hosts(tmp_path, no_ptxas):
     for host, start in (("aarch64", b"\x7fELF"), ("x86_64-pc-windows-msvc", b"\x64\x86")):
         model = aotc.compile(MODEL, target="cuda", host=host)

@@ -186,9 +186,7 @@ def test_a_lost_device_is_a_status_and_the_context_can_still_be_destroyed(gpu, m
     assert library.net_destroy(context) == Status.LOST_DEVICE
 
 
-def test_two_threads_on_one_context_get_a_status_and_those_without_take_turns(
-    gpu, model, wanted
-):
+def test_two_threads_on_one_context_get_a_status(gpu, model, wanted):
     compiled, library = model
     gpu.learn(compiled.device_model)
     context, found, meet = create(library), [], threading.Event()
@@ -211,6 +209,11 @@ def test_two_threads_on_one_context_get_a_status_and_those_without_take_turns(
     assert found == [Status.BUSY_CONTEXT, Status.BUSY_CONTEXT]
     assert library.net_destroy(context) == Status.OK
 
+
+@pytest.mark.slow
+def test_threads_without_a_context_take_turns(gpu, model, wanted):
+    compiled, library = model
+    gpu.learn(compiled.device_model)
     results = []
 
     def run():

@@ -35,10 +35,14 @@ def graph():
     return aotc.trace(net, aotc.spec(SHAPE, "float32"))
 
 
+@pytest.fixture(scope="module")
+def made(graph):
+    return aotc.compile(graph, target="cuda", name="net", precision="f32")
+
+
 @pytest.fixture
-def model(graph, gpu, monkeypatch):
+def model(made, gpu, monkeypatch):
     """A model that finds the fake driver; nothing of it is left afterwards."""
-    made = aotc.compile(graph, target="cuda", name="net", precision="f32")
     gpu.learn(made.device_model)
     monkeypatch.setattr(cuda_compiled, "open_driver", lambda: Driver(gpu.library))
     yield made
@@ -206,6 +210,7 @@ def test_each_failing_call_is_an_error_and_leaves_nothing(model, x, gpu):
     gpu.set("FAIL_AT", 0)
 
 
+@pytest.mark.slow
 def test_results_of_the_driver_mean_the_same_in_c_and_in_python(gpu, graph, tmp_path):
     """The loader in C is asked by a first call that fails."""
     from fake_gpu import link
