@@ -7,6 +7,8 @@ a VECTOR loop is computed once with vector values.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from aotc.codegen.expressions import Expressions, aligned
 from aotc.codegen.linear import IndexAnalysis
 from aotc.codegen.mve import scatter_bytes
@@ -36,9 +38,16 @@ from aotc.target import DotProducts, Target
 _CACHE_LINE_BYTES = 64
 
 
-def emit_kernel(kernel: Kernel, target: Target, symbol: str, private: bool = True) -> str:
+def emit_kernel(
+    kernel: Kernel,
+    target: Target,
+    symbol: str,
+    private: bool = True,
+    overlapping: Collection[Buffer] = (),
+) -> str:
     """The LLVM text of ``kernel``: a function ``void symbol(ptr, ...)``, a pointer per parameter,
-    and, if it has PARALLEL loops, ``i64 part, i64 parts``: the caller's share of them.
+    and, if it has PARALLEL loops, ``i64 part, i64 parts``: the caller's share of them. Parameters
+    that are ``overlapping`` may share some of their memory.
 
     The text stands alone (LLVM declares intrinsics by itself), so a module is a concatenation.
     Pointers need only the alignment of their element type. VerifyError when the kernel breaks the
@@ -49,7 +58,7 @@ def emit_kernel(kernel: Kernel, target: Target, symbol: str, private: bool = Tru
     params = []
     for buffer in kernel.params:
         # Not readonly: a fence orders loads of unmarked parameters only (see _is_crowded_step).
-        alias = "" if kernel.may_alias else "noalias "
+        alias = "" if kernel.may_alias or buffer in overlapping else "noalias "
         params.append(f"ptr {alias}captures(none) {aligned(buffer)} {emitter.bases[buffer]}")
     if has_parallel_loops(kernel.body):
         params += ["i64 %part", "i64 %parts"]

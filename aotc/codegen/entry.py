@@ -30,6 +30,7 @@ from aotc.loop.program import Program
 from aotc.loop.walk import has_parallel_loops
 from aotc.memory.arena import MemoryPlan, Part
 from aotc.memory.constants import ConstantLayout
+from aotc.memory.overlap import overlapping_params
 from aotc.target import Target
 
 WEIGHTS_HEADER_BYTES = 64  # before the constants in a weights file: their SHA-256, then zeros
@@ -95,8 +96,10 @@ def emit_module(
             for number, stretch in enumerate(constants.stretches)
             if stretch.size_bytes
         ]
+    overlapping = overlapping_params((entry.program, entry.plan.offsets) for entry in entries)
     parts += [
-        emit_kernel(kernel, target, symbol, private=True) for kernel, symbol in symbols.items()
+        emit_kernel(kernel, target, symbol, overlapping=overlapping[kernel])
+        for kernel, symbol in symbols.items()
     ]
     if any(entry.signature.tiles for entry in entries):
         parts.append(arch_prctl(_ARCH_PRCTL))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +18,11 @@ from aotc.codegen.machine import compile_module
 from aotc.compiled import aligned_bytes, check_host, link_object
 from aotc.debug.count import count_bytes, count_flop
 from aotc.debug.peak import SWEEP_BYTES, fma_kernel, sweep_kernel
-from aotc.loop.ir import Kernel
+from aotc.loop.ir import Buffer, Kernel
 from aotc.loop.program import Program, Role, Storage, counted_calls
 from aotc.memory.arena import MemoryPlan
 from aotc.memory.constants import lay_out_constants
+from aotc.memory.overlap import overlapping_params
 from aotc.target import Target
 
 _ALIGNMENT = 64
@@ -70,7 +71,8 @@ def profile_program(
         (call.kernel, [memory.address(a.storage) + a.offset_bytes for a in call.args])
         for call, _ in counted
     ]
-    best, rounds = _least_seconds(calls, target, budget_seconds)
+    overlapping = overlapping_params([(program, plan.offsets)])
+    best, rounds = _least_seconds(calls, target, budget_seconds, overlapping)
     peak, bandwidth = _measure_machine(target)
     totals: dict[Kernel, tuple[int, float]] = {}
     for (call, times), seconds in zip(counted, best, strict=True):
@@ -118,12 +120,18 @@ class _Memory:
 
 
 def _least_seconds(
-    calls: Sequence[tuple[Kernel, Sequence[int]]], target: Target, budget_seconds: float
+    calls: Sequence[tuple[Kernel, Sequence[int]]],
+    target: Target,
+    budget_seconds: float,
+    overlapping: Mapping[Kernel, Collection[Buffer]],
 ) -> tuple[list[float], int]:
     """Seconds of each call, the least of all rounds, without what calling from Python costs."""
     symbols = {kernel: f"kernel{i}" for i, kernel in enumerate(dict.fromkeys(k for k, _ in calls))}
     parts = [f'target triple = "{target.triple}"']
-    parts += [emit_kernel(kernel, target, symbol) for kernel, symbol in symbols.items()]
+    parts += [
+        emit_kernel(kernel, target, symbol, overlapping=overlapping[kernel])
+        for kernel, symbol in symbols.items()
+    ]
     # The addresses are part of the code, so that all calls cost Python the same: that of nothing.
     parts.append("define void @nothing() nounwind {\n  ret void\n}")
     for number, (kernel, addresses) in enumerate(calls):
@@ -170,5 +178,5 @@ def _seconds_alone(kernel: Kernel, target: Target, budget: float) -> float:
     # Ones, not zeros: pages never written to are all one page, which a cache holds.
     arrays = [np.ones(buffer.elems, np.float32) for buffer in kernel.params]
     call = (kernel, [int(array.ctypes.data) for array in arrays])
-    (seconds,), _ = _least_seconds([call], target, budget)
+    (seconds,), _ = _least_seconds([call], target, budget, {kernel: ()})
     return seconds

@@ -55,13 +55,18 @@ def run_kernel(kernel: Kernel, arrays: Sequence[np.ndarray]) -> None:
     run(kernel, memory, overlapping).block(kernel.body)
 
 
-def run_program(program: Program, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def run_program(
+    program: Program,
+    inputs: Mapping[str, np.ndarray],
+    memory: Mapping[Storage, np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
     """Run every step in order; the outputs by name, each of its declared dtype and shape.
 
     UsageError when an input is missing or of another type, or a check fails. Every storage is
-    memory of its own.
+    memory of its own, but for those of which the bytes are given in ``memory``.
     """
     machine = _Machine()
+    machine.memory.update(memory or {})
     for name, type_, storage in program.inputs:
         if name not in inputs:
             raise UsageError(f"input '{name}' is missing", remedy=f"pass an array of {type_}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from aotc.loop.program import Program, Storage
 from aotc.memory.liveness import Block, find_blocks, find_intervals
+from aotc.memory.overlap import Ahead, aligned, find_overlaps, saved_bytes
 
 _SEARCH_STEPS = 4_000_000  # neighbour visits: about a second, and the same count everywhere
 
@@ -39,9 +40,10 @@ def find_part(parts: Sequence[Part], offset: int) -> tuple[int, int]:
 class MemoryPlan:
     """Byte offsets of the arena storages, and what they cost.
 
-    ``lower_bound_bytes`` is the largest sum of sizes (rounded up to ``alignment``) live at once. An
-    arena in several memory regions has a part in each, one behind the other in the offsets; its
-    bound is the sum of theirs.
+    ``lower_bound_bytes`` is the largest sum of sizes (rounded up to ``alignment``) live at once,
+    less what results and operands of one call may have in common; or more, where that cannot be
+    for all calls at once (`least_height`). An arena in several memory regions has a part in each,
+    one behind the other in the offsets; its bound is the sum of theirs.
     """
 
     offsets: dict[Storage, int]
@@ -76,17 +78,29 @@ def needed_in_regions(plans: Sequence[MemoryPlan]) -> tuple[tuple[str, int], ...
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Blocks as numbers: sizes rounded up, and for each block those that live at the same time."""
+    """Blocks as numbers: sizes rounded up, and for each block those that live at the same time.
+
+    Of a block that is at p, block ``near`` leaves the places from p - below to p + above to others,
+    for each (near, below, above) of its ``neighbours``, that are further apart.
+    """
 
     sizes: list[int]
     spans: list[tuple[int, int]]
-    neighbours: list[list[int]]
-    loads: list[int]  # bytes live at each call
+    neighbours: list[list[tuple[int, int, int]]]
+    loads: list[int]  # bytes needed at each call
     lower_bound: int
+    ahead: Ahead
 
     def only(self, chosen: Sequence[int]) -> Problem:
         """The same for the blocks ``chosen`` by number."""
-        return _relate([self.sizes[i] for i in chosen], [self.spans[i] for i in chosen])
+        numbers = {block: number for number, block in enumerate(chosen)}
+        ahead = {
+            (numbers[written], numbers[read]): distance
+            for (written, read), distance in self.ahead.items()
+            if written in numbers and read in numbers
+        }
+        sizes, spans = [self.sizes[i] for i in chosen], [self.spans[i] for i in chosen]
+        return _relate(sizes, spans, ahead)
 
 
 def plan_memory(program: Program, alignment: int = 64) -> MemoryPlan:
@@ -95,33 +109,63 @@ def plan_memory(program: Program, alignment: int = 64) -> MemoryPlan:
     The result depends on the program only, never on time or hash seeds.
     """
     blocks = find_blocks(program)
-    problem = pose(blocks, alignment)
+    problem = pose(program, blocks, alignment)
     places = solve(problem)
     offsets = dict.fromkeys(find_intervals(program), 0)
     for block, place in zip(blocks, places, strict=True):
         offsets.update(dict.fromkeys(block.storages, place))
-    return MemoryPlan(offsets, height(problem, places), problem.lower_bound, alignment)
+    reached = height(problem, places)
+    return MemoryPlan(offsets, reached, least_height(problem, reached), alignment)
 
 
-def pose(blocks: Sequence[Block], alignment: int) -> Problem:
-    """``blocks`` in numbers."""
-    sizes = [-(-block.size_bytes // alignment) * alignment for block in blocks]
-    return _relate(sizes, [(block.first, block.last) for block in blocks])
+def pose(program: Program, blocks: Sequence[Block], alignment: int) -> Problem:
+    """``blocks``, those of ``program``, in numbers."""
+    sizes = [aligned(block.size_bytes, alignment) for block in blocks]
+    spans = [(block.first, block.last) for block in blocks]
+    loads = [sum(sizes[index] for index in group) for group in _live(spans)]
+    return _relate(sizes, spans, find_overlaps(program, blocks, loads, alignment))
 
 
-def _relate(sizes: list[int], spans: list[tuple[int, int]]) -> Problem:
-    calls = max((last + 1 for _, last in spans), default=0)
-    live: list[list[int]] = [[] for _ in range(calls)]
+def _live(spans: Sequence[tuple[int, int]]) -> list[list[int]]:
+    """The blocks that live at each call."""
+    live: list[list[int]] = [[] for _ in range(max((last + 1 for _, last in spans), default=0))]
     for index, (first, last) in enumerate(spans):
         for call in range(first, last + 1):
             live[call].append(index)
+    return live
+
+
+def _relate(sizes: list[int], spans: list[tuple[int, int]], ahead: Ahead) -> Problem:
+    live = _live(spans)
     found: list[set[int]] = [set() for _ in sizes]
     for group in live:
         for index in group:
             found[index].update(group)
-    neighbours = [sorted(near - {index}) for index, near in enumerate(found)]
+
+    def apart(index: int, near: int) -> tuple[int, int, int]:
+        # a result may begin so far before its operand, an operand so far behind its result
+        below = min(sizes[index], ahead.get((index, near), sizes[index]))
+        above = min(sizes[near], ahead.get((near, index), sizes[near]))
+        return near, below, above
+
+    neighbours = [
+        [apart(index, near) for near in sorted(close - {index})]
+        for index, close in enumerate(found)
+    ]
     loads = [sum(sizes[index] for index in group) for group in live]
-    return Problem(sizes, spans, neighbours, loads, max(loads, default=0))
+    for position, pairs in _by_position(spans, ahead).items():
+        loads[position] -= saved_bytes(pairs, sizes)
+    return Problem(sizes, spans, neighbours, loads, max(loads, default=0), ahead)
+
+
+def _by_position(
+    spans: Sequence[tuple[int, int]], ahead: Ahead
+) -> dict[int, dict[tuple[int, int], int]]:
+    """The pairs of each call: where the result begins to live."""
+    found: dict[int, dict[tuple[int, int], int]] = {}
+    for (written, read), distance in ahead.items():
+        found.setdefault(spans[written][0], {})[written, read] = distance
+    return found
 
 
 def solve(problem: Problem) -> list[int]:
@@ -134,7 +178,7 @@ def solve(problem: Problem) -> list[int]:
             places = _place(problem, order, tight)
             if not best_order or height(problem, places) < height(problem, best):
                 best, best_order = places, order
-            if height(problem, best) == problem.lower_bound:
+            if height(problem, best) == least_height(problem, height(problem, best)):
                 return best
     return _improve(problem, best, best_order)
 
@@ -156,24 +200,48 @@ def _greedy_orders(problem: Problem) -> Iterator[list[int]]:
 
 def _place(problem: Problem, order: list[int], tight: bool) -> list[int]:
     """Places block after block: in the smallest hole that fits if ``tight``, else in the lowest."""
-    sizes = problem.sizes
-    places = [-1] * len(sizes)
+    places = [-1] * len(problem.sizes)
     for index in order:
-        size = sizes[index]
-        taken = sorted(
-            (places[near], places[near] + sizes[near])
-            for near in problem.neighbours[index]
+        taken = [
+            (places[near] - below, places[near] + above)
+            for near, below, above in problem.neighbours[index]
             if places[near] >= 0
-        )
-        end, where, room = 0, -1, 0
-        for low, high in taken:
-            if low - end >= size and (where < 0 or low - end < room):
-                where, room = end, low - end
-                if not tight:
-                    break
-            end = max(end, high)
+        ]
+        where, end = find_hole(taken, tight)
         places[index] = where if where >= 0 else end
     return places
+
+
+def find_hole(taken: list[tuple[int, int]], tight: bool) -> tuple[int, int]:
+    """A place outside the open intervals ``taken``: the lowest, or that with the least room around
+    it if ``tight``; -1 if there is none before the end of the last. And this end."""
+    end, where, room = 0, -1, 0
+    for low, high in sorted(taken):
+        if low >= high:
+            continue
+        if low >= end and (where < 0 or low - end < room):
+            where, room = end, low - end
+            if not tight:
+                break
+        end = max(end, high)
+    return where, end
+
+
+
+
+def least_height(problem: Problem, reached: int) -> int:
+    """No places are lower than this, given that some reach up to ``reached``.
+
+    In less memory than that, pairs that do not fit into it side by side must overlap, so each
+    operand lies behind the result of its call, that one behind the result of the next, and so on.
+    """
+    lowest = [0] * len(problem.sizes)
+    behind = sorted(problem.ahead.items(), key=lambda item: -problem.spans[item[0][0]][0])
+    for (written, read), distance in behind:
+        if problem.sizes[written] + problem.sizes[read] >= reached:
+            lowest[read] = max(lowest[read], lowest[written] + distance)
+    stacked = max((a + b for a, b in zip(lowest, problem.sizes, strict=True)), default=0)
+    return max(problem.lower_bound, min(stacked, reached))
 
 
 def height(problem: Problem, places: list[int]) -> int:
@@ -197,7 +265,7 @@ def _improve(problem: Problem, best: list[int], order: list[int]) -> list[int]:
         trial.remove(moved)
         trial.insert(chance.randrange(order.index(moved) or 1), moved)
         if step % 3 == 2:  # now and then shake a neighbour too, to leave local optima
-            other = chance.choice(problem.neighbours[moved])
+            other = chance.choice(problem.neighbours[moved])[0]
             trial.remove(other)
             trial.insert(chance.randrange(len(order)), other)
         places = _place(problem, trial, tight=step % 2 == 0)
@@ -206,6 +274,6 @@ def _improve(problem: Problem, best: list[int], order: list[int]) -> list[int]:
             current, current_height, order = places, reached, trial
         if reached < best_height:
             best, best_height = places, reached
-        if best_height == problem.lower_bound:
-            break
+            if best_height == least_height(problem, best_height):
+                break
     return best

@@ -23,6 +23,7 @@ from aotc.loop.program import (
     step_args,
 )
 from aotc.memory.arena import MemoryPlan
+from aotc.memory.replay import survives
 
 
 def check_plan(program: Program, plan: MemoryPlan) -> None:
@@ -53,6 +54,7 @@ class _Player:
         self._owned: dict[Storage, range] = {}
         self._lost: dict[Storage, str] = {}
         self._position = 0
+        self._played: dict[tuple[object, ...], bool] = {}
 
     def block(self, steps: Sequence[Step], twice: bool) -> None:
         for step in steps:
@@ -126,12 +128,25 @@ class _Player:
         mine = _bytes_of(storage, self._plan)
         others = [o for o, its in self._owned.items() if o is not storage and _meet(mine, its)]
         for other in others:
-            legal = call is not None and _legal_in_place(call, storage, other, self._plan)
-            if other in arena and not legal:
+            if other in arena and not (call and self._is_legal(call, storage, other)):
                 raise VerifyError(f"{place} writes '{storage.name}' over its own '{other.name}'")
             self._lost[other] = f"'{storage.name}' in {place}"
             del self._owned[other]
         self._owned[storage] = mine
+
+    def _is_legal(self, call: Call, written: Storage, read: Storage) -> bool:
+        """Whether the call may write one of its arguments over another: each element in place, or
+        only what it has read for the last time."""
+        if _legal_in_place(call, written, read, self._plan):
+            return True
+        distance = self._plan.offsets[read] - self._plan.offsets[written]
+        places = tuple(
+            (arg.offset_bytes, arg.storage is written, arg.storage is read) for arg in call.args
+        )
+        key = call.kernel, distance, read.size_bytes, places
+        if key not in self._played:
+            self._played[key] = survives(call, written, read, distance)
+        return self._played[key]
 
 
 def _in_arena(storage: Storage) -> bool:

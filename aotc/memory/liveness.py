@@ -118,6 +118,11 @@ def find_intervals(program: Program) -> dict[Storage, Interval]:
     return _Timeline(program.steps).intervals
 
 
+def find_calls(program: Program) -> dict[int, Call]:
+    """The calls by position."""
+    return _Timeline(program.steps).calls
+
+
 def shares_in_place(
     call: Call,
     position: int,

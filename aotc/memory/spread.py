@@ -13,7 +13,16 @@ from dataclasses import dataclass, replace
 
 from aotc.loop.program import Program
 from aotc.loop.traffic import count_traffic
-from aotc.memory.arena import MemoryPlan, Part, Problem, height, pose, solve
+from aotc.memory.arena import (
+    MemoryPlan,
+    Part,
+    Problem,
+    find_hole,
+    height,
+    least_height,
+    pose,
+    solve,
+)
 from aotc.memory.liveness import Block, find_blocks
 from aotc.regions import Region, too_small, writable
 
@@ -89,7 +98,7 @@ def place_in_regions(
     blocks = find_blocks(program)
     traffic = count_traffic(program)
     accesses = [sum(traffic[storage] for storage in block.storages) for block in blocks]
-    task = _Task(pose(blocks, plan.alignment), accesses, chosen)
+    task = _Task(pose(program, blocks, plan.alignment), accesses, chosen)
     return _assemble(task, blocks, _choose(task, remedies), plan)
 
 
@@ -197,16 +206,12 @@ def _spread(
     for index in order:
         size = sizes[index]
         for region in preferred:
-            taken = sorted(
-                (places[near], places[near] + sizes[near])
-                for near in problem.neighbours[index]
+            taken = [
+                (places[near] - below, places[near] + above)
+                for near, below, above in problem.neighbours[index]
                 if homes[near] == region
-            )
-            end, where, hole = 0, -1, 0
-            for low, high in taken:
-                if low - end >= size and (where < 0 or low - end < hole):
-                    where, hole = end, low - end
-                end = max(end, high)
+            ]
+            where, end = find_hole(taken, tight=True)
             if where < 0 and end + size <= rooms[region]:
                 where = end
             if where >= 0:
@@ -237,7 +242,7 @@ def _assemble(
     for number, region in enumerate(task.regions):
         size = task.height(choice, number)
         inside = [index for index, home in enumerate(choice.homes) if home == number]
-        bound = task.problem.only(inside).lower_bound
+        bound = least_height(task.problem.only(inside), size)
         parts.append(Part(region.name, start, size, bound, region.size_bytes))
         start += size
     offsets = dict.fromkeys(plan.offsets, 0)

@@ -1,0 +1,141 @@
+"""Least distances: those of plain nests by hand, and of random nests that the evaluator gives the
+same bytes when both parameters lie in one memory at that distance."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aotc.graph.types import DType
+from aotc.loop import index
+from aotc.loop.eval import run_kernel
+from aotc.loop.ir import Alloc, Buffer, Conv, For, Kernel, Kind, Load, Space, Store, Var
+from aotc.loop.overlap import least_distance
+from aotc.loop.program import Arg, Call, Role, Storage
+from aotc.memory.replay import survives
+
+X, Y = Buffer("x", DType.F32, 64), Buffer("y", DType.F32, 64)
+
+
+def kernel(body, x=X, y=Y):
+    return Kernel("k", (y, x), frozenset([y]), tuple(body))
+
+
+def at(const, *terms):
+    return index.linear(const, terms)
+
+
+def copy(extent, to, of, kind=Kind.SERIAL, x=X, y=Y):
+    """``y[to(i)] = x[of(i)]`` for each i."""
+    i = Var("i")
+    value = Load(x, of(i))
+    store = Store(y, to(i), value if x.dtype is y.dtype else Conv(value, y.dtype))
+    return For(i, extent, (store,), kind, extent if kind is Kind.VECTOR else 0)
+
+
+def plain(i):
+    return i
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        # element by element, what is read may be stored to at once
+        ([copy(16, plain, plain)], 0),
+        # vectors are read and stored as a whole
+        ([copy(16, plain, plain, Kind.VECTOR)], 64),
+        # every other element: the reads run ahead
+        ([copy(16, plain, lambda i: at(0, (i, 2)))], -4),
+        # every other place: the last store must not reach the last read
+        ([copy(16, lambda i: at(0, (i, 2)), plain)], 4 * (29 - 15)),
+        # against each other: the last store but one must not reach the last read
+        ([copy(16, plain, lambda i: at(15, (i, -1)))], 4 * 15),
+        # read again from the start
+        ([copy(16, plain, plain), copy(16, lambda i: at(16, (i, 1)), plain)], 4 * 16),
+    ],
+)
+def test_plain_nests(body, expected):
+    assert least_distance(kernel(body), 0, 1) == expected
+
+
+def test_what_is_read_before_anything_is_stored_may_lie_anywhere():
+    local = Buffer("all", DType.F32, 16, Space.STACK)
+    body = Alloc(local, (copy(16, plain, plain, y=local), copy(16, plain, plain, x=local)))
+    assert least_distance(kernel([body]), 0, 1) == -4 * 64
+
+
+def test_parts_at_once_and_other_indices_say_nothing():
+    assert least_distance(kernel([copy(16, plain, plain, Kind.PARALLEL)]), 0, 1) is None
+    gathered = copy(16, plain, lambda i: Conv(Load(X, i), DType.I64))
+    assert least_distance(kernel([gathered]), 0, 1) is None
+    assert least_distance(kernel([copy(16, plain, plain)]), 0, 1, most_accesses=31) is None
+
+
+@st.composite
+def nests(draw):
+    """A kernel of up to three loops, some of them vectors, with a few copies in each body."""
+    types = st.sampled_from([DType.U8, DType.I16, DType.F32])
+    x, y = (Buffer(name, draw(types), 4000) for name in "xy")
+    steps = st.integers(0, 9)
+
+    def body(loops, depth):
+        stmts = []
+        for _ in range(draw(st.integers(1, 2))):
+            if depth and draw(st.booleans()):
+                var, extent = Var(f"i{depth}"), draw(st.integers(1, 4))
+                kind = draw(st.sampled_from([Kind.SERIAL, Kind.UNROLLED, Kind.VECTOR]))
+                inner = body((*loops, var), 0 if kind is Kind.VECTOR else depth - 1)
+                stmts.append(For(var, extent, tuple(inner), kind, 4))
+                continue
+            read = at(draw(st.integers(0, 40)), *((loop, draw(steps)) for loop in loops))
+            to = at(draw(st.integers(0, 40)), *((loop, draw(steps)) for loop in loops))
+            value = Load(x, read)
+            stmts.append(Store(y, to, Conv(value, y.dtype) if x.dtype is not y.dtype else value))
+        return stmts
+
+    return Kernel("k", (y, x), frozenset([y]), tuple(body((), 3)))
+
+
+def in_one_memory(kernel, distance, seed=0):
+    """What ``kernel`` stores when its operand lies ``distance`` bytes behind its result in one
+    memory, and when both are alone."""
+    y, x = kernel.params
+    room = 16_000
+    random = np.random.default_rng(seed)
+    values = random.integers(0, 100, x.elems).astype(x.dtype.numpy)
+    alone = np.zeros(y.elems, y.dtype.numpy)
+    run_kernel(kernel, [alone, values.copy()])
+    touched = np.full(y.elems, 101).astype(y.dtype.numpy)
+    run_kernel(kernel, [touched, values.copy()])
+    stored = alone == touched
+    memory = random.integers(0, 100, 4 * room).astype(np.uint8)
+    operand = memory[room + distance :][: values.nbytes].view(x.dtype.numpy)
+    result = memory[room:][: alone.nbytes].view(y.dtype.numpy)
+    operand[:] = values
+    run_kernel(kernel, [result, operand])
+    return result[stored], alone[stored]
+
+
+@given(nests(), st.integers(0, 64))
+@settings(max_examples=60, deadline=None)
+def test_random_nests_give_the_same_bytes_at_the_least_distance(kernel, more):
+    distance = least_distance(kernel, 0, 1)
+    step = max(param.dtype.size_bytes for param in kernel.params)
+    distance = -(-distance // step) * step + more * step
+    found, wanted = in_one_memory(kernel, max(distance, -8000))
+    np.testing.assert_array_equal(found, wanted)
+
+
+@given(nests(), st.integers(-60, 60))
+@settings(max_examples=80, deadline=None)
+def test_a_replay_is_right_and_never_stricter_than_the_proof(kernel, offset):
+    step = max(param.dtype.size_bytes for param in kernel.params)
+    least = least_distance(kernel, 0, 1)
+    distance = max(-(-least // step) * step + offset * step, -8000)
+    storages = [Storage(p.name, Role.ARENA, p.elems * p.dtype.size_bytes) for p in kernel.params]
+    survived = survives(Call(kernel, tuple(map(Arg, storages))), *storages, distance)
+    if distance >= least:
+        assert survived
+    if survived:
+        found, wanted = in_one_memory(kernel, distance)
+        np.testing.assert_array_equal(found, wanted)
