@@ -139,7 +139,7 @@ def main() -> int:
         print("| model | instructions per multiply-add | arena bytes |\n| --- | ---: | ---: |")
         for name in args.models or TINY:
             per_step, arena = count_one(name, args.board)
-            print(f"| {name} | {per_step:.2f} | {arena} |", flush=True)
+            print(f"| {name} | {per_step:.3f} | {arena} |", flush=True)
         return 0
     engines = args.against.split(",")
     print(f"| model | aotc ms | {' | '.join(f'{e} ms' for e in engines)} | ratio |")

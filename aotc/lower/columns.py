@@ -36,9 +36,9 @@ from aotc.lower.context import Context
 from aotc.lower.pointwise import evaluate_nodes
 from aotc.lower.scope import KernelScope, loop, rest_lanes, vector
 
-#: Channels that are brought into order together, and the bytes of the stack that they may take.
+#: Channels that are brought into order together, and the bytes of the arena that they may take.
 BLOCK = 8
-MOST_BYTES = 2048
+MOST_BYTES = 4096
 #: Channels of one vector of sums.
 LANES = 4
 
@@ -115,11 +115,23 @@ class _Writer:
         self.leaves = [self.scope.access(leaf) for leaf in leaves]
         self.result = self.scope.access(result, write=True)
         self.block = BLOCK if BLOCK * window.channel <= MOST_BYTES else LANES
-        self.columns = Buffer("columns", DType.I8, self.block * window.channel, Space.STACK)
+        scratch = context.temporary(DType.I8, (self.block * window.channel,), "columns")
+        self.scope.reserve(scratch)
+        self.columns = self.scope.access(scratch, write=True).buffer
 
     def emit(self) -> None:
-        body = loop("b", self.batch, lambda n: self._blocks(n))
-        self.context.emit(self.scope.call(self.group.label, body, independent=True))
+        body = loop("z", self.columns.elems // VECTOR_TERMS, self._clear)
+        body += loop("b", self.batch, self._blocks)
+        self.context.emit(self.scope.call(self.group.label, body))
+
+    def _clear(self, i: Expr) -> list[Stmt]:
+        """What only zeros meet is known."""
+        start, zero = index.mul(i, VECTOR_TERMS), Lit(0, DType.I8)
+
+        def lane(v: Expr) -> list[Stmt]:
+            return [Store(self.columns, index.add(start, v), zero)]
+
+        return [vector("v", VECTOR_TERMS, VECTOR_TERMS, lane)]
 
     def _blocks(self, n: Expr) -> list[Stmt]:
         whole, rest = divmod(self.channels, self.block)
@@ -135,18 +147,6 @@ class _Writer:
     def _block(self, n: Expr, first: Expr, active: int) -> list[Stmt]:
         """All results of the ``active`` channels from ``first`` on."""
 
-        def clear(i: Expr) -> list[Stmt]:
-            start = index.mul(i, VECTOR_TERMS)
-            zero = Lit(0, DType.I8)
-            return [
-                vector(
-                    "v",
-                    VECTOR_TERMS,
-                    VECTOR_TERMS,
-                    lambda v: [Store(self.columns, index.add(start, v), zero)],
-                )
-            ]
-
         def row(y: Expr) -> list[Stmt]:
             stmts = loop("x", self.window.reached, lambda x: self._column(n, first, active, y, x))
             for start in range(0, active, LANES):
@@ -154,8 +154,7 @@ class _Writer:
                 stmts += self._results(n, first, start, lanes, y)
             return stmts
 
-        cleared = loop("z", self.columns.elems // VECTOR_TERMS, clear)
-        return [Alloc(self.columns, (*cleared, *loop("r", self.window.results[0], row)))]
+        return loop("r", self.window.results[0], row)
 
     def _column(
         self, n: Expr, first: Expr, active: int, y: Expr, x: Expr

@@ -5,7 +5,8 @@ For machines that add the products of sixteen neighbouring bytes to a general re
 one pixel by as many channels as a vector of sums has lanes: each sixteen bytes of the pixel are
 loaded once for all of them, each channel has a sum of its own, and the sums meet in a vector for
 what follows the product. Weights are packed in the order in which they are read. Where the rows of
-a pixel's window are short, they are brought together first, once for all channels.
+a pixel's window are short, they are brought together in scratch memory first, once for all
+channels.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from aotc.loop.ir import (
     Stmt,
     Store,
 )
+from aotc.loop.program import Call
 from aotc.lower.context import Context
 from aotc.lower.contract_kernel import ContractWriter, Operands, Tile
 from aotc.lower.packed import constant_array, in_panels
@@ -46,9 +48,10 @@ RowBody = Callable[[tuple[Expr, ...], Expr], list[Stmt]]
 
 #: A smaller depth is left to lanes along the channels.
 LEAST_DEPTH = 4
-#: Steps of sixteen bytes that are laid out in line.
-UNROLL = 16
-#: Bytes of the stack that the window of one pixel may take.
+#: Steps of sixteen bytes that are laid out in line. Their weights stay on the stack where they are
+#: the same for all pixels, 64 bytes for each step.
+UNROLL = 12
+#: Bytes of the arena that the window of one pixel may take.
 MOST_GATHERED = 1024
 
 
@@ -167,41 +170,57 @@ class DepthWriter(ContractWriter):
         packed: View = context.constant(pack_steps(operands, recipe, steps), "packed")
         super().__init__(group, epilogue, leaf_nodes, operands, recipe, packed)
         self.steps = steps
-        size = steps.count * VECTOR_TERMS if steps.gathered else 0
-        self.patch = Buffer("patch", DType.I8, size, Space.STACK)
+        self.patch: Buffer | None = None
+        if steps.gathered:
+            scratch = context.temporary(DType.I8, (steps.count * VECTOR_TERMS,), "patch")
+            self.scope.reserve(scratch)
+            self.patch = self.scope.access(scratch, write=True).buffer
+
+    def call(self, recipe: str) -> Call:
+        body, reusable = self.body(), self._reusable()
+        if self.patch is None:
+            return self.scope.call(self.group.label, body, reusable, recipe, True)
+        # not independent: all pixels use the same scratch memory
+        body = [*self._clear(self.patch), *body]
+        return self.scope.call(self.group.label, body, reusable, recipe)
+
+    def _clear(self, patch: Buffer) -> list[Stmt]:
+        """What comes after the window in its last step is known."""
+        first, zero = index.lit(patch.elems - VECTOR_TERMS), Lit(0, DType.I8)
+
+        def lane(v: Expr) -> list[Stmt]:
+            return [Store(patch, index.add(first, v), zero)]
+
+        return [vector("v", VECTOR_TERMS, VECTOR_TERMS, lane)]
 
     def _batches(self, at: tuple[Expr, ...], dims: Sequence[int]) -> list[Stmt]:
         if dims:
             return loop(f"b{len(at)}", dims[0], lambda i: self._batches((*at, i), dims[1:]))
         panels = self.recipe.panels
-        if not self.steps.gathered:
+        patch = self.patch
+        if patch is None:
             return self._over_panels(panels, functools.partial(self._whole_panel, at))
 
         def pixel(row: Segment, column: Segment, r0: Expr, c0: Expr) -> list[Stmt]:
             tiles = self._over_panels(panels, self._tile_at(at, row, column, r0, c0))
-            return [Alloc(self.patch, (*self._gather((*at, r0, c0)), *tiles))]
+            return [*self._gather(patch, (*at, r0, c0)), *tiles]
 
         return self._pixels(pixel)
 
-    def _gather(self, pixel: tuple[Expr, ...]) -> list[Stmt]:
+    def _gather(self, patch: Buffer, pixel: tuple[Expr, ...]) -> list[Stmt]:
         """Brings the rows of the pixel's window together. What a whole vector takes beyond the end
         of a row, the next row overwrites, or only zeros meet."""
         steps, lanes = self.steps, VECTOR_TERMS
-        last = index.lit((steps.count - 1) * VECTOR_TERMS)
-        zero = Lit(0, DType.I8)
-        stmts: list[Stmt] = [
-            vector("v", lanes, lanes, lambda v: [Store(self.patch, index.add(last, v), zero)])
-        ]
 
         def part(k: tuple[Expr, ...], row: Expr, first: Expr, active: int) -> Stmt:
             start = index.add(index.mul(row, steps.extent), first)
 
             def lane(v: Expr) -> list[Stmt]:
                 value = self.lhs.load((*pixel, *k, index.add(first, v)))
-                return [Store(self.patch, index.add(start, v), value)]
+                return [Store(patch, index.add(start, v), value)]
 
             taken = rest_lanes(active, lanes)
-            inside = self._is_inside((*k, index.add(first, index.lit(taken - 1))))
+            inside = self._is_inside(patch, (*k, index.add(first, index.lit(taken - 1))))
             return vector("v", taken if inside else active, taken, lane)
 
         def row(k: tuple[Expr, ...], number: Expr) -> list[Stmt]:
@@ -215,9 +234,9 @@ class DepthWriter(ContractWriter):
                 found.append(part(k, number, index.lit(steps.whole * lanes), rest))
             return found
 
-        return [*stmts, *self._rows((), index.lit(0), steps.rows * steps.each, row)]
+        return self._rows((), index.lit(0), steps.rows * steps.each, row)
 
-    def _is_inside(self, k: tuple[Expr, ...]) -> bool:
+    def _is_inside(self, patch: Buffer, k: tuple[Expr, ...]) -> bool:
         """Whether depth position ``k``, be it beyond the depth, lies within the left-hand side for
         every pixel, and its place in the patch within that."""
         steps, view = self.steps, self.operands.lhs
@@ -232,7 +251,7 @@ class DepthWriter(ContractWriter):
         for row, extent in zip(rows, steps.outer, strict=True):
             number = number * extent + int(row)
         placed = number * steps.extent + inner
-        return bool(reached < self.lhs.buffer.elems and placed < self.patch.elems)
+        return bool(reached < self.lhs.buffer.elems and placed < patch.elems)
 
     def _rows(
         self, k: tuple[Expr, ...], number: Expr, size: int, body: RowBody
@@ -286,10 +305,10 @@ class DepthWriter(ContractWriter):
                 found.append(Store(acc, index.lit(lanes + c), value))
             return found
 
-        if steps.gathered:
+        patch = self.patch
+        if patch is not None:
             return self._in_row(
-                steps.count,
-                lambda m: step(self.patch, index.mul(m, VECTOR_TERMS), m, VECTOR_TERMS),
+                steps.count, lambda m: step(patch, index.mul(m, VECTOR_TERMS), m, VECTOR_TERMS)
             )
 
         def row(k: tuple[Expr, ...], number: Expr) -> list[Stmt]:

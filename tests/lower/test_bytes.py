@@ -159,7 +159,7 @@ def test_a_depthwise_convolution_of_bytes_reads_sixteen_of_a_window():
     x = net.b.cast(net.x(1, 5, 6, 8, dtype=DType.I8), DType.I32)
     op = ops.Conv((1, 1), (0, 0), (0, 0), (1, 1), 8, True)
     text = print_program(lowered(net.graph(net.b.apply(op, x, weights(net, 8, 1, 3, 3))), M55))
-    assert "stack columns" in text and text.count("dot16(") == 8
+    assert "arena columns" in text and text.count("dot16(") == 8
 
 
 def test_without_instructions_for_it_bytes_are_multiplied_one_by_one():
