@@ -349,8 +349,8 @@ class Expressions(Addresses):
 
     def _dot_product(self, expr: DotProduct) -> Value:
         if expr.terms != GROUP:
-            parts = [self._load_terms(*read, expr.terms) for read in expr.reads]
-            return Value(sum_of_products(self.put, *parts, self.expr(expr.c).text), False)
+            a, b = (self._load_terms(*read, expr.terms) for read in expr.reads)
+            return Value(sum_of_products(self.put, a, b, self.expr(expr.c).text), False)
         words = [self._load_group(buffer, first) for buffer, first in expr.reads]
         c = self.expr(expr.c)
         style, signed = self._target.dot_products, expr.a.dtype.is_signed
