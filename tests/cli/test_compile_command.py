@@ -45,6 +45,19 @@ def test_input_shape_binds_a_whole_input(tmp_path):
     assert manifest["inputs"][0]["shape"] == [5, 8]
 
 
+def test_weights_stored_small(tmp_path):
+    model = save_good(tmp_path / "m.onnx")
+    assert main(["compile", str(model), "-o", str(tmp_path), "--weights-dtype", "i8"]) == 0
+    manifest = json.loads((tmp_path / "m.json").read_text())
+    assert manifest["weights"]["dtype"] == "i8"
+
+
+def test_gpus_store_weights_as_they_are(model, capsys):
+    flags = ["--target", "cuda", "--weights-dtype", "i4"]
+    assert main(["compile", str(model), *flags]) == 2
+    assert "leave out --weights-dtype" in capsys.readouterr().err
+
+
 def test_weights_in_a_file(model, tmp_path):
     assert main(["compile", str(model), "-o", str(tmp_path), "--weights", "file"]) == 0
     weights = (tmp_path / "small_net.weights").stat().st_size

@@ -181,6 +181,16 @@ QUANTISED = [
             (4, Const(f32(12, seed=3, low=5, high=9)), None, "floats"),
             (4, None, f32(6, seed=4), "bias"),
             (8, Const(bytes_(12, seed=3)), None, "bytes"),
+            (8, None, None, "bytes, middle"),
+        )
+    ),
+    *(
+        Case("MatMulNBits", f32(2, 200), Const(bytes_(9, -(-200 // block), block * bits // 8)),
+             Const(f32(9 * -(-200 // block), seed=2, low=0.01, high=0.1)), points, K=200, N=9,
+             bits=bits, block_size=block, tolerance=1e-4, note=f"{bits} bits, blocks of {block}")
+        for bits, block, points in (
+            (4, 16, None), (4, 64, None), (4, 128, Const(bytes_(9, seed=3))), (8, 128, None),
+            (2, 64, None),
         )
     ),
 ]  # fmt: skip
