@@ -50,8 +50,11 @@ class Product(ABC):
         """``body`` with the place of ``thread`` bound."""
 
     @abstractmethod
-    def multiply(self, a: Staging, b: Staging, half: Expr) -> list[Stmt]:
-        """Adds the products of the chunk in one half of the shared tiles."""
+    def multiply(
+        self, a: Staging, b: Staging, half: Expr, half_a: Expr | None = None
+    ) -> list[Stmt]:
+        """Adds the products of the chunk in one half of the shared tiles; ``half_a`` is that of
+        ``a`` if it is another."""
 
     @abstractmethod
     def each_row(self, kind: Kind, body: Part) -> list[Stmt]:
@@ -92,7 +95,10 @@ class FmaProduct(Product):
 
         return loop("j", self._columns, one, kind)
 
-    def multiply(self, a: Staging, b: Staging, half: Expr) -> list[Stmt]:
+    def multiply(
+        self, a: Staging, b: Staging, half: Expr, half_a: Expr | None = None
+    ) -> list[Stmt]:
+        half_a = half_a or half
         left = Buffer("a", self.sums.dtype, self._rows * TERMS, Space.REGISTER)
         right = Buffer("b", self.sums.dtype, TERMS, Space.REGISTER)
 
@@ -101,10 +107,10 @@ class FmaProduct(Product):
 
             def row(i: Expr) -> list[Stmt]:
                 at = index.add(index.mul(i, self._tile.down), self._down)
-                return [_move(a, half, at, first, left, index.mul(i, TERMS))]
+                return [move(a, half_a, at, first, left, index.mul(i, TERMS))]
 
             def column(j: Expr, at: Expr) -> list[Stmt]:
-                return [_move(b, half, at, first, right, index.lit(0)), *products(j)]
+                return [move(b, half, at, first, right, index.lit(0)), *products(j)]
 
             def products(j: Expr) -> list[Stmt]:
                 def one(t: Expr, i: Expr) -> Stmt:
@@ -137,15 +143,15 @@ class MmaProduct(Product):
         self._down, self._across = self._height // ROWS, self._width // COLUMNS
         elems = self._down * self._across * RESULT_ELEMS
         self.sums = Buffer("acc", DType.F32, elems, Space.REGISTER)
-        self._row: Expr = Lit(0)
+        self.row: Expr = Lit(0)
         self._column: Expr = Lit(0)
-        self._group: Expr = Lit(0)
-        self._inside: Expr = Lit(0)
+        self.group: Expr = Lit(0)
+        self.inside: Expr = Lit(0)
 
     def place(self, thread: Expr, body: Callable[[], list[Stmt]]) -> list[Stmt]:
         def placed(at: tuple[Expr, ...]) -> list[Stmt]:
-            down, across, self._group, self._inside = at
-            self._row = index.mul(down, self._height)
+            down, across, self.group, self.inside = at
+            self.row = index.mul(down, self._height)
             self._column = index.mul(across, self._width)
             return body()
 
@@ -154,44 +160,47 @@ class MmaProduct(Product):
 
     def each_row(self, kind: Kind, body: Part) -> list[Stmt]:
         def one(i: Expr, high: Expr) -> list[Stmt]:
-            local = index.linear(0, ((self._row, 1), (i, ROWS), (high, 8), (self._group, 1)))
+            local = index.linear(0, ((self.row, 1), (i, ROWS), (high, 8), (self.group, 1)))
             return body(index.linear(0, ((i, self._across * RESULT_ELEMS), (high, 2))), local)
 
         return loop("i", self._down, lambda i: loop("h", 2, lambda h: one(i, h), kind), kind)
 
     def each_column(self, kind: Kind, body: Part) -> list[Stmt]:
         def one(j: Expr, odd: Expr) -> list[Stmt]:
-            local = index.linear(0, ((self._column, 1), (j, COLUMNS), (self._inside, 2), (odd, 1)))
+            local = index.linear(0, ((self._column, 1), (j, COLUMNS), (self.inside, 2), (odd, 1)))
             return body(index.linear(0, ((j, RESULT_ELEMS), (odd, 1))), local)
 
         return loop("j", self._across, lambda j: loop("o", 2, lambda o: one(j, o), kind), kind)
 
-    def multiply(self, a: Staging, b: Staging, half: Expr) -> list[Stmt]:
+    def multiply(
+        self, a: Staging, b: Staging, half: Expr, half_a: Expr | None = None
+    ) -> list[Stmt]:
+        half_a = half_a or half
         kind = self._kind
         left = Buffer("a", kind.dtype, self._down * kind.left_elems, Space.REGISTER)
         right = Buffer("b", kind.dtype, self._across * kind.right_elems, Space.REGISTER)
         pair = 4 // kind.dtype.size_bytes
 
         def step(k: Expr) -> list[Stmt]:
-            begin = index.add(index.mul(k, kind.depth), index.mul(self._inside, pair))
+            begin = index.add(index.mul(k, kind.depth), index.mul(self.inside, pair))
 
             def row(i: Expr) -> list[Stmt]:
                 """The words of a left fragment: rows 8 apart, then the second half of the depth."""
                 moves: list[Stmt] = []
                 for word in range(4):
-                    at = index.linear(8 * (word % 2), ((self._row, 1), (i, ROWS), (self._group, 1)))
+                    at = index.linear(8 * (word % 2), ((self.row, 1), (i, ROWS), (self.group, 1)))
                     term = index.add(begin, index.lit(4 * pair * (word // 2)))
                     to = index.add(index.mul(i, kind.left_elems), index.lit(word * pair))
-                    moves.append(_move(a, half, at, term, left, to, pair))
+                    moves.append(move(a, half_a, at, term, left, to, pair))
                 return moves
 
             def column(j: Expr) -> list[Stmt]:
                 moves: list[Stmt] = []
-                at = index.linear(0, ((self._column, 1), (j, COLUMNS), (self._group, 1)))
+                at = index.linear(0, ((self._column, 1), (j, COLUMNS), (self.group, 1)))
                 for word in range(2):
                     term = index.add(begin, index.lit(4 * pair * word))
                     to = index.add(index.mul(j, kind.right_elems), index.lit(word * pair))
-                    moves.append(_move(b, half, at, term, right, to, pair))
+                    moves.append(move(b, half, at, term, right, to, pair))
                 return moves
 
             def product(i: Expr, j: Expr) -> Stmt:
@@ -214,7 +223,7 @@ class MmaProduct(Product):
         return [Alloc(left, (Alloc(right, tuple(steps)),))]
 
 
-def _move(
+def move(
     source: Staging, half: Expr, row: Expr, term: Expr, to: Buffer, at: Expr, count: int = TERMS
 ) -> Stmt:
     """Loads ``count`` neighbouring terms of a row from shared memory to registers."""

@@ -43,7 +43,8 @@ the innermost axis, the number of the chunk alone."""
 class Source:
     """One operand: element (row, depth) is ``index(row position, depth position)`` of ``access``.
     ``dims`` are the axes of its rows, ``depth`` those of the depth; ``along_depth`` tells on which
-    side the innermost axis is contiguous, ``strided`` that on neither."""
+    side the innermost axis is contiguous, ``strided`` that on neither. ``repeats_last`` says that
+    terms beyond the last one, which do not matter, are read as the last one."""
 
     access: Access
     index: Callable[[Sequence[Expr], Sequence[Expr]], Expr]
@@ -51,6 +52,7 @@ class Source:
     depth: tuple[int, ...]
     along_depth: bool
     strided: bool = False
+    repeats_last: bool = False
 
     @property
     def extent(self) -> int:
@@ -75,7 +77,7 @@ class Staging:
         self.rows = rows
         self.depth = depth
         self.kind = kind
-        self.divides = source.depth[-1] % depth == 0
+        self.divides = source.depth[-1] % depth == 0 or source.repeats_last
         self.vector = self._vector(threads)
         line = depth if self._along_depth else rows
         self._per_line = line // self.vector
@@ -183,23 +185,34 @@ class Placed:
             return self._load_ragged(chunk[0])
         stmts: list[Stmt] = []
         for i in range(staging.count):
-            along = staging.source.along_depth
             line = index.add(self.line, index.lit(staging.line_step(i)))
-            row = self.rows[i] if along else self.rows[0]
-            offset = self.within if along else line
-            inner = index.add(index.mul(chunk[-1], staging.depth), offset)
+            offset = self.within if staging.source.along_depth else line
+            term = index.add(index.mul(chunk[-1], staging.depth), offset)
+            row = self.rows[i] if staging.source.along_depth else self.rows[0]
 
-            def one(v: Expr, i: int = i, row: tuple[Expr, ...] = row, inner: Expr = inner) -> Stmt:
-                if staging.source.along_depth:
-                    at = staging.source.index(row, (*chunk[:-1], index.add(inner, v)))
-                else:
-                    last = (*row[:-1], index.add(row[-1], v))
-                    at = staging.source.index(last, (*chunk[:-1], inner))
-                value = Load(staging.source.access.buffer, at)
-                return Store(staging.registers, index.add(index.lit(i * staging.vector), v), value)
+            def vector(term: Expr, i: int = i, row: tuple[Expr, ...] = row) -> list[Stmt]:
+                return [self._load_vector(i, row, (*chunk[:-1], term))]
 
-            stmts.append(self._vector(one))
+            total = staging.source.depth[-1]
+            if total % staging.depth:
+                stmts += bind("term", held_below(term, total), total, vector)
+            else:
+                stmts += vector(term)
         return stmts
+
+    def _load_vector(self, i: int, row: tuple[Expr, ...], term: tuple[Expr, ...]) -> Stmt:
+        """Vector ``i`` of the thread, which begins at this row and term."""
+        staging, source = self.staging, self.staging.source
+
+        def one(v: Expr) -> Stmt:
+            if source.along_depth:
+                at = source.index(row, (*term[:-1], index.add(term[-1], v)))
+            else:
+                at = source.index((*row[:-1], index.add(row[-1], v)), term)
+            to = index.add(index.lit(i * staging.vector), v)
+            return Store(staging.registers, to, Load(source.access.buffer, at))
+
+        return self._vector(one)
 
     def _load_ragged(self, chunk: Expr) -> list[Stmt]:
         """Element by element, zero beyond the last term."""
