@@ -31,6 +31,9 @@ ROW_UNROLL = 4
 #: Vectors of results that a REDUCE accumulates side by side.
 COLUMN_VECTORS = 4
 
+#: A row of numbers that waits on the stack may be so large.
+STACK_ROW_BYTES = 1 << 14
+
 COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "and": "and", "or": "or"}
 
 
@@ -200,6 +203,7 @@ class RowWriter:
         }
         self.result = self.scope.access(out, write=True)
         self.saved = self._node_to_save()
+        self.beside_row = self._row_of_its_own()
         self.available: set[Node | None] = set()
         self.scalars: dict[Node, Buffer] = {}
         # Only the last pass writes, each element after its last read, unless a row is saved early.
@@ -209,7 +213,7 @@ class RowWriter:
             if v.lies_like(out)
             and context.view(group.result).covers_storage
             and self.is_full(group.result)
-            and self.saved is None
+            and (self.saved is None or self.beside_row is not None)
         ]
 
     def is_full(self, node: Node) -> bool:
@@ -249,8 +253,8 @@ class RowWriter:
         return found
 
     def _node_to_save(self) -> Node | None:
-        """The last expensive full-row node that more than one pass needs: its row waits in
-        the result, which the last pass overwrites element by element."""
+        """The last expensive full-row node that more than one pass needs: its row waits in the
+        result, which the last pass overwrites element by element, or on the stack."""
         needs = [self._needs(node) for node in self._passes()]
         repeated = [
             node
@@ -258,9 +262,33 @@ class RowWriter:
             if getattr(node.op, "fn", "") in ops.TRANSCENDENTAL
             and isinstance(node.op, POINTWISE_OPS)
             and sum(node in need for need in needs) > 1
-            and node.type.dtype is self.group.result.type.dtype
+            and (self._fits_result(node) or self._fits_stack(node))
         ]
         return repeated[-1] if repeated and self.is_full(self.group.result) else None
+
+    def _fits_result(self, node: Node) -> bool:
+        return node.type.dtype is self.group.result.type.dtype
+
+    def _fits_stack(self, node: Node) -> bool:
+        """Whether there is a stack that has room for a row of ``node``."""
+        bytes_ = self.length * node.type.dtype.size_bytes
+        return not self.context.target.is_bare_metal and bytes_ <= STACK_ROW_BYTES
+
+    def _row_of_its_own(self) -> Buffer | None:
+        """Where the saved row waits, if that is not the result."""
+        if self.saved is None or self._fits_result(self.saved):
+            return None
+        return Buffer("row", self.saved.type.dtype, self.length, Space.STACK)
+
+    def _save(self, at: tuple[Expr, ...], i: Expr, value: Expr) -> Stmt:
+        if self.beside_row is None:
+            return self.result.store((*at, i), value)
+        return Store(self.beside_row, i, value)
+
+    def _load_saved(self, at: tuple[Expr, ...], i: Expr) -> Expr:
+        if self.beside_row is None:
+            return self.result.load((*at, i))
+        return Load(self.beside_row, i)
 
     def emit(self) -> None:
         """Emits the call, and a copy when the result's home is scattered."""
@@ -294,7 +322,7 @@ class RowWriter:
             stmts += self._store_scalar(at)
         for buffer in self.scalars.values():
             stmts = [Alloc(buffer, tuple(stmts))]
-        return stmts
+        return stmts if self.beside_row is None else [Alloc(self.beside_row, tuple(stmts))]
 
     def _store_scalar(self, at: tuple[Expr, ...]) -> list[Stmt]:
         """Stores a result of one value per row."""
@@ -327,7 +355,7 @@ class RowWriter:
             if node in values:
                 return values[node]
             if node in self.available:
-                values[node] = self.result.load((*at, i))
+                values[node] = self._load_saved(at, i)
             elif node in self.scalars:
                 values[node] = self._per_row(at, node)
             elif node in self.leaves:
@@ -342,8 +370,8 @@ class RowWriter:
                 else:
                     values[node] = expression(node, values)
                 if node is self.saved:
-                    stores.append(self.result.store((*at, i), values[node]))
-                    values[node] = self.result.load((*at, i))
+                    stores.append(self._save(at, i, values[node]))
+                    values[node] = self._load_saved(at, i)
             else:
                 return None  # a scalar constant: `expression` finds it by itself
             return values[node]

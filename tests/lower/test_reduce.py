@@ -11,6 +11,7 @@ from aotc.fuse.groups import GroupKind, fuse
 from aotc.graph import ops
 from aotc.graph.types import MACHINE_TYPES, DType
 from aotc.loop.text import print_kernel
+from aotc.target import resolve_target
 
 NUMBERS = [dtype for dtype in MACHINE_TYPES if dtype is not DType.BOOL]
 MANY_SIZES = st.integers(1, 6) | st.integers(1, 40)
@@ -177,3 +178,21 @@ def test_an_expensive_operand_of_two_passes_is_computed_once():
     (kernel,) = lowered(graph).kernels()
     last = print_kernel(kernel).splitlines()[-1]
     assert re.fullmatch(r" *(out\S+\[[^]]*\]) = \1 / s\d+\[0\]", last)
+
+
+def rounded_softmax(length):
+    net = Net()
+    steps = net.b.binary("mul", softmax(net, net.x(5, length)), net.b.constant(255, DType.F32))
+    return net.graph(net.b.cast(net.b.unary("round", steps), DType.U8))
+
+
+@pytest.mark.parametrize("length", [1, 37, 128])
+def test_a_row_of_bytes_waits_as_numbers(length):
+    check(rounded_softmax(length), targets=(BASE, WIDE, NEON, resolve_target("cortex-m4")))
+
+
+def test_a_row_waits_on_the_stack_where_there_is_room():
+    small = resolve_target("cortex-m4")
+    for length, target, waits in ((64, BASE, True), (8192, BASE, False), (64, small, False)):
+        (kernel,) = lowered(rounded_softmax(length), target).kernels()
+        assert ("stack row" in print_kernel(kernel)) == waits
