@@ -59,7 +59,7 @@ def add_model_arguments(
         "--weights-dtype",
         choices=WEIGHTS_DTYPES,
         help="round float32 weights of products, convolutions and tables to this type and store "
-        "them so; they become float32 in registers (see docs/quantization.md)",
+        "them so; they become float32 in registers (see docs/weights.md)",
     )
     _add_memory_arguments(parser)
     parser.add_argument(
