@@ -16,6 +16,8 @@ from aotc.loop.text import print_kernel
 from aotc.lower.context import Context
 from aotc.lower.control import bind_result, lower_control, made_by
 from aotc.lower.gates import lower_gates
+from aotc.lower.gpu.attention import lower_attention
+from aotc.lower.gpu.attention_match import find_attention
 from aotc.lower.gpu.rows import lower_gpu_rows
 from aotc.lower.grid import to_grid
 from aotc.lower.indexing import INDEXING
@@ -102,8 +104,12 @@ def lower_block(context: Context) -> None:
                 checks.remove((sentence, node))
 
     emit_checks()
+    fused = find_attention(context.groups, context.target) if context.target.is_gpu else {}
     for group in context.groups.groups:
-        if group.kind is GroupKind.MOVE:
+        if group in fused:
+            if group is fused[group].groups[-1]:
+                lower_attention(context, fused[group])
+        elif group.kind is GroupKind.MOVE:
             BY_OP[type(group.anchor.op)](context, group)
         elif group.kind is GroupKind.CONTROL:
             lower_control(context, group, lower_block)

@@ -246,7 +246,8 @@ class Placed:
                 row, k = (line, within) if along else (within, line)
                 at = index.add(begin, index.add(index.mul(row, staging.stride), k))
                 held = Load(staging.registers, index.add(index.lit(i * staging.vector), v))
-                return Store(staging.shared, at, self._converted(held))
+                value = rounded(held, staging.kind, staging.shared.dtype)
+                return Store(staging.shared, at, value)
 
             if staging.source.along_depth:
                 stmts.append(self._vector(one))
@@ -260,15 +261,16 @@ class Placed:
             return For(var, 1, (body(var),), Kind.UNROLLED)
         return For(var, count, (body(var),), Kind.VECTOR, count)
 
-    def _converted(self, x: Expr) -> Expr:
-        """``x`` as the arithmetic takes it."""
-        match self.staging.kind:
-            case "tf32":
-                return to_tf32(x)
-            case "bf16":
-                return to_bf16(x) if x.dtype is DType.F32 else x
-        wanted = self.staging.shared.dtype
-        return x if x.dtype is wanted else Conv(x, wanted)
+
+def rounded(x: Expr, kind: str, dtype: DType | None = None) -> Expr:
+    """``x`` as the arithmetic takes it: of its ``dtype``, or as tensor cores hold float32."""
+    match kind:
+        case "tf32":
+            return to_tf32(x)
+        case "bf16":
+            return to_bf16(x) if x.dtype is DType.F32 else x
+    wanted = DType.F16 if dtype is None else dtype
+    return x if x.dtype is wanted else Conv(x, wanted)
 
 
 def to_tf32(x: Expr) -> Expr:
