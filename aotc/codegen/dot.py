@@ -137,8 +137,13 @@ def _halves_of(put: Put, style: DotProducts, word: str, signed: bool, odd: bool)
     return put(f"or i32 {bare}, {put(f'mul i32 {signs}, 510')}")
 
 
-def quad_product(put: Put, style: DotProducts, a: str, b: str, c: str) -> str:
-    """``c`` plus the products of the four int16 of ``a`` and ``b`` (see `ir.QuadProduct`)."""
+def short_products(
+    put: Put, style: DotProducts, bits: int, a: str, b: str, c: str
+) -> str:
+    """``c`` plus the products of the int16 of ``a`` and ``b``, which have 32 or 64 ``bits`` (see
+    `ir.ShortProducts`)."""
+    if bits == 32:
+        return _pair_product(put, style, a, b, c)
     for shift in (0, 32):
         x, y = (put(f"trunc i64 {put(f'lshr i64 {x}, {shift}')} to i32") for x in (a, b))
         c = _pair_product(put, style, x, y, c)

@@ -26,7 +26,7 @@ from aotc.loop.ir import (
     Kernel,
     Kind,
     Prefetch,
-    QuadProduct,
+    ShortProducts,
     Space,
     Stmt,
     Store,
@@ -156,7 +156,7 @@ class Emitter(Expressions):
         """
         stores = stores_in(loop.body)
         # pairs of int16 take general registers, which are full whatever the tile
-        if any(isinstance(store.value, QuadProduct) for store in stores):
+        if any(isinstance(store.value, ShortProducts) for store in stores):
             return True
         if self._accumulator_bits * 2 <= self._register_bits:
             return False

@@ -10,7 +10,7 @@ import math
 
 from aotc.codegen import operators
 from aotc.codegen.address import Addresses
-from aotc.codegen.dot import dot_product, quad_product, sum_of_products, widened
+from aotc.codegen.dot import dot_product, short_products, sum_of_products, widened
 from aotc.codegen.halves import half_to_single
 from aotc.codegen.linear import IndexAnalysis
 from aotc.codegen.lookup import ENTRIES, register_bytes
@@ -43,9 +43,9 @@ from aotc.loop.ir import (
     For,
     Lit,
     Load,
-    QuadProduct,
     Quantize,
     Sel,
+    ShortProducts,
     Space,
     Un,
     Var,
@@ -170,8 +170,9 @@ class Expressions(Addresses):
             case Conv(x=x):
                 saturates = self._target.saturates
                 text = operators.convert(self.put, x.dtype, expr.dtype, lanes, texts[0], saturates)
-            case QuadProduct():
-                text = quad_product(self.put, self._target.dot_products, *texts)
+            case ShortProducts(a=a):
+                style, bits = self._target.dot_products, a.dtype.size_bits
+                text = short_products(self.put, style, bits, *texts)
             case Quantize():
                 text = quantize(self.put, expr, self._target, lanes, texts[0])
             case Bits(x=x):

@@ -146,9 +146,10 @@ def widened(group: Sequence[np.ndarray]) -> np.ndarray:
     return ordered.astype("<i2").view("<i8")[..., 0]
 
 
-def quad_product(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """`ir.QuadProduct`."""
-    parts = (((x[..., None] >> np.arange(0, 64, 16)).astype(np.int16)) for x in (a, b))
+def short_products(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """`ir.ShortProducts`."""
+    places = np.arange(0, 8 * a.itemsize, 16, dtype=a.dtype)
+    parts = ((x[..., None] >> places).astype(np.int16) for x in (a, b))
     first, second = (part.astype(np.int32) for part in parts)
     return _keep(c + (first * second).sum(axis=-1, dtype=np.int32), c)
 

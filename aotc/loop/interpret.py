@@ -34,9 +34,9 @@ from aotc.loop.ir import (
     Lit,
     Load,
     Prefetch,
-    QuadProduct,
     Quantize,
     Sel,
+    ShortProducts,
     Stmt,
     Store,
     Un,
@@ -292,8 +292,8 @@ class Run:
                 return arith.dot_product(first, second, values[id(c)])
             case Widened(buffer=buffer, index=index):
                 return arith.widened(self._group(buffer, index, GROUP, values))
-            case QuadProduct(a=a, b=b, c=c):
-                return arith.quad_product(values[id(a)], values[id(b)], values[id(c)])
+            case ShortProducts(a=a, b=b, c=c):
+                return arith.short_products(values[id(a)], values[id(b)], values[id(c)])
             case Un(fn=fn, x=x):
                 return arith.unary(fn, values[id(x)])
             case Bin(fn=fn, a=a, b=b):

@@ -163,9 +163,9 @@ class Widened(Expr):
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class QuadProduct(Expr):
-    """``c`` plus the four products of the int16 at the same places of ``a`` and ``b``, which are
-    int64; in int32, which wraps. Never in a vector loop."""
+class ShortProducts(Expr):
+    """``c`` plus the products of the int16 at the same places of ``a`` and ``b``, which are both
+    int32 (two products) or int64 (four); in int32, which wraps. Never in a vector loop."""
 
     a: Expr
     b: Expr

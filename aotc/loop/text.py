@@ -30,9 +30,9 @@ from aotc.loop.ir import (
     Load,
     Mma,
     Prefetch,
-    QuadProduct,
     Quantize,
     Sel,
+    ShortProducts,
     Shuffle,
     Stmt,
     Store,
@@ -300,8 +300,8 @@ class _Printer:
                 return f"dot{expr.terms}({', '.join(groups)}, {self._outer(c)})"
             case Widened(buffer=buffer, index=index):
                 return f"widened({self._names.of(buffer)}[{self._index(index)} ..])"
-            case QuadProduct():
-                name = "quad_product"
+            case ShortProducts():
+                name = "short_products"
             case Un(fn=fn, x=x):
                 return f"{fn}({self._outer(x)})"
             case Quantize(x=x, zero=zero, low=low, high=high, dtype=dtype):

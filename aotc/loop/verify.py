@@ -35,9 +35,9 @@ from aotc.loop.ir import (
     Load,
     Mma,
     Prefetch,
-    QuadProduct,
     Quantize,
     Sel,
+    ShortProducts,
     Shuffle,
     Space,
     Stmt,
@@ -448,9 +448,10 @@ class _KernelCheck:
                     self._access(buffer, index)
                 is_byte = buffer.dtype in (DType.U8, DType.I8)
                 self._require(is_byte and buffer.space is Space.GLOBAL, "what is widened")
-            case QuadProduct(a=a, b=b, c=c):
-                for operand, dtype in ((a, DType.I64), (b, DType.I64), (c, DType.I32)):
-                    self._same("an operand of a quad product", operand.dtype, dtype)
+            case ShortProducts(a=a, b=b, c=c):
+                self._require(a.dtype in (DType.I32, DType.I64), "the width of short products")
+                self._same("an operand of short products", b.dtype, a.dtype)
+                self._same("a sum of short products", c.dtype, DType.I32)
             case Lit():
                 self._literal(expr)
             case Var():

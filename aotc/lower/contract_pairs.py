@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from aotc.fuse.groups import Group
+from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
 from aotc.loop import index
@@ -22,7 +23,7 @@ from aotc.loop.ir import (
     Expr,
     Kind,
     Load,
-    QuadProduct,
+    ShortProducts,
     Space,
     Stmt,
     Store,
@@ -34,6 +35,23 @@ from aotc.lower.contract_kernel import Bytes, ContractWriter, Operands, Tile
 from aotc.lower.scope import Access, loop
 from aotc.lower.views import View
 from aotc.schedule.recipe import ContractRecipe, Segment
+
+
+def first_addend(
+    anchor: Node, epilogue: Sequence[Node], leaf_nodes: Sequence[Node], leaves: Sequence[View]
+) -> int | None:
+    """Which of ``leaves``, the views of ``leaf_nodes``, is a constant that the first node of
+    ``epilogue`` adds to the sums ``anchor``, if nothing else reads those: they may begin with it.
+    """
+    if sum(anchor in node.inputs for node in epilogue) != 1:
+        return None
+    first = epilogue[0]
+    if first.op != ops.Binary("add") or anchor not in first.inputs:
+        return None
+    for number, (node, view) in enumerate(zip(leaf_nodes, leaves, strict=True)):
+        if node in first.inputs and view.is_constant and view.dtype is anchor.type.dtype:
+            return number
+    return None
 
 
 class PairWriter(ContractWriter):
@@ -54,8 +72,9 @@ class PairWriter(ContractWriter):
     ) -> None:
         recipe = replace(recipe, panel_outer=False)  # what is widened serves all panels
         super().__init__(group, epilogue, leaf_nodes, operands, recipe, packed, bytes_=bytes_)
-        self.bias = self._first_addend()
-        if self.bias is not None:
+        first = first_addend(group.anchor, epilogue, leaf_nodes, operands.leaves)
+        self.bias = None if first is None else self.leaves[first]
+        if first is not None:
             self.summed, *rest = epilogue
             self.epilogue = tuple(rest)
         rows, columns = (max(s.size for s in axis) for axis in (recipe.rows, recipe.columns))
@@ -63,21 +82,6 @@ class PairWriter(ContractWriter):
         scratch = context.temporary(DType.I64, groups, "widened")
         self.scope.reserve(scratch)
         self.wide = self.scope.access(scratch, write=True)
-
-    def _first_addend(self) -> Access | None:
-        """The constant that the epilogue adds first, to the sums alone: they may begin with it."""
-        anchor = self.group.anchor
-        if not self.epilogue or sum(anchor in node.inputs for node in self.epilogue) != 1:
-            return None
-        first = self.epilogue[0]
-        if getattr(first.op, "fn", "") != "add" or anchor not in first.inputs:
-            return None
-        for node, view, leaf in zip(
-            self.leaf_nodes, self.operands.leaves, self.leaves, strict=True
-        ):
-            if node in first.inputs and view.is_constant and view.dtype is self.dtype:
-                return leaf
-        return None
 
     def _initial(self, where: tuple[Expr, ...]) -> Expr:
         return self.bias.load(where) if self.bias else super()._initial(where)
@@ -137,7 +141,7 @@ class PairWriter(ContractWriter):
 
         def term(pixel: Expr, w: Expr, a: Expr, b: Expr) -> Stmt:
             place = index.add(index.mul(pixel, tile.panel.size), w)
-            return Store(acc, place, QuadProduct(a, b, Load(acc, place)))
+            return Store(acc, place, ShortProducts(a, b, Load(acc, place)))
 
         kept = Buffer("kept", DType.I64, min(tile.pixels, tile.panel.size), Space.REGISTER)
         places = [index.lit(i) for i in range(kept.elems)]

@@ -21,6 +21,7 @@ from aotc.lower.contract import fits_bytes
 from aotc.lower.contract_kernel import multiply_add
 from aotc.lower.packed import constant_array
 from aotc.lower.pointwise import evaluate_nodes, widened
+from aotc.lower.row_pairs import lower_row_pairs
 from aotc.lower.scope import KernelScope, loop, rest_lanes, vector
 from aotc.lower.views import View
 from aotc.schedule.recipe import split_evenly
@@ -67,6 +68,9 @@ def lower_depthwise(context: Context, group: Group) -> None:
             packed = packed.astype(np.int8)
             in_bytes = context.target.dot_products is DotProducts.MVE
             if in_bytes and lower_columns(context, group, packed[0]):
+                return
+            in_pairs = context.target.dot_products is DotProducts.SMLAD
+            if in_pairs and lower_row_pairs(context, group, packed[0]):
                 return
         taps = context.constant(packed, "filters")
     else:

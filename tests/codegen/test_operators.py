@@ -28,9 +28,9 @@ from aotc.loop.ir import (
     Kind,
     Lit,
     Load,
-    QuadProduct,
     Quantize,
     Sel,
+    ShortProducts,
     Store,
     Un,
     Var,
@@ -192,7 +192,7 @@ def test_words_of_four_int16():
     a, b = Buffer("a", DType.U8, 4 * count), Buffer("b", DType.I8, 4 * count)
     c, y = Buffer("c", DType.I32, count), Buffer("y", DType.I32, count)
     i = Var("i")
-    value = QuadProduct(Widened(a, mul(i, 4)), Widened(b, mul(i, 4)), Load(c, i))
+    value = ShortProducts(Widened(a, mul(i, 4)), Widened(b, mul(i, 4)), Load(c, i))
     kernel = Kernel("quads", (a, b, c, y), frozenset([y]), (For(i, count, (Store(y, i, value),)),))
     random = np.random.default_rng(0)
     arrays = [
@@ -205,6 +205,23 @@ def test_words_of_four_int16():
     products = arrays[0].astype(np.int64) * arrays[1]
     exact = products.reshape(count, 4).sum(axis=1) + arrays[2]
     np.testing.assert_array_equal(arrays[3], exact.astype(np.int32))
+
+
+def test_words_of_two_int16():
+    count = 24
+    a, b, c, y = (Buffer(name, DType.I32, count) for name in "abcy")
+    i = Var("i")
+    value = ShortProducts(Load(a, i), Load(b, i), Load(c, i))
+    kernel = Kernel("twos", (a, b, c, y), frozenset([y]), (For(i, count, (Store(y, i, value),)),))
+    random = np.random.default_rng(0)
+    halves = [random.choice([-(2**15), 2**15 - 1, -1, 3], 2 * count) for _ in range(2)]
+    sums = random.integers(-(2**31), 2**31, count).astype(np.int32)
+    words = [half.astype(np.int16).view(np.int32) for half in halves]
+    found = np.zeros(count, np.int32)
+    run_native(kernel, *words, sums, found, dot_products=DotProducts.NONE)
+    exact = (halves[0] * halves[1]).reshape(count, 2).sum(axis=1) + sums
+    np.testing.assert_array_equal(found, exact.astype(np.int32))
+    np.testing.assert_array_equal(found, arith.short_products(*words, sums))
 
 
 BINARY = [(fn, t) for fn in ("add", "sub", "mul", "div", "min", "max") for t in FLOATS]

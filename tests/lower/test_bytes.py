@@ -135,7 +135,7 @@ def grouped(target, depth):
 
 @pytest.mark.parametrize("target", [BASE, WIDE, ICE, SDOT, M4, WASM], ids=lambda t: t.cpu)
 def test_bytes_are_multiplied_in_groups_of_four(target):
-    product = "quad_product(" if target is M4 else "dot4("
+    product = "short_products(" if target is M4 else "dot4("
     assert product in grouped(target, 4) and product in grouped(target, 7)
     assert product not in grouped(target, 3)
 
