@@ -7,7 +7,7 @@ not below 2**-14), bfloat16 8 (2**-8). Integers of 8 bits are -127 to 127 with o
 result channel, or row of a table: the error is at most 1/254 of the largest weight of the channel.
 Those of 4 bits are -7 to 7 with a scale for each 32 weights along the depth (for convolutions,
 along the input channels of one tap), rounded up to bfloat16: at most 1/14 of the largest of these,
-and 1/256 of that.
+and 1/128 of that.
 """
 
 from __future__ import annotations
