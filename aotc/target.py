@@ -52,6 +52,7 @@ class DotProducts(enum.Enum):
     SMULL = "smull"  # products of two int8 as int16, of which pairs are added
     VMULL = "vmull.s8"  # the same, of 32-bit Arm
     MVE = "vmlava.s8"  # sixteen products of two int8, added to a general register
+    RVV = "vwmacc"  # products of two int8 as int16, in as many lanes as there are bytes
     SMLAD = "smlad"  # two products of int16 in a general register
     WASM = "i32x4.dot_i16x8_s"  # two products of int16 a lane
 
@@ -113,14 +114,20 @@ class Target:
     @property
     def signed_codes(self) -> bool:
         """Whether the instructions multiply int8 by int8 rather than uint8 by int8."""
-        signed = (DotProducts.SDOT, DotProducts.SMULL, DotProducts.VMULL, DotProducts.MVE)
-        return self.dot_products in signed
+        return self.dot_products in (
+            DotProducts.SDOT,
+            DotProducts.SMULL,
+            DotProducts.VMULL,
+            DotProducts.MVE,
+            DotProducts.RVV,
+        )
 
     @property
     def least_weight(self) -> int:
         """The least int8 by which the instructions multiply exactly: pairs of products with -128
         can leave int16."""
-        return -127 if self.dot_products in (DotProducts.SMULL, DotProducts.VMULL) else -128
+        pairs = (DotProducts.SMULL, DotProducts.VMULL, DotProducts.RVV)
+        return -127 if self.dot_products in pairs else -128
 
     @property
     def saturates(self) -> bool:
@@ -385,6 +392,7 @@ def _riscv(name: str, cpu: str) -> Target:
         l2_bytes=256 << 10,
         abi=("lp64" if bits == "64" else "ilp32") + long_double,
         pipeline=Pipeline(1, 1) if vectors else Pipeline(1, 2, single_issue=not fpu),
+        dot_products=DotProducts.RVV if vectors else DotProducts.NONE,
         rounding_bits=64 if "d" in letters else 32 if fpu else 0,
     )
 

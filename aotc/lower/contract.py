@@ -25,6 +25,7 @@ from aotc.lower.byte_panels import pack_bytes
 from aotc.lower.context import Context
 from aotc.lower.contract_depth import DepthWriter, Steps, steps_of
 from aotc.lower.contract_kernel import Bytes, ContractWriter, Operands
+from aotc.lower.contract_lanes import LanesWriter, lanes_recipe
 from aotc.lower.contract_pairs import PairWriter
 from aotc.lower.gpu.contract import lower_gpu_contract
 from aotc.lower.packed import constant_array, in_panels
@@ -56,6 +57,12 @@ def lower_contract(context: Context, group: Group) -> None:
     if steps is not None:
         along = DepthWriter(context, group, epilogue, leaf_nodes, operands, steps)
         context.emit(along.call(f"steps {steps}"))
+        return
+    if _along_channels(context.target, group.anchor.type.dtype, operands):
+        recipe = lanes_recipe(operands, context.target.compact)
+        packed = context.constant(pack(operands, recipe), "packed")
+        wide = LanesWriter(group, epilogue, leaf_nodes, operands, recipe, packed)
+        context.emit(wide.call(f"bytes {recipe}"))
         return
     widen = widening(group.anchor.inputs[1])
     bytes_ = _in_groups(context, group.anchor.type.dtype, operands)
@@ -89,20 +96,20 @@ def lower_contract(context: Context, group: Group) -> None:
         )
         context.emit(expanding.call(f"{sizes.key}: {recipe}"))
         return
-    packed = None
+    panels = None
     if operands.rhs.is_constant:
-        packed = context.constant(pack(operands, recipe, bytes_), "packed")
+        panels = context.constant(pack(operands, recipe, bytes_), "packed")
     elif bytes_:
-        packed = pack_bytes(context, operands.rhs, operands.batch, recipe, bytes_)
+        panels = pack_bytes(context, operands.rhs, operands.batch, recipe, bytes_)
     writer: ContractWriter
     if paired:
-        assert bytes_ is not None and packed is not None
+        assert bytes_ is not None and panels is not None
         writer = PairWriter(
-            context, group, epilogue, leaf_nodes, operands, recipe, packed, bytes_
+            context, group, epilogue, leaf_nodes, operands, recipe, panels, bytes_
         )
     else:
         writer = (ContractWriter if tiled is None else TileWriter)(
-            group, epilogue, leaf_nodes, operands, recipe, packed, bytes_=bytes_
+            group, epilogue, leaf_nodes, operands, recipe, panels, bytes_=bytes_
         )
     context.emit(writer.call(f"{sizes.key}: {recipe}"))
 
@@ -112,7 +119,7 @@ def _in_groups(context: Context, sums: DType, operands: Operands) -> Bytes | Non
     lhs, rhs, target = operands.lhs, operands.rhs, context.target
     if (lhs.dtype, sums) != (DType.I8 if target.signed_codes else DType.U8, DType.I32):
         return None
-    if target.dot_products in (DotProducts.NONE, DotProducts.MVE):
+    if target.dot_products in (DotProducts.NONE, DotProducts.MVE, DotProducts.RVV):
         return None
     # what is made at run time may hold any byte, and is packed in groups of four
     packs = target.least_weight == -128
@@ -121,6 +128,13 @@ def _in_groups(context: Context, sums: DType, operands: Operands) -> Bytes | Non
     if lhs.strides[-1] != 1 or lhs.shape[-1] < GROUP:
         return None
     return Bytes(lhs.shape[-1])
+
+
+def _along_channels(target: Target, sums: DType, operands: Operands) -> bool:
+    """Whether bytes are multiplied with as many lanes along the channels as a vector has bytes."""
+    if target.dot_products is not DotProducts.RVV or sums is not DType.I32:
+        return False
+    return operands.lhs.dtype is DType.I8 and fits_bytes(operands.rhs, target.least_weight)
 
 
 def _along_depth(context: Context, sums: DType, operands: Operands) -> Steps | None:

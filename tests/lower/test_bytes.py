@@ -15,7 +15,8 @@ M4 = resolve_target("cortex-m4")
 WASM = resolve_target("wasm32")
 SDOT, VMULL = resolve_target("aarch64", "neoverse-n1"), resolve_target("arm")
 M55 = resolve_target("cortex-m55")
-TARGETS = (BASE, WIDE, ICE, NEON, SDOT, VMULL, M4, WASM, M55)
+RVV = resolve_target("riscv64")
+TARGETS = (BASE, WIDE, ICE, NEON, SDOT, VMULL, M4, WASM, M55, RVV)
 
 
 def weights(net, *shape):
@@ -152,6 +153,17 @@ def test_pairs_of_products_stay_within_sixteen_bits(least, found):
     x = net.b.cast(net.x(3, 8, dtype=DType.I8), DType.I32)
     text = print_program(lowered(net.graph(net.b.apply(ops.Dot(), x, w)), NEON))
     assert ("dot4(" in text) is found
+
+
+def test_with_sixteen_lanes_along_the_channels_two_products_are_summed_in_sixteen_bits():
+    net = Net()
+    w = net.b.constant(np.full((7, 16), -127, np.int32))
+    x = net.b.cast(net.x(3, 7, dtype=DType.I8), DType.I32)
+    graph = net.graph(net.b.apply(ops.Dot(), x, w))
+    text = print_program(lowered(graph, RVV))
+    assert "vector(16)" in text and "i32((i16(" in text
+    data = np.full((3, 7), -128, np.int8)
+    check(graph, targets=(BASE, RVV), inputs={x.op.name: data for x in graph.inputs})
 
 
 def test_a_depthwise_convolution_of_bytes_reads_sixteen_of_a_window():

@@ -1,4 +1,4 @@
-"""Products of bytes of many shapes on emulated Arm processors: the same bytes as on x86_64, by the
+"""Products of bytes of many shapes on emulated processors: the same bytes as on x86_64, by the
 instructions that each has for them."""
 
 import functools
@@ -76,9 +76,10 @@ def assert_same_bytes(found, expected):
         ("aarch64", "neoverse-n1", "sdot", -128),
         ("aarch64", "neoverse-n2", "usdot", -128),
         ("arm", None, "vpadal.s16", -127),
+        ("riscv64", None, "vwmacc.vx", -127),
     ],
 )
-def test_products_of_bytes_by_neon(machine, cpu, instruction, least, tmp_path):
+def test_products_of_bytes_by_vectors(machine, cpu, instruction, least, tmp_path):
     there = replace(MACHINES[machine], cpu=cpu)
     if cpu:
         there = replace(there, emulator=(*there.emulator, "-cpu", "max"))
