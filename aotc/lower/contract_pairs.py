@@ -32,7 +32,7 @@ from aotc.loop.ir import (
 from aotc.loop.program import Call
 from aotc.lower.context import Context
 from aotc.lower.contract_kernel import Bytes, ContractWriter, Operands, Tile
-from aotc.lower.scope import Access, loop
+from aotc.lower.scope import loop
 from aotc.lower.views import View
 from aotc.schedule.recipe import ContractRecipe, Segment
 

@@ -53,6 +53,24 @@ class _Window:
     strides: tuple[int, int]
     dilation: tuple[int, int]
 
+    @classmethod
+    def of(cls, rows: tuple[int, ...], columns: tuple[int, ...]) -> _Window:
+        """The window of two axes, of each the taps, stride and dilation."""
+        taps, strides, dilation = zip(rows, columns, strict=True)
+        return cls(taps, strides, dilation)
+
+    @property
+    def suits(self) -> bool:
+        """Whether registers hold its filter, and neighbouring windows meet or overlap."""
+        words = self.pairs * self.taps[1]
+        return self.taps[0] > 1 and words <= MOST_WORDS and self.lead >= 0
+
+    def reads(self, extent: int) -> float:
+        """Elements that are read for each of ``extent`` windows side by side."""
+        parts = split_evenly(extent, TILE_WINDOWS)
+        columns = sum(part.count * (self.lead + part.size * self.strides[1]) for part in parts)
+        return self.taps[0] * columns / extent
+
     @property
     def pairs(self) -> int:
         """Pairs of rows, the last of which may be one row."""
@@ -78,18 +96,19 @@ def lower_row_pairs(context: Context, group: Group, filters: np.ndarray) -> bool
     data = context.view(group.anchor.inputs[0])
     if len(op.strides) != 2 or data.dtype is not DType.U8 or context.target.compact:
         return False
-    rows, columns = filters.shape[:2]
-    window = _Window((rows, columns), _both(op.strides), _both(op.dilation))
-    fits = window.pairs * columns <= MOST_WORDS and rows > 1
-    if not fits or window.lead < 0:
+    rows, columns = group.anchor.shape[1:3]
+    down, across = zip(filters.shape[:2], op.strides, op.dilation, strict=True)
+    ways = [
+        (window.reads(extent), turned)
+        for turned, extent in ((False, columns), (True, rows))
+        if (window := _Window.of(across, down) if turned else _Window.of(down, across)).suits
+    ]
+    if not ways:
         return False
-    _RowPairs(context, group, window, filters).emit()
+    _, turned = min(ways)
+    window = _Window.of(across, down) if turned else _Window.of(down, across)
+    _RowPairs(context, group, window, filters, turned).emit()
     return True
-
-
-def _both(axes: Sequence[int]) -> tuple[int, int]:
-    rows, columns = axes
-    return rows, columns
 
 
 _Place = tuple[Expr, ...]
@@ -107,16 +126,25 @@ class _Tile:
 
 
 class _RowPairs:
-    """Writes the kernel."""
+    """Writes the kernel; with ``turned``, the columns of the image are the rows of ``window``."""
 
     def __init__(
-        self, context: Context, group: Group, window: _Window, filters: np.ndarray
+        self,
+        context: Context,
+        group: Group,
+        window: _Window,
+        filters: np.ndarray,
+        turned: bool,
     ) -> None:
         self.context, self.group, self.window = context, group, window
         epilogue = tuple(node for node in group.nodes if node is not group.anchor)
         self.leaf_nodes = context.operands(epilogue, group.nodes)
-        leaves = [context.view(node) for node in self.leaf_nodes]
-        data, result = context.view(group.anchor.inputs[0]), context.view(group.result)
+        nodes = (group.anchor.inputs[0], group.result, *self.leaf_nodes)
+        views = [context.view(node) for node in nodes]
+        if turned:
+            views = [view.transpose((0, 2, 1, 3)) for view in views]
+            filters = filters.transpose(1, 0, 2)
+        data, result, *leaves = views
         taps = context.constant(np.ascontiguousarray(filters), "filters")
         self.scope = KernelScope()
         self.scope.reserve(data, taps, result, *leaves)

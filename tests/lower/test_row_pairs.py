@@ -40,6 +40,7 @@ def text_of(graph, target=M4):
     [
         ((3, 3), (1, 1), (1, 1)),
         ((3, 3), (2, 2), (1, 1)),
+        ((1, 3), (1, 1), (1, 1)),
         ((2, 5), (1, 1), (2, 2)),
         ((4, 1), (3, 1), (1, 1)),
         ((3, 2), (1, 2), (1, 3)),
@@ -56,7 +57,7 @@ def test_results(window, strides, dilation, bias):
 
 
 def test_others_go_another_way():
-    for window, strides in (((1, 3), (1, 1)), ((5, 5), (1, 1)), ((3, 1), (1, 2))):
+    for window, strides in (((1, 1), (1, 1)), ((5, 5), (1, 1)), ((3, 1), (1, 2))):
         assert "short_products(" not in text_of(depthwise(window, strides))
     assert "short_products(" not in text_of(depthwise((3, 3)), replace(M4, compact=True))
 
