@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from aotc.artifact.bundle import Bundle, make_bundle
@@ -182,7 +183,9 @@ def _passes(build: Build) -> None:
     build.texts["graph"] = lambda: text
 
 
-_STORED = {"f16": DType.F16, "bf16": DType.BF16, "i8": DType.I8, "i4": DType.I4}
+_STORED: Mapping[str, DType] = MappingProxyType(
+    {"f16": DType.F16, "bf16": DType.BF16, "i8": DType.I8, "i4": DType.I4}
+)
 
 
 def _stripes(build: Build) -> None:

@@ -15,7 +15,9 @@ samples: exit status 1 when more of them differ than --max-drop allows.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -42,7 +44,9 @@ from aotc.reference.stages import StageResult, verify_stages
 #: The largest error over an output's largest magnitude.
 TOLERANCE = 1e-4
 #: The same where weights were rounded: what usual networks stay well below.
-ROUNDED_TOLERANCE = {"f16": 0.005, "bf16": 0.03, "i8": 0.1, "i4": 0.5}
+ROUNDED_TOLERANCE: Mapping[str, float] = MappingProxyType(
+    {"f16": 0.005, "bf16": 0.03, "i8": 0.1, "i4": 0.5}
+)
 
 NAME = "verify"
 HELP = "compare a compiled model with ONNX Runtime, or with LiteRT"

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import ml_dtypes
 import numpy as np
@@ -32,6 +33,10 @@ from aotc.lower.packed import constant_array, in_panels
 from aotc.lower.scope import loop
 from aotc.schedule.recipe import ContractRecipe
 
+#: What the elements of packed scales stand for.
+_SCALES: Mapping[DType, DType] = MappingProxyType(
+    {DType.U16: DType.BF16, DType.F16: DType.F16, DType.F32: DType.F32}
+)
 #: Numbers of four bits in a word.
 NIBBLES = 8
 
@@ -258,7 +263,7 @@ class WideningWriter(ContractWriter):
         dims, k = ((1,), (index.lit(0),)) if self.small.whole else (self._blocks, k)
         place = self._packed_index(dims, at, tile, k, w, v)
         scale, *zero = (
-            widened_number(Load(part.buffer, place), _FLOATS[part.buffer.dtype])
+            widened_number(Load(part.buffer, place), _SCALES[part.buffer.dtype])
             for part in self.parts
         )
         return Bin("mul", Bin("sub", b, zero[0]) if zero else b, scale)
@@ -269,4 +274,3 @@ class WideningWriter(ContractWriter):
         return (*self.depth[:-1], -(-self.extent // self.small.block))
 
 
-_FLOATS = {DType.U16: DType.BF16, DType.F16: DType.F16, DType.F32: DType.F32}
