@@ -113,7 +113,7 @@ def test_convolutions_of_bytes(graph):
     check(graph, targets=TARGETS, inputs=inputs(graph))
 
 
-@for_all(products_of_two(), quick=3, slow=80)
+@for_all(products_of_two(), quick=2, slow=8)
 def test_products_of_two_tensors_of_bytes(graph):
     check(graph, targets=TARGETS, inputs=inputs(graph))
 
