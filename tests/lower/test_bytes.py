@@ -63,9 +63,7 @@ def matrices(draw):
 def products_of_two(draw):
     """Of bytes that are both known at run time only, with the sums that zero points take."""
     net = Net()
-    rows, depth, columns = draw(st.integers(1, 20)), draw(st.integers(1, 20)), draw(
-        st.integers(1, 40)
-    )
+    rows, depth, columns = (draw(st.integers(1, most)) for most in (5, 13, 20))
     batch = draw(st.sampled_from([(), (2,), (3, 2)]))
     left = codes(net, *batch, rows, depth)
     turned = draw(st.booleans())
