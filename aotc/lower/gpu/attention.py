@@ -42,17 +42,19 @@ from aotc.lower.context import Context
 from aotc.lower.gpu.attention_match import Attention
 from aotc.lower.gpu.binding import bind, digits, held_below
 from aotc.lower.gpu.products import MmaProduct, move
-from aotc.lower.gpu.staging import Placed, Source, Staging, rounded
+from aotc.lower.gpu.staging import Placed, Source, Staging, padded, rounded
 from aotc.lower.pointwise import evaluate_nodes
 from aotc.lower.scope import KernelScope, loop
 from aotc.lower.views import View
 from aotc.schedule.gpu import GpuTile
+from aotc.target import SHARED_BYTES
 
-#: Keys of one tile.
-KEYS = 64
-#: Warps of a block, each with 16 rows: more where there are rows enough for all multiprocessors.
-FEW_WARPS, MANY_WARPS = 4, 8
+#: Warps of a block, each with 16 rows, and keys of a tile: the first that fit shared memory, of
+#: the larger ones where there are rows enough for all multiprocessors.
+SIZES = ((8, 64), (4, 64), (8, 32), (4, 32), (4, 16))
 MANY_ROWS = 512
+#: Shared memory that every architecture has for a block.
+MOST_BYTES = min(SHARED_BYTES.values())
 
 
 _Part = Callable[[Expr], list[Stmt]]
@@ -94,12 +96,13 @@ class _Writer:
         self.scope.reserve(q, k, v, out, *views)
         self.batch, (self.rows, self.width) = q.shape[:-2], q.shape[-2:]
         self.keys, self.value_width = k.shape[-2], v.shape[-2]
-        warps = MANY_WARPS if self.rows >= MANY_ROWS else FEW_WARPS
-        self.tile = GpuTile(ROWS * warps, KEYS, warps, 1, self.width, self.kind)
+        warps, at_once = self._sizes(mma.dtype)
+        self.at_once = at_once
+        self.tile = GpuTile(ROWS * warps, at_once, warps, 1, self.width, self.kind)
         common = (self.tile.threads, self.kind, mma.dtype)
-        self.q = Staging("q", self._source(q), self.tile.rows, self.width, *common)
-        self.k = Staging("k", self._source(k), KEYS, self.width, *common)
-        self.v = Staging("v", self._source(v), self.value_width, KEYS, *common)
+        self.q = Staging("q", self._source(q), self.tile.rows, self.width, *common, halves=1)
+        self.k = Staging("k", self._source(k), at_once, self.width, *common)
+        self.v = Staging("v", self._source(v), self.value_width, at_once, *common)
         self.leaves = {
             node: self.scope.access(context.view(node))
             for node in (*self.score_leaves, *self.tail_leaves)
@@ -118,6 +121,17 @@ class _Writer:
         self.at: tuple[Expr, ...] = ()
         self.first_row: Expr = Lit(0)
         self.lane: Expr = Lit(0)
+
+    def _sizes(self, dtype: DType) -> tuple[int, int]:
+        """Warps, and keys of a tile."""
+        wide = padded(self.width, dtype)
+        for warps, keys in SIZES:
+            if warps == SIZES[0][0] and self.rows < MANY_ROWS:
+                continue
+            elems = ROWS * warps * wide + 2 * (keys * wide + self.value_width * padded(keys, dtype))
+            if elems * dtype.size_bytes <= MOST_BYTES:
+                return warps, keys
+        raise AssertionError(f"no tile of width {self.width} fits")
 
     def _source(self, view: View) -> Source:
         access = self.scope.access(view)
@@ -147,7 +161,7 @@ class _Writer:
         nest = For(x, -(-self.rows // tile.rows), (nest,), Kind.BLOCK)
         nest = For(z, math.prod(self.batch), (nest,), Kind.BLOCK)
         label = f"attention_{'x'.join(map(str, (*self.batch, self.rows, self.keys, self.width)))}"
-        recipe = f"attention {tile.rows}x{KEYS}x{self.width} {self.kind}"
+        recipe = f"attention {tile.rows}x{self.at_once}x{self.width} {self.kind}"
         self.context.emit(self.scope.call(label, [nest], (), recipe))
 
     def _thread(self, x: Var, z: Var, thread: Var) -> list[Stmt]:
@@ -171,7 +185,7 @@ class _Writer:
 
     def _with_values(self, thread: Expr, v: Placed) -> list[Stmt]:
         def load(tile: Expr) -> list[Stmt]:
-            first = index.mul(tile, KEYS)
+            first = index.mul(tile, self.at_once)
             keys = self.k.place(thread, first, lambda k: k.load((index.lit(0),)))
             return [*keys, *v.load((tile,))]
 
@@ -188,7 +202,7 @@ class _Writer:
 
     def _work(self, load: _Part, store: _Part) -> list[Stmt]:
         """All tiles of keys, then the result."""
-        tiles, tile, zero = -(-self.keys // KEYS), Var("tile"), index.lit(0)
+        tiles, tile, zero = -(-self.keys // self.at_once), Var("tile"), index.lit(0)
 
         def step(half: Expr) -> list[Stmt]:
             following = index.add(tile, 1)
@@ -222,7 +236,7 @@ class _Writer:
         return [
             *self._fill(scores, 0.0),
             *product.multiply(self.q, self.k, half, zero),
-            *self._scored(index.mul(tile, KEYS)),
+            *self._scored(index.mul(tile, self.at_once)),
             *loop("h", 2, self._raise, Kind.UNROLLED),
             *self._each(self.sums, self._scaled),
             *self._each(scores, self._power),
@@ -243,7 +257,7 @@ class _Writer:
     def _scored(self, first_key: Expr) -> list[Stmt]:
         """The scores through the nodes between product and softmax; none beyond the last key."""
         nodes, scores = self.found.score_nodes, self.product.sums
-        ragged = self.keys % KEYS != 0
+        ragged = self.keys % self.at_once != 0
         if not nodes and not ragged:
             return []
 
@@ -367,7 +381,7 @@ class _Writer:
 
         body = loop(
             "t",
-            KEYS // mma.depth,
+            self.at_once // mma.depth,
             lambda t: loop(
                 "n", self.value_width // COLUMNS, lambda n: tile(t, n), Kind.UNROLLED
             ),

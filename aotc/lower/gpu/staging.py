@@ -59,9 +59,15 @@ class Source:
         return math.prod(self.dims)
 
 
+def padded(depth: int, dtype: DType) -> int:
+    """Elements from one row to the next in shared memory, so that reads of a warp meet all banks.
+    """
+    return depth + VECTOR_BYTES // dtype.size_bytes
+
+
 class Staging:
-    """The way of one operand. ``rows`` of the tile begin at ``first``; ``kind`` is that of the
-    arithmetic, ``dtype`` what shared memory holds."""
+    """The way of one operand in tiles of ``rows`` x ``depth``. ``kind`` is that of the arithmetic,
+    ``dtype`` what shared memory holds; it has ``halves`` chunks."""
 
     def __init__(
         self,
@@ -72,6 +78,7 @@ class Staging:
         threads: int,
         kind: str,
         dtype: DType,
+        halves: int = 2,
     ) -> None:
         self.source = source
         self.rows = rows
@@ -83,13 +90,12 @@ class Staging:
         self._per_line = line // self.vector
         self._step = threads // self._per_line
         self.count = rows * depth // (self.vector * threads)
-        #: Elements from one row to the next in shared memory: reads of a warp meet all banks.
-        self.stride = depth + VECTOR_BYTES // dtype.size_bytes
+        self.stride = padded(depth, dtype)
         self.size = rows * self.stride
         self.registers = Buffer(
             f"{name}_ahead", source.access.buffer.dtype, self.count * self.vector, Space.REGISTER
         )
-        self.shared = Buffer(f"{name}_tile", dtype, 2 * self.size, Space.SHARED, 128)
+        self.shared = Buffer(f"{name}_tile", dtype, halves * self.size, Space.SHARED, 128)
 
     @property
     def _along_depth(self) -> bool:
