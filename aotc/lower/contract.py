@@ -27,7 +27,7 @@ from aotc.lower.contract_depth import DepthWriter, Steps, steps_of
 from aotc.lower.contract_kernel import Bytes, ContractWriter, Operands
 from aotc.lower.contract_lanes import LanesWriter, lanes_recipe
 from aotc.lower.contract_pairs import PairWriter
-from aotc.lower.gpu.contract import lower_gpu_contract
+from aotc.lower.gpu.contract import lower_gpu_contract, suits_blocks
 from aotc.lower.packed import constant_array, in_panels
 from aotc.lower.tiles import TileWriter, in_steps
 from aotc.lower.views import View, collapse
@@ -50,7 +50,8 @@ def lower_contract(context: Context, group: Group) -> None:
     else:
         operands = _conv_operands(context, group.anchor, result, leaves)
     operands = _simplified(operands)
-    if context.target.is_gpu and widening(group.anchor.inputs[1]) is None:
+    plain = widening(group.anchor.inputs[1]) is None
+    if context.target.is_gpu and plain and suits_blocks(operands):
         lower_gpu_contract(context, group, epilogue, leaf_nodes, operands)
         return
     steps = _along_depth(context, group.anchor.type.dtype, operands)

@@ -132,6 +132,13 @@ def test_long_sums_of_few_results_are_split(monkeypatch):
     run(convolution(64, 24, 5, 3, tail=True), "f16")
 
 
+def test_tiny_products_of_a_large_batch_take_threads():
+    net = Net()
+    y = net.b.apply(ops.Dot(), net.x(70_000, 1, 2), net.x(70_000, 2, 2))
+    program = lowered(net.graph(y), GPU)
+    assert all(launch_of(kernel).grid[1:] == (1, 1) for kernel in program.kernels())
+
+
 def test_tiles_fill_the_gpu_first():
     assert choose_tile(4096, 4096, 1, 4096, 4096, "f16").rows == 128
     small = choose_tile(64, 64, 1, 256, 256, "tf32")

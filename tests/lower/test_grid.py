@@ -1,17 +1,22 @@
 """Programs for a GPU: every kernel is a nest of blocks and threads, without races, and gives the
 bytes of the CPU targets."""
 
+from dataclasses import replace
+
 import pytest
-from graph_runs import BASE, Net, check, for_all, lowered
+from graph_runs import BASE, Net, assert_close, check, for_all, inputs_of, lowered
 from nested_nets import nested_inputs, nested_net
 from random_nets import nets
 
 from aotc.codegen.ptx import ptx_module
 from aotc.graph import ops
+from aotc.graph.eval import evaluate
 from aotc.graph.types import DType
+from aotc.loop.eval import run_program
 from aotc.loop.ir import For, Kind
 from aotc.loop.launch import is_gpu_kernel, launch_of
 from aotc.loop.walk import accesses
+from aotc.passes.runner import run_passes
 from aotc.target import cuda_target
 
 GPU = cuda_target("sm_80")
@@ -21,6 +26,15 @@ GPU = cuda_target("sm_80")
 def test_random_graphs(graph):
     program = check(graph, native=False, targets=(BASE, GPU))
     assert all(is_gpu_kernel(kernel) for kernel in program.kernels())
+
+
+@for_all(nets(), quick=2, slow=100)
+def test_random_graphs_on_tensor_cores(graph):
+    program = lowered(run_passes(graph), replace(GPU, precision="f16"))
+    inputs = inputs_of(graph)
+    found, wanted = run_program(program, inputs), evaluate(graph, inputs)
+    for name, array in wanted.items():
+        assert_close(found[name], array, 3e-2)
 
 
 def test_each_element_has_a_thread_and_neighbours_are_neighbours():

@@ -3,12 +3,14 @@ place of come out."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from aotc.fuse.groups import Group, GroupKind, Groups
 from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
+from aotc.loop.launch import MAX_GRID
 from aotc.target import Target
 
 #: Widths of queries, keys and values that tiles divide among threads.
@@ -92,6 +94,8 @@ def _around(
     queries, keys = first.anchor.inputs
     values = second.anchor.inputs[1]
     if queries.shape[-1] not in WIDTHS or values.shape[-1] not in WIDTHS:
+        return None
+    if math.prod(queries.shape[:-2]) > MAX_GRID[1]:
         return None
     return Attention(
         (first, rows, second),

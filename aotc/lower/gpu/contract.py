@@ -34,6 +34,7 @@ from aotc.loop.ir import (
     Store,
     Var,
 )
+from aotc.loop.launch import MAX_GRID
 from aotc.loop.program import Call
 from aotc.lower.context import Context
 from aotc.lower.contract_kernel import Operands
@@ -44,7 +45,20 @@ from aotc.lower.packed import constant_array
 from aotc.lower.pointwise import evaluate_nodes, sweep, weight_of
 from aotc.lower.scope import Access, KernelScope, loop
 from aotc.lower.views import View
-from aotc.schedule.gpu import GpuTile, choose_tile
+from aotc.schedule.gpu import MOST_SPLITS, GpuTile, choose_tile
+
+#: Results of one product below which many products had better take a thread for some of them than a
+#: block each.
+MIN_RESULTS, MANY_PRODUCTS = 64, 64
+
+
+def suits_blocks(operands: Operands) -> bool:
+    """Whether a product is large enough for blocks, and the grid for its batch."""
+    batch = _own_batch(operands)
+    results = math.prod(operands.lhs.shape[batch : operands.batch + 2]) * operands.rhs.shape[-1]
+    products = math.prod(operands.lhs.shape[:batch])
+    fits = products * MOST_SPLITS <= MAX_GRID[2]
+    return fits and (results >= MIN_RESULTS or products < MANY_PRODUCTS)
 
 
 def lower_gpu_contract(
