@@ -1,110 +1,19 @@
 /* Loader for objects compiled with --target cuda: opens the driver, uploads the weights, and keeps
  * the whole model as one CUDA graph that each run replays with a single launch.
  *
+ * A model with control flow is several graphs, between which the host reads what to do next.
  * Every driver call's result is looked at. Host memory is taken by malloc when a context is created
  * and at no other time. Nothing of the CUDA runtime or toolkit is needed, to build it or to run. */
 
 #include "aotc_cuda.h"
 
+#include "aotc_cuda_driver.h"
+
 #include <stdatomic.h>
-#include <stddef.h>
 #include <stdlib.h>
-#include <string.h>
 
-#ifdef _WIN32
-#include <windows.h>
-#define CUDAAPI __stdcall
-#define DRIVER_LIBRARY "nvcuda.dll"
-#else
-#include <dlfcn.h>
-#include <sched.h>
-#define CUDAAPI
-#define DRIVER_LIBRARY "libcuda.so.1"
-#endif
-
-/* The part of the driver's interface that is used here; its values never change. */
-typedef int result;
-typedef uint64_t device_pointer;
-enum {
-    SUCCESS = 0,
-    OUT_OF_MEMORY = 2,
-    DEINITIALIZED = 4,
-    STUB_LIBRARY = 34,
-    DEVICE_UNAVAILABLE = 46,
-    CALL_NO_DEVICE = 100,
-    INVALID_DEVICE = 101,
-    INVALID_IMAGE = 200,
-    NO_BINARY_FOR_GPU = 209,
-    ECC_UNCORRECTABLE = 214,
-    INVALID_PTX = 218,
-    NVLINK_UNCORRECTABLE = 220,
-    JIT_COMPILER_NOT_FOUND = 221,
-    UNSUPPORTED_PTX_VERSION = 222,
-    JIT_COMPILATION_DISABLED = 223,
-    ILLEGAL_ADDRESS = 700,
-    LAUNCH_OUT_OF_RESOURCES = 701,
-    LAUNCH_TIMEOUT = 702,
-    CONTEXT_IS_DESTROYED = 709,
-    FIRST_FAULT_IN_KERNEL = 714,
-    LAST_FAULT_IN_KERNEL = 719,
-    SYSTEM_DRIVER_MISMATCH = 803,
-    COMPAT_NOT_SUPPORTED = 804
-};
-enum { /* attributes of devices and functions */
-    MOST_THREADS = 1,
-    MAJOR = 75,
-    MINOR = 76,
-    MOST_SHARED_BYTES = 97,
-    DYNAMIC_SHARED_BYTES = 8
-};
 enum { STREAM_NON_BLOCKING = 1, USUAL_SHARED_BYTES = 48 << 10, OLDEST_DRIVER = 11040 };
 enum { DEVICE_ALIGNMENT = 16, STAGING_ALIGNMENT = 256 };
-
-typedef struct kernel_node {
-    void *function;
-    unsigned grid[3], block[3], shared_bytes;
-    void **params;
-    void **extra;
-} kernel_node;
-
-/* Symbols with their versions: a header of the driver would add these by macros. */
-#define DRIVER_CALLS(call)                                                                         \
-    call(init, "cuInit", (unsigned))                                                               \
-    call(version, "cuDriverGetVersion", (int *))                                                   \
-    call(device_count, "cuDeviceGetCount", (int *))                                                \
-    call(device_get, "cuDeviceGet", (int *, int))                                                  \
-    call(device_attribute, "cuDeviceGetAttribute", (int *, int, int))                              \
-    call(primary_retain, "cuDevicePrimaryCtxRetain", (void **, int))                               \
-    call(primary_release, "cuDevicePrimaryCtxRelease_v2", (int))                                   \
-    call(push, "cuCtxPushCurrent_v2", (void *))                                                    \
-    call(pop, "cuCtxPopCurrent_v2", (void **))                                                     \
-    call(synchronize, "cuCtxSynchronize", (void))                                                  \
-    call(module_load, "cuModuleLoadData", (void **, const void *))                                 \
-    call(module_unload, "cuModuleUnload", (void *))                                                \
-    call(module_function, "cuModuleGetFunction", (void **, void *, const char *))                  \
-    call(function_set, "cuFuncSetAttribute", (void *, int, int))                                   \
-    call(alloc, "cuMemAlloc_v2", (device_pointer *, size_t))                                       \
-    call(free, "cuMemFree_v2", (device_pointer))                                                   \
-    call(upload, "cuMemcpyHtoD_v2", (device_pointer, const void *, size_t))                        \
-    call(upload_async, "cuMemcpyHtoDAsync_v2", (device_pointer, const void *, size_t, void *))     \
-    call(download_async, "cuMemcpyDtoHAsync_v2", (void *, device_pointer, size_t, void *))         \
-    call(stream_create, "cuStreamCreate", (void **, unsigned))                                     \
-    call(stream_destroy, "cuStreamDestroy_v2", (void *))                                           \
-    call(stream_synchronize, "cuStreamSynchronize", (void *))                                      \
-    call(graph_create, "cuGraphCreate", (void **, unsigned))                                       \
-    call(graph_destroy, "cuGraphDestroy", (void *))                                                \
-    call(graph_kernel, "cuGraphAddKernelNode",                                                     \
-         (void **, void *, void *const *, size_t, const kernel_node *))                            \
-    call(graph_instantiate, "cuGraphInstantiateWithFlags", (void **, void *, unsigned long long))  \
-    call(exec_set, "cuGraphExecKernelNodeSetParams", (void *, void *, const kernel_node *))        \
-    call(exec_launch, "cuGraphLaunch", (void *, void *))                                           \
-    call(exec_destroy, "cuGraphExecDestroy", (void *))
-
-typedef struct driver {
-#define DECLARE(field, symbol, parameters) result(CUDAAPI *field) parameters;
-    DRIVER_CALLS(DECLARE)
-#undef DECLARE
-} driver;
 
 /* What contexts that share their weights have in common. */
 typedef struct session {
@@ -124,12 +33,13 @@ struct aotc_cuda_context {
     struct aotc_cuda_context *next; /* of those that aotc_cuda_run_host created */
     device_pointer arena, staging;
     void *stream; /* of runs with host pointers */
-    void *graph, *exec;
-    void **nodes; /* of the graph, one for each launch */
+    void **graphs, **execs;
+    void **nodes; /* of the graphs, one for each launch */
     void **after;
     device_pointer *tensors; /* that the graph has now */
     device_pointer *wanted;
     device_pointer *values; /* arguments of one launch */
+    int64_t *counters;
     void **params;
     unsigned char room[];
 };
@@ -140,36 +50,6 @@ struct aotc_cuda_context {
         if (found_)                                                                                \
             return found_;                                                                         \
     } while (0)
-
-static int status_of(result r)
-{
-    if (r >= FIRST_FAULT_IN_KERNEL && r <= LAST_FAULT_IN_KERNEL)
-        return AOTC_CUDA_LOST_DEVICE;
-    switch (r) {
-    case SUCCESS: return AOTC_CUDA_OK;
-    case OUT_OF_MEMORY: return AOTC_CUDA_OUT_OF_DEVICE_MEMORY;
-    case STUB_LIBRARY: return AOTC_CUDA_NO_DRIVER;
-    case CALL_NO_DEVICE:
-    case INVALID_DEVICE: return AOTC_CUDA_NO_DEVICE;
-    case LAUNCH_OUT_OF_RESOURCES: return AOTC_CUDA_SMALL_DEVICE;
-    case INVALID_IMAGE:
-    case INVALID_PTX:
-    case JIT_COMPILER_NOT_FOUND:
-    case JIT_COMPILATION_DISABLED: return AOTC_CUDA_REJECTED_KERNELS;
-    case NO_BINARY_FOR_GPU: return AOTC_CUDA_UNSUPPORTED_DEVICE;
-    case UNSUPPORTED_PTX_VERSION:
-    case SYSTEM_DRIVER_MISMATCH:
-    case COMPAT_NOT_SUPPORTED: return AOTC_CUDA_OLD_DRIVER;
-    case DEINITIALIZED:
-    case DEVICE_UNAVAILABLE:
-    case ECC_UNCORRECTABLE:
-    case NVLINK_UNCORRECTABLE:
-    case ILLEGAL_ADDRESS:
-    case LAUNCH_TIMEOUT:
-    case CONTEXT_IS_DESTROYED: return AOTC_CUDA_LOST_DEVICE;
-    default: return AOTC_CUDA_FAILED_DRIVER;
-    }
-}
 
 static int worse(int status, int other)
 {
@@ -194,34 +74,6 @@ static void wait_for(atomic_flag *turn)
 static void leave(atomic_flag *turn)
 {
     atomic_flag_clear_explicit(turn, memory_order_release);
-}
-
-/* Opens the library; the driver stays loaded, as it wants to. */
-static int load_driver(driver *d)
-{
-    static const struct { const char *name; size_t place; } symbols[] = {
-#define NAME(field, symbol, parameters) {symbol, offsetof(driver, field)},
-        DRIVER_CALLS(NAME)
-#undef NAME
-    };
-#ifdef _WIN32
-    HMODULE library = LoadLibraryExA(DRIVER_LIBRARY, NULL, LOAD_LIBRARY_SEARCH_SYSTEM32);
-#else
-    void *library = dlopen(DRIVER_LIBRARY, RTLD_NOW | RTLD_LOCAL);
-#endif
-    if (!library)
-        return AOTC_CUDA_NO_DRIVER;
-    for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
-#ifdef _WIN32
-        FARPROC found = GetProcAddress(library, symbols[i].name);
-#else
-        void *found = dlsym(library, symbols[i].name);
-#endif
-        if (!found)
-            return AOTC_CUDA_OLD_DRIVER;
-        memcpy((char *)d + symbols[i].place, &found, sizeof found);
-    }
-    return AOTC_CUDA_OK;
 }
 
 static int find_driver(const driver **found)
@@ -318,7 +170,7 @@ static int fill_session(const aotc_cuda_model *m, session *s, int major, int min
         return AOTC_CUDA_OK;
     TRY(status_of(s->cu->alloc(&s->constants, m->constants_bytes)));
     TRY(status_of(s->cu->upload(s->constants, m->constants, m->constants_bytes)));
-    /* the call returns when the host's memory is free again, which can be before the copy is done */
+    /* that returns when the host's memory is free again, which can be before the copy is done */
     return status_of(s->cu->synchronize());
 }
 
@@ -378,20 +230,30 @@ static int open_session(const aotc_cuda_model *m, int number, session **made)
     return AOTC_CUDA_OK;
 }
 
-/* What launch number i is given, with the tensors where `tensors` says. */
+/* Where an argument is now, with the tensors where `tensors` says. */
+static device_pointer place(const aotc_cuda_context *c, const aotc_cuda_arg *arg,
+                            const device_pointer *tensors)
+{
+    device_pointer found = c->arena + arg->offset;
+    if (arg->space == AOTC_CUDA_IN_CONSTANTS)
+        found = c->shared->constants + arg->offset;
+    else if (arg->space == AOTC_CUDA_IN_TENSOR)
+        found = tensors[arg->tensor] + arg->offset;
+    for (uint32_t i = 0; i < arg->moves; i++) {
+        const aotc_cuda_move *move = &c->model->move[arg->first_move + i];
+        found += (device_pointer)(c->counters[move->counter] * move->bytes);
+    }
+    return found;
+}
+
+/* What launch number i is given. */
 static kernel_node describe(aotc_cuda_context *c, uint32_t i, const device_pointer *tensors)
 {
     const aotc_cuda_model *m = c->model;
     const aotc_cuda_launch *launch = &m->launch[i];
     const aotc_cuda_kernel *kernel = &m->kernel[launch->kernel];
     for (uint32_t j = 0; j < launch->args; j++) {
-        const aotc_cuda_arg *arg = &m->arg[launch->first_arg + j];
-        device_pointer base = c->arena;
-        if (arg->space == AOTC_CUDA_IN_CONSTANTS)
-            base = c->shared->constants;
-        else if (arg->space == AOTC_CUDA_IN_TENSOR)
-            base = tensors[arg->tensor];
-        c->values[j] = base + arg->offset;
+        c->values[j] = place(c, &m->arg[launch->first_arg + j], tensors);
         c->params[j] = &c->values[j];
     }
     kernel_node node = {.function = c->shared->functions[launch->kernel], .params = c->params};
@@ -401,27 +263,30 @@ static kernel_node describe(aotc_cuda_context *c, uint32_t i, const device_point
     return node;
 }
 
-/* The model as one graph, for tensors that the first run will name. */
-static int build_graph(aotc_cuda_context *c)
+/* Graph number g, for tensors that the first run will name. */
+static int build_graph(aotc_cuda_context *c, uint32_t g)
 {
     const aotc_cuda_model *m = c->model;
     const driver *cu = c->shared->cu;
-    TRY(status_of(cu->graph_create(&c->graph, 0)));
-    for (uint32_t i = 0; i < m->launches; i++) {
+    TRY(status_of(cu->graph_create(&c->graphs[g], 0)));
+    for (uint32_t i = m->graph[g].first; i < m->graph[g].end; i++) {
         const aotc_cuda_launch *launch = &m->launch[i];
         kernel_node node = describe(c, i, c->tensors);
         for (uint32_t j = 0; j < launch->afters; j++)
             c->after[j] = c->nodes[m->after[launch->first_after + j]];
-        TRY(status_of(cu->graph_kernel(&c->nodes[i], c->graph, c->after, launch->afters, &node)));
+        TRY(status_of(
+            cu->graph_kernel(&c->nodes[i], c->graphs[g], c->after, launch->afters, &node)));
     }
-    return status_of(cu->graph_instantiate(&c->exec, c->graph, 0));
+    return status_of(cu->graph_instantiate(&c->execs[g], c->graphs[g], 0));
 }
 
 static int fill_context(aotc_cuda_context *c)
 {
     if (c->model->arena_bytes)
         TRY(status_of(c->shared->cu->alloc(&c->arena, c->model->arena_bytes)));
-    return build_graph(c);
+    for (uint32_t g = 0; g < c->model->graphs; g++)
+        TRY(build_graph(c, g));
+    return AOTC_CUDA_OK;
 }
 
 static int free_context(aotc_cuda_context *c)
@@ -430,10 +295,12 @@ static int free_context(aotc_cuda_context *c)
     int status = enter(c->shared), entered = !status;
     if (entered)
         status = status_of(cu->synchronize());
-    if (c->exec)
-        status = worse(status, status_of(cu->exec_destroy(c->exec)));
-    if (c->graph)
-        status = worse(status, status_of(cu->graph_destroy(c->graph)));
+    for (uint32_t g = 0; g < c->model->graphs; g++) {
+        if (c->execs[g])
+            status = worse(status, status_of(cu->exec_destroy(c->execs[g])));
+        if (c->graphs[g])
+            status = worse(status, status_of(cu->graph_destroy(c->graphs[g])));
+    }
     if (entered) { /* else the rest goes with the driver's context */
         if (c->stream)
             status = worse(status, status_of(cu->stream_destroy(c->stream)));
@@ -452,8 +319,8 @@ static int free_context(aotc_cuda_context *c)
 static int open_context(const aotc_cuda_model *m, session *s, aotc_cuda_context **made)
 {
     size_t tensors = (size_t)m->inputs + m->outputs;
-    size_t pointers = 2 * (size_t)m->launches + m->most_args;
-    size_t places = 2 * tensors + m->most_args;
+    size_t pointers = 2 * ((size_t)m->launches + m->graphs) + m->most_args;
+    size_t places = 2 * tensors + m->most_args + m->counters;
     aotc_cuda_context *c =
         calloc(1, sizeof *c + pointers * sizeof *c->params + places * sizeof *c->values);
     if (!c) {
@@ -466,9 +333,12 @@ static int open_context(const aotc_cuda_model *m, session *s, aotc_cuda_context 
     c->tensors = (device_pointer *)(void *)c->room;
     c->wanted = c->tensors + tensors;
     c->values = c->wanted + tensors;
-    c->params = (void **)(c->values + m->most_args);
+    c->counters = (int64_t *)(c->values + m->most_args);
+    c->params = (void **)(c->counters + m->counters);
     c->nodes = c->params + m->most_args;
     c->after = c->nodes + m->launches;
+    c->graphs = c->after + m->launches;
+    c->execs = c->graphs + m->graphs;
     int status = enter(s);
     if (!status)
         status = leave_with(s, fill_context(c));
@@ -515,34 +385,118 @@ int aotc_cuda_destroy(aotc_cuda_context *context)
     return free_context(context);
 }
 
-/* Launches the graph for the tensors that are wanted. Launches of one graph run one after the other
- * in whatever streams, and those under way keep the pointers that they were launched with. */
-static int launch(aotc_cuda_context *c, void *stream)
+/* Whether launch number i has arguments that differ from those its node has. */
+static int is_moved(const aotc_cuda_context *c, uint32_t i, int tensors)
+{
+    const aotc_cuda_launch *launch = &c->model->launch[i];
+    for (uint32_t j = 0; j < launch->args; j++) {
+        const aotc_cuda_arg *arg = &c->model->arg[launch->first_arg + j];
+        if (!tensors && arg->moves)
+            return 1;
+        if (tensors && arg->space == AOTC_CUDA_IN_TENSOR
+            && c->tensors[arg->tensor] != c->wanted[arg->tensor])
+            return 1;
+    }
+    return 0;
+}
+
+/* Writes the arguments of such launches of a graph into its nodes. Launches under way keep those
+ * that they were made with. */
+static int update(aotc_cuda_context *c, uint32_t g, int tensors)
+{
+    for (uint32_t i = c->model->graph[g].first; i < c->model->graph[g].end; i++) {
+        if (!is_moved(c, i, tensors))
+            continue;
+        kernel_node node = describe(c, i, c->wanted);
+        TRY(status_of(c->shared->cu->exec_set(c->execs[g], c->nodes[i], &node)));
+    }
+    return AOTC_CUDA_OK;
+}
+
+static int aim(aotc_cuda_context *c)
 {
     const aotc_cuda_model *m = c->model;
-    const driver *cu = c->shared->cu;
     size_t bytes = (m->inputs + m->outputs) * sizeof *c->tensors;
-    if (memcmp(c->tensors, c->wanted, bytes)) {
-        for (uint32_t i = 0; i < m->launches; i++) {
-            const aotc_cuda_launch *one = &m->launch[i];
-            int moved = 0;
-            for (uint32_t j = 0; j < one->args; j++) {
-                const aotc_cuda_arg *arg = &m->arg[one->first_arg + j];
-                moved |= arg->space == AOTC_CUDA_IN_TENSOR
-                         && c->tensors[arg->tensor] != c->wanted[arg->tensor];
-            }
-            if (!moved)
-                continue;
-            kernel_node node = describe(c, i, c->wanted);
-            int status = status_of(cu->exec_set(c->exec, c->nodes[i], &node));
-            if (status) { /* some have the new pointers: the next run sets all of them again */
-                memset(c->tensors, 0, bytes);
-                return status;
-            }
+    if (!memcmp(c->tensors, c->wanted, bytes))
+        return AOTC_CUDA_OK;
+    for (uint32_t g = 0; g < m->graphs; g++) {
+        int status = update(c, g, 1);
+        if (status) { /* some have the new pointers: the next run sets all of them again */
+            memset(c->tensors, 0, bytes);
+            return status;
         }
-        memcpy(c->tensors, c->wanted, bytes);
     }
-    return status_of(cu->exec_launch(c->exec, stream));
+    memcpy(c->tensors, c->wanted, bytes);
+    return AOTC_CUDA_OK;
+}
+
+/* Waits for the stream and reads what a step asks for. */
+static int read_back(aotc_cuda_context *c, const aotc_cuda_step *step, void *to, size_t bytes,
+                     void *stream)
+{
+    const driver *cu = c->shared->cu;
+    device_pointer from = place(c, &c->model->arg[step->arg - 1], c->wanted);
+    int status = status_of(cu->download_async(to, from, bytes, stream));
+    return worse(status, status_of(cu->stream_synchronize(stream)));
+}
+
+/* The number of the step that follows, or that the step jumps to. */
+static int take_step(aotc_cuda_context *c, uint32_t *next, void *stream)
+{
+    const aotc_cuda_step *step = &c->model->step[*next];
+    const driver *cu = c->shared->cu;
+    unsigned char flag = 1;
+    int64_t number;
+    ++*next;
+    switch (step->op) {
+    case AOTC_CUDA_RUN:
+        if (c->model->counters)
+            TRY(update(c, step->number, 0));
+        return status_of(cu->exec_launch(c->execs[step->number], stream));
+    case AOTC_CUDA_JUMP: *next = step->target; break;
+    case AOTC_CUDA_UNLESS:
+    case AOTC_CUDA_CHECK:
+        TRY(read_back(c, step, &flag, 1, stream));
+        if (!flag && step->op == AOTC_CUDA_CHECK)
+            return AOTC_CUDA_OUT_OF_BOUNDS;
+        if (!flag)
+            *next = step->target;
+        break;
+    case AOTC_CUDA_SET:
+        number = step->value;
+        if (step->arg)
+            TRY(read_back(c, step, &number, sizeof number, stream));
+        c->counters[step->number] = number < step->value ? number : step->value;
+        break;
+    case AOTC_CUDA_NEXT: c->counters[step->number]++; break;
+    case AOTC_CUDA_PAST:
+        if (c->counters[step->number] >= c->counters[step->value])
+            *next = step->target;
+        break;
+    case AOTC_CUDA_STORE: {
+        device_pointer to = place(c, &c->model->arg[step->arg - 1], c->wanted);
+        uint64_t bits = (uint64_t)c->counters[step->number];
+        TRY(status_of(cu->fill_async(to, (unsigned)bits, 1, stream)));
+        return status_of(cu->fill_async(to + 4, (unsigned)(bits >> 32), 1, stream));
+    }
+    default: return AOTC_CUDA_OTHER_LOADER;
+    }
+    return AOTC_CUDA_OK;
+}
+
+/* Runs on the tensors that are wanted. One graph is one launch, and launches of one graph follow
+ * each other in whatever streams. Steps have no such order, so a run of several ends here. */
+static int launch(aotc_cuda_context *c, void *stream)
+{
+    uint32_t next = 0;
+    int status = aim(c);
+    if (status)
+        return status;
+    while (!status && next < c->model->steps)
+        status = take_step(c, &next, stream);
+    if (c->model->steps > 1)
+        status = worse(status, status_of(c->shared->cu->stream_synchronize(stream)));
+    return status;
 }
 
 /* The tensors must be there unless they are empty. */

@@ -20,6 +20,7 @@ enum {
     AOTC_CUDA_NULL_OUTPUT = 2,
     AOTC_CUDA_MISALIGNED_INPUT = 4,
     AOTC_CUDA_MISALIGNED_OUTPUT = 5,
+    AOTC_CUDA_OUT_OF_BOUNDS = 11,
     AOTC_CUDA_NO_DRIVER = 64,
     AOTC_CUDA_OLD_DRIVER = 65,
     AOTC_CUDA_NO_DEVICE = 66,
@@ -52,30 +53,63 @@ typedef struct aotc_cuda_kernel {
     uint32_t reserved;
 } aotc_cuda_kernel;
 
+/* `bytes` more for each that a counter of the host has counted. */
+typedef struct aotc_cuda_move {
+    uint64_t counter;
+    int64_t bytes;
+} aotc_cuda_move;
+
 /* Where a pointer that a kernel is given points to. */
 enum { AOTC_CUDA_IN_CONSTANTS = 0, AOTC_CUDA_IN_ARENA = 1, AOTC_CUDA_IN_TENSOR = 2 };
 typedef struct aotc_cuda_arg {
     uint32_t space;
     uint32_t tensor; /* the inputs are numbered first, then the outputs */
     uint64_t offset; /* in bytes */
+    uint32_t first_move, moves;
 } aotc_cuda_arg;
 
 typedef struct aotc_cuda_launch {
     uint32_t kernel;
     uint32_t first_arg, args;     /* as many as the kernel has parameters */
-    uint32_t first_after, afters; /* earlier launches that must be complete before */
+    uint32_t first_after, afters; /* earlier ones of its graph that must be complete before */
 } aotc_cuda_launch;
+
+/* The launches from `first` up to the one before `end`. */
+typedef struct aotc_cuda_graph {
+    uint32_t first, end;
+} aotc_cuda_graph;
+
+/* What the host does, one step after the other: a model without control flow runs one graph. */
+enum {
+    AOTC_CUDA_RUN = 0,    /* graph `number` */
+    AOTC_CUDA_JUMP = 1,   /* to step `target` */
+    AOTC_CUDA_UNLESS = 2, /* to step `target` if the bool at the argument is false */
+    AOTC_CUDA_CHECK = 3,  /* ends the run if the bool at the argument is false */
+    AOTC_CUDA_SET = 4,    /* counter `number` to `value`, or to a smaller int64 at the argument */
+    AOTC_CUDA_NEXT = 5,   /* adds 1 to counter `number` */
+    AOTC_CUDA_PAST = 6,   /* to step `target` if counter `number` has reached counter `value` */
+    AOTC_CUDA_STORE = 7   /* counter `number` as an int64 at the argument */
+};
+typedef struct aotc_cuda_step {
+    uint32_t op, number, target;
+    uint32_t arg; /* one more than its number, or 0 */
+    int64_t value;
+} aotc_cuda_step;
 
 /* A compiled model: read-only, part of the object. */
 typedef struct aotc_cuda_model {
     uint32_t layout;
     uint32_t driver; /* least version, as cuDriverGetVersion has it */
     uint32_t images, kernels, launches, most_args, inputs, outputs;
+    uint32_t graphs, steps, counters, reserved;
     const aotc_cuda_image *image;
     const aotc_cuda_kernel *kernel;
     const aotc_cuda_launch *launch;
     const aotc_cuda_arg *arg;
+    const aotc_cuda_move *move;
     const uint32_t *after;
+    const aotc_cuda_graph *graph;
+    const aotc_cuda_step *step;
     const uint64_t *tensor_bytes; /* of inputs, then outputs */
     const void *constants;
     uint64_t constants_bytes;
@@ -96,8 +130,9 @@ int aotc_cuda_share(aotc_cuda_context *first, aotc_cuda_context **context);
  * driver call that failed; everything is freed all the same, unless the context is busy. */
 int aotc_cuda_destroy(aotc_cuda_context *context);
 
-/* Puts one run in order into the stream (a CUstream; NULL is the default stream) and returns.
- * `tensors` are device pointers, inputs first, aligned to 16 bytes. */
+/* Puts one run in order into the stream (a CUstream; NULL is the default stream) and returns; if
+ * the model has control flow, when the run is complete. `tensors` are device pointers, inputs
+ * first, aligned to 16 bytes. */
 int aotc_cuda_run_device(const aotc_cuda_model *model, aotc_cuda_context *context, void *stream,
                          const void *const *tensors);
 

@@ -76,7 +76,7 @@ def host_of(options: Options) -> Target:
 def build_object(
     entry: Entry, constants: ConstantLayout, archs: Sequence[str], host: Target
 ) -> DeviceObject:
-    """The object of one model. UnsupportedError when what it launches depends on data."""
+    """The object of one model. Errors as for `make_code`."""
     model = describe_model(entry.program, entry.plan, constants)
     code = make_code(model.sources, archs)
     notes = notes_text(
@@ -119,7 +119,7 @@ def make_device_bundle(
         weights_digest=manifest["weights"]["sha256"],
         sections=False,
     )
-    more = device_declarations(entry.signature)
+    more = device_declarations(entry.signature, len(made.model.steps) > 1)
     header = write_header(entry.signature, facts, entry.notes, more)
     image = embed_constants(made.emitted, name, constants)
     return Bundle(name, (entry,), image, header, manifest, None)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from aotc.codegen.entry import Entry
-from aotc.codegen.signature import Param
+from aotc.codegen.signature import Param, Status
 from aotc.compiled import Code, CompiledModel, arrange, fit_input
 from aotc.cuda.build import DeviceObject
 from aotc.cuda.context import DeviceContext
@@ -164,7 +164,7 @@ class CudaModel(CompiledModel):
                 for array, place in zip(inputs, places, strict=False):
                     if array.nbytes:
                         driver.call("cuMemcpyHtoD_v2", place, array.ctypes.data, array.nbytes)
-                context.run(places, DEFAULT_STREAM)
+                self._run(context, places)
                 for array, place in zip(outputs, places[len(inputs) :], strict=True):
                     if array.nbytes:
                         driver.call("cuMemcpyDtoH_v2", array.ctypes.data, place, array.nbytes)
@@ -187,10 +187,18 @@ class CudaModel(CompiledModel):
         memory.alive = borrowed  # inputs, for as long as a run may read them
 
         def run() -> tuple[DeviceArray, ...]:
-            context.run(tensors, DEFAULT_STREAM)
+            self._run(context, tensors)
             return outputs
 
         return run
+
+    def _run(self, context: DeviceContext, tensors: Sequence[int]) -> None:
+        try:
+            context.run(tensors, DEFAULT_STREAM)
+        except DeviceError as error:
+            if error.status is Status.OUT_OF_BOUNDS:
+                raise self._failure(error.status) from None
+            raise
 
 
 def _allocate(context: DeviceContext, params: Sequence[Param]) -> tuple[DeviceMemory, list[int]]:

@@ -1,13 +1,13 @@
 """A DeviceModel with its code and constants on one device: addresses of tensors in, a replay of the
-model's CUDA graph out. What runtime/aotc_cuda.c does for C programs, for Python."""
+model's CUDA graphs out. What runtime/aotc_cuda.c does for C programs, for Python."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import threading
-from collections.abc import Iterator, Sequence
-from ctypes import c_uint64, c_void_p
+from collections.abc import Callable, Iterator, Sequence
+from ctypes import c_int64, c_uint8, c_uint64, c_void_p
 
 from aotc.codegen.signature import Status
 from aotc.cuda.driver import (
@@ -21,7 +21,7 @@ from aotc.cuda.driver import (
     KernelNode,
 )
 from aotc.cuda.images import DeviceCode, arch_number, is_exact
-from aotc.cuda.model import DeviceLaunch, DeviceModel, Place
+from aotc.cuda.model import DeviceArg, DeviceLaunch, DeviceModel, DeviceStep, Op, Place
 from aotc.memory.constants import ConstantLayout
 
 #: What the driver says to one image when it may take another one.
@@ -51,6 +51,8 @@ class DeviceContext:
         self._turn = threading.Lock()
         self._undo: list[tuple[str, int]] = []  # calls that free what there is, in order of making
         self._nodes: list[int] = []
+        self._execs: list[int] = []
+        self._registers = [0] * model.registers
         self._tensors = [0] * len(model.tensor_bytes)
         if driver.number("cuDriverGetVersion") < code.driver:
             raise DeviceError(Status.OLD_DRIVER, f"the object needs version {code.driver}")
@@ -82,7 +84,7 @@ class DeviceContext:
         try:
             with self.current():
                 self._aim(list(tensors))
-                self.driver.call("cuGraphLaunch", self._exec, stream)
+                self._run_steps(stream)
         finally:
             self._turn.release()
 
@@ -153,16 +155,21 @@ class DeviceContext:
             position += len(chunk)
         driver.call("cuCtxSynchronize")  # copies may be under way when the calls return
         self._arena = self._allocate(model.arena_bytes)
-        graph = self._make("cuGraphDestroy", driver.handle("cuGraphCreate", 0))
-        for launch in model.launches:
-            after = (c_void_p * len(launch.after))(*[self._nodes[i] for i in launch.after])
-            node = _Node(self._functions[launch.kernel], model, launch, self._addresses(launch))
-            self._nodes.append(
-                driver.handle("cuGraphAddKernelNode", graph, after, len(after), node.reference)
-            )
-        self._exec = self._make(
-            "cuGraphExecDestroy", driver.handle("cuGraphInstantiateWithFlags", graph, 0)
-        )
+        for first, end in model.graphs:
+            graph = self._make("cuGraphDestroy", driver.handle("cuGraphCreate", 0))
+            for launch in model.launches[first:end]:
+                after = (c_void_p * len(launch.after))(*[self._nodes[i] for i in launch.after])
+                node = self._node(launch)
+                self._nodes.append(
+                    driver.handle("cuGraphAddKernelNode", graph, after, len(after), node.reference)
+                )
+            made = driver.handle("cuGraphInstantiateWithFlags", graph, 0)
+            self._execs.append(self._make("cuGraphExecDestroy", made))
+
+    def _node(self, launch: DeviceLaunch) -> _Node:
+        """What the node of a launch has to hold now."""
+        addresses = [self._address(arg) for arg in launch.args]
+        return _Node(self._functions[launch.kernel], self._model, launch, addresses)
 
     def _make(self, undo: str, handle: int) -> int:
         """``handle``, which ``undo`` will free."""
@@ -214,35 +221,87 @@ class DeviceContext:
                 driver.call("cuFuncSetAttribute", found[-1], _DYNAMIC_SHARED, shared)
         return found
 
-    def _addresses(self, launch: DeviceLaunch) -> list[int]:
-        """The device pointers that a launch is given now."""
+    def _address(self, arg: DeviceArg) -> int:
+        """The device pointer that an argument is now."""
         bases = {Place.CONSTANTS: self._constants, Place.ARENA: self._arena}
-        return [
-            (self._tensors[arg.tensor] if arg.place is Place.TENSOR else bases[arg.place])
-            + arg.offset
-            for arg in launch.args
-        ]
+        base = self._tensors[arg.tensor] if arg.place is Place.TENSOR else bases[arg.place]
+        moved = sum(self._registers[register] * size for register, size in arg.moves)
+        return base + arg.offset + moved
 
     def _aim(self, tensors: list[int]) -> None:
-        """Makes the graph be about ``tensors``. Runs under way keep the pointers they have."""
+        """Makes the graphs be about ``tensors``. Runs under way keep the pointers they have."""
         if tensors == self._tensors:
             return
-        moved = {
-            i for i, (a, b) in enumerate(zip(tensors, self._tensors, strict=True)) if a != b
-        }
+        pairs = enumerate(zip(tensors, self._tensors, strict=True))
+        moved = {number for number, (a, b) in pairs if a != b}
         self._tensors = tensors
         try:
-            for node, launch in zip(self._nodes, self._model.launches, strict=True):
-                used = {arg.tensor for arg in launch.args if arg.place is Place.TENSOR}
-                if used & moved:
-                    function = self._functions[launch.kernel]
-                    params = _Node(function, self._model, launch, self._addresses(launch))
-                    self.driver.call(
-                        "cuGraphExecKernelNodeSetParams", self._exec, node, params.reference
-                    )
+            for number in range(len(self._execs)):
+                self._update(
+                    number, lambda arg: arg.place is Place.TENSOR and arg.tensor in moved
+                )
         except BaseException:
             self._tensors = [0] * len(tensors)  # some nodes moved: the next run moves all
             raise
+
+    def _update(self, graph: int, is_moved: Callable[[DeviceArg], bool]) -> None:
+        """Writes the arguments of the launches of a graph that have moved into its nodes."""
+        for number in range(*self._model.graphs[graph]):
+            launch = self._model.launches[number]
+            if any(map(is_moved, launch.args)):
+                node, params = self._nodes[number], self._node(launch)
+                self.driver.call(
+                    "cuGraphExecKernelNodeSetParams", self._execs[graph], node, params.reference
+                )
+
+    def _run_steps(self, stream: int) -> None:
+        """What the host does; with more than one step, until all of it is complete."""
+        steps, following = self._model.steps, 0
+        try:
+            while following < len(steps):
+                step = steps[following]
+                following = self._take(step, stream, following + 1)
+        finally:
+            if len(steps) > 1:
+                self.driver.call("cuStreamSynchronize", stream)
+
+    def _take(self, step: DeviceStep, stream: int, following: int) -> int:
+        """Does one step; the number of the next, ``following`` unless it jumps."""
+        registers = self._registers
+        match step.op:
+            case Op.RUN:
+                if registers:
+                    self._update(step.number, lambda arg: bool(arg.moves))
+                self.driver.call("cuGraphLaunch", self._execs[step.number], stream)
+            case Op.JUMP:
+                return step.target
+            case Op.UNLESS if not self._read(step, c_uint8, stream):
+                return step.target
+            case Op.CHECK if not self._read(step, c_uint8, stream):
+                raise DeviceError(Status.OUT_OF_BOUNDS)
+            case Op.SET:
+                asked = step.value if step.arg is None else self._read(step, c_int64, stream)
+                registers[step.number] = min(asked, step.value)
+            case Op.NEXT:
+                registers[step.number] += 1
+            case Op.PAST if registers[step.number] >= registers[step.value]:
+                return step.target
+            case Op.STORE:
+                assert step.arg is not None
+                place, value = self._address(step.arg), registers[step.number]
+                for word in range(2):
+                    part = value >> 32 * word & 0xFFFFFFFF
+                    self.driver.call("cuMemsetD32Async", place + 4 * word, part, 1, stream)
+        return following
+
+    def _read(self, step: DeviceStep, kind: type[c_int64] | type[c_uint8], stream: int) -> int:
+        """The number at the argument of a step, when all before it is complete."""
+        assert step.arg is not None
+        found, place = kind(), self._address(step.arg)
+        size = ctypes.sizeof(kind)
+        self.driver.call("cuMemcpyDtoHAsync_v2", ctypes.byref(found), place, size, stream)
+        self.driver.call("cuStreamSynchronize", stream)
+        return found.value
 
 
 class _Node:

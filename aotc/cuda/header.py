@@ -12,8 +12,9 @@ DEVICE_ALIGNMENT = 16
 """Of device pointers, in bytes: DEVICE_ALIGNMENT of runtime/aotc_cuda.c."""
 
 
-def device_declarations(signature: Signature) -> list[str]:
-    """Declarations with their comments, for a header that has NAME_run already."""
+def device_declarations(signature: Signature, waits: bool = False) -> list[str]:
+    """Declarations with their comments, for a header that has NAME_run already; ``waits`` if the
+    host has to wait for the device before a run is done."""
     name, macro, names = signature.name, signature.name.upper(), functions_of(signature)
     context = f"{name}_context *context"
     tensors = replace(signature, regions=())
@@ -38,8 +39,9 @@ def device_declarations(signature: Signature) -> list[str]:
         + _without_workspace(declaration(tensors, names.run_host, [context])),
         f"/* Tensors on the device, aligned to {DEVICE_ALIGNMENT} bytes. Puts the run into `stream`"
         " (a CUstream or\n"
-        " * cudaStream_t; NULL is the default stream) and returns at once. Runs of one context\n"
-        " * follow each other, in whatever streams they are. */\n"
+        " * cudaStream_t; NULL is the default stream) and returns"
+        f"{' when it is complete' if waits else ' at once'}.\n"
+        " * Runs of one context follow each other, in whatever streams they are. */\n"
         + _without_workspace(
             declaration(tensors, names.run_device, [context, "void *stream"])
         ),

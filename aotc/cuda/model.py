@@ -1,22 +1,36 @@
 """A program for a GPU with its memory plan in, the DeviceModel out: launches with their arguments,
-and what each has to wait for."""
+what each has to wait for, and the steps by which the host runs graphs of them.
+
+A model without control flow is one graph. Loops of a fixed number of iterations are written out
+in it. What depends on data splits it: the host reads a flag or a number and goes on accordingly.
+"""
 
 from __future__ import annotations
 
 import enum
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from aotc.errors import UnsupportedError
 from aotc.loop.ir import Kernel
 from aotc.loop.launch import Launch, launch_of
-from aotc.loop.program import Arg, Call, Counter, If, Loop, Program, Role, Step, Storage
+from aotc.loop.program import (
+    Arg,
+    Call,
+    Check,
+    Counter,
+    If,
+    Loop,
+    Program,
+    Role,
+    Step,
+)
 from aotc.memory.arena import MemoryPlan
 from aotc.memory.constants import ConstantLayout
 
-MOST_LAUNCHES = 1 << 14
-"""More make a graph that takes seconds to prepare."""
+MOST_WRITTEN_OUT = 1 << 10
+"""Launches that a loop of a fixed number of iterations may become; with more it stays a loop."""
 
 
 class Place(enum.IntEnum):
@@ -27,14 +41,29 @@ class Place(enum.IntEnum):
     TENSOR = 2
 
 
+class Op(enum.IntEnum):
+    """What a `DeviceStep` does; the values are those of runtime/aotc_cuda.h."""
+
+    RUN = 0  # graph number ``number``
+    JUMP = 1  # to step ``target``
+    UNLESS = 2  # to step ``target`` if the bool at ``arg`` is false
+    CHECK = 3  # ends the run with OUT_OF_BOUNDS if the bool at ``arg`` is false
+    SET = 4  # register ``number`` to ``value``, or to the i64 at ``arg`` where that is less
+    NEXT = 5  # adds 1 to register ``number``
+    PAST = 6  # to step ``target`` if register ``number`` has reached register ``value``
+    STORE = 7  # register ``number`` as an i64 at ``arg``
+
+
 @dataclass(frozen=True)
 class DeviceArg:
     """A device pointer that a kernel is given: ``offset`` bytes into ``place``; ``tensor`` counts
-    the inputs of the model, then its outputs."""
+    the inputs of the model, then its outputs. ``moves`` are (register, bytes): so many bytes more
+    for each that the register of the host counts."""
 
     place: Place
     tensor: int
     offset: int
+    moves: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,10 +85,23 @@ class DeviceLaunch:
     after: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class DeviceStep:
+    """One step of the host; see `Op`."""
+
+    op: Op
+    number: int = 0
+    target: int = 0
+    value: int = 0
+    arg: DeviceArg | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class DeviceModel:
     """All that a driver has to be told of a model besides its code and constants.
 
+    ``graphs`` are (first launch, one beyond the last); launches wait only for those of their own
+    graph. ``steps`` run these, with ``registers`` numbers of 64 bits.
     ``sources`` are the kernels in loop IR under the names of their entries, in the order of
     ``kernels``; ``tensor_bytes`` are the sizes of the inputs, then the outputs."""
 
@@ -69,10 +111,16 @@ class DeviceModel:
     inputs: int
     tensor_bytes: tuple[int, ...]
     arena_bytes: int
+    graphs: tuple[tuple[int, int], ...]
+    steps: tuple[DeviceStep, ...]
+    registers: int = 0
 
     @property
     def outputs(self) -> int:
         return len(self.tensor_bytes) - self.inputs
+
+
+_ANYWHERE = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -94,42 +142,159 @@ class _Access:
 def describe_model(
     program: Program, plan: MemoryPlan, constants: ConstantLayout
 ) -> DeviceModel:
-    """The launches of ``program``, in its order. UnsupportedError when what runs depends on data,
-    because the launches of a CUDA graph are fixed before it runs."""
+    """The launches of ``program`` in its order, and the steps that run them."""
     kernels = program.kernels()
     names = _entry_names(kernels)
-    numbers = {kernel: number for number, kernel in enumerate(kernels)}
-    tensors = {item[2]: i for i, item in enumerate((*program.inputs, *program.outputs))}
-    launches: list[tuple[int, tuple[DeviceArg, ...]]] = []
-    accesses: list[list[_Access]] = []
-    for call, counters in _calls_in_order(program.steps, {}):
-        if len(launches) == MOST_LAUNCHES:
-            raise UnsupportedError(
-                f"the model's loops make more than {MOST_LAUNCHES} kernel launches",
-                remedy="compile it for a CPU target",
-            )
-        args = tuple(_place(arg, counters, plan, constants, tensors) for arg in call.args)
-        launches.append((numbers[call.kernel], args))
-        accesses.append(list(_accesses(call, args)))
+    writer = _Writer(program, plan, constants)
+    writer.block(program.steps, {})
+    writer.end_graph()
+    named = [
+        replace(kernel, name=name) for kernel, name in zip(kernels, names, strict=True)
+    ]
     return DeviceModel(
-        kernels=tuple(
-            DeviceKernel(name, launch_of(kernel), len(kernel.params))
-            for kernel, name in zip(kernels, names, strict=True)
-        ),
-        launches=tuple(
-            DeviceLaunch(kernel, args, after)
-            for (kernel, args), after in zip(launches, _find_order(accesses), strict=True)
-        ),
-        sources=tuple(
-            replace(kernel, name=name) for kernel, name in zip(kernels, names, strict=True)
-        ),
+        kernels=tuple(DeviceKernel(k.name, launch_of(k), len(k.params)) for k in named),
+        launches=tuple(writer.launches),
+        sources=tuple(named),
         inputs=len(program.inputs),
         tensor_bytes=tuple(
             item[1].elems * item[1].dtype.size_bytes
             for item in (*program.inputs, *program.outputs)
         ),
         arena_bytes=plan.arena_bytes,
+        graphs=tuple(writer.graphs),
+        steps=tuple(writer.steps),
+        registers=writer.registers,
     )
+
+
+class _Writer:
+    """Writes a program's steps as launches, graphs of them, and steps of the host.
+
+    A counter of a loop is a number where the loop is written out, else a register."""
+
+    def __init__(self, program: Program, plan: MemoryPlan, constants: ConstantLayout) -> None:
+        self.launches: list[DeviceLaunch] = []
+        self.graphs: list[tuple[int, int]] = []
+        self.steps: list[DeviceStep] = []
+        self.registers = 0
+        self._plan = plan
+        self._constants = constants
+        self._kernels = {kernel: number for number, kernel in enumerate(program.kernels())}
+        tensors = (*program.inputs, *program.outputs)
+        self._tensors = {item[2]: number for number, item in enumerate(tensors)}
+        self._register_of: dict[Counter, int] = {}
+        self._open: list[tuple[int, tuple[DeviceArg, ...], list[_Access]]] = []
+
+    def block(self, steps: Sequence[Step], counters: Mapping[Counter, int]) -> None:
+        """Writes ``steps``, where written-out loops count ``counters``."""
+        for step in steps:
+            match step:
+                case Call():
+                    args = tuple(self._arg(arg, counters) for arg in step.args)
+                    found = list(_accesses(step, args))
+                    self._open.append((self._kernels[step.kernel], args, found))
+                case Loop() if _is_written_out(step):
+                    for number in range(step.limit):
+                        self.block(step.body, {**counters, step.counter: number})
+                case Loop():
+                    self._loop(step, counters)
+                case If():
+                    self._branch(step, counters)
+                case Check():
+                    self._put(DeviceStep(Op.CHECK, arg=self._arg(step.condition, counters)))
+
+    def end_graph(self) -> None:
+        """Makes a graph of the launches since the last one."""
+        if not self._open:
+            return
+        first = len(self.launches)
+        order = _find_order([accesses for _, _, accesses in self._open])
+        for (kernel, args, _), after in zip(self._open, order, strict=True):
+            waits = tuple(first + number for number in after)
+            self.launches.append(DeviceLaunch(kernel, args, waits))
+        self._open.clear()
+        self.steps.append(DeviceStep(Op.RUN, number=len(self.graphs)))
+        self.graphs.append((first, len(self.launches)))
+
+    def _put(self, step: DeviceStep) -> int:
+        """Appends a step behind all launches so far; its number."""
+        self.end_graph()
+        self.steps.append(step)
+        return len(self.steps) - 1
+
+    def _here(self) -> int:
+        """The number that the next step will have."""
+        self.end_graph()
+        return len(self.steps)
+
+    def _aim(self, number: int) -> None:
+        """Makes the jump ``number`` go here."""
+        self.steps[number] = replace(self.steps[number], target=self._here())
+
+    def _register(self) -> int:
+        self.registers += 1
+        return self.registers - 1
+
+    def _branch(self, step: If, counters: Mapping[Counter, int]) -> None:
+        skip = self._put(DeviceStep(Op.UNLESS, arg=self._arg(step.condition, counters)))
+        self.block(step.then, counters)
+        leave = self._put(DeviceStep(Op.JUMP))
+        self._aim(skip)
+        self.block(step.other, counters)
+        self._aim(leave)
+
+    def _loop(self, loop: Loop, counters: Mapping[Counter, int]) -> None:
+        count, limit = self._register(), self._register()
+        self._register_of[loop.counter] = count
+        trips = None if loop.trips is None else self._arg(loop.trips, counters)
+        self._put(DeviceStep(Op.SET, number=limit, value=loop.limit, arg=trips))
+        self._put(DeviceStep(Op.SET, number=count))
+        head = self._here()
+        leaves = [self._put(DeviceStep(Op.PAST, number=count, value=limit))]
+        if loop.going is not None:
+            going = self._arg(loop.going, counters)
+            leaves.append(self._put(DeviceStep(Op.UNLESS, arg=going)))
+        if loop.index is not None:
+            index = self._arg(loop.index, counters)
+            self._put(DeviceStep(Op.STORE, number=count, arg=index))
+        self.block(loop.body, counters)
+        self._put(DeviceStep(Op.NEXT, number=count))
+        self._put(DeviceStep(Op.JUMP, target=head))
+        for leave in leaves:
+            self._aim(leave)
+        if loop.done is not None:
+            done = self._arg(loop.done, counters)
+            self._put(DeviceStep(Op.STORE, number=count, arg=done))
+
+    def _arg(self, arg: Arg, counters: Mapping[Counter, int]) -> DeviceArg:
+        storage, offset = arg.storage, arg.offset_bytes
+        offset += sum(counters[c] * size for c, size in arg.moves if c in counters)
+        moves = tuple((self._register_of[c], size) for c, size in arg.moves if c not in counters)
+        if storage.role is Role.CONST:
+            return DeviceArg(Place.CONSTANTS, 0, self._constants.offsets[storage] + offset, moves)
+        if storage.role is Role.ARENA:
+            return DeviceArg(Place.ARENA, 0, self._plan.offsets[storage] + offset, moves)
+        return DeviceArg(Place.TENSOR, self._tensors[storage], offset, moves)
+
+
+def _is_written_out(loop: Loop) -> bool:
+    """Whether a loop does so few iterations, whatever happens, that each becomes launches."""
+    plain = loop.is_exact and loop.index is None and loop.done is None
+    return plain and _count_launches((loop,)) <= MOST_WRITTEN_OUT
+
+
+def _count_launches(steps: Sequence[Step]) -> float:
+    """Calls of ``steps`` with all loops written out; infinite if that cannot be."""
+    total = 0.0
+    for step in steps:
+        match step:
+            case Call():
+                total += 1
+            case Loop() if step.is_exact and step.index is None and step.done is None:
+                total += step.limit * _count_launches(step.body)
+            case _:
+                return math.inf
+    return total
 
 
 def _entry_names(kernels: Sequence[Kernel]) -> list[str]:
@@ -147,49 +312,16 @@ def _entry_names(kernels: Sequence[Kernel]) -> list[str]:
     return found
 
 
-def _calls_in_order(
-    steps: Sequence[Step], counters: Mapping[Counter, int]
-) -> Iterator[tuple[Call, Mapping[Counter, int]]]:
-    """Every call as often as it runs, with the iterations that it runs in."""
-    for step in steps:
-        match step:
-            case Call():
-                yield step, counters
-            case Loop() if step.is_exact and step.index is None and step.done is None:
-                for number in range(step.limit):
-                    yield from _calls_in_order(step.body, {**counters, step.counter: number})
-            case _:
-                what = {If: "branches", Loop: "loops"}.get(type(step), "checks")
-                raise UnsupportedError(
-                    f"the model has {what} that depend on data, which --target cuda does not "
-                    "compile",
-                    remedy="compile it for a CPU target, or choose other outputs with --outputs",
-                )
-
-
-def _place(
-    arg: Arg,
-    counters: Mapping[Counter, int],
-    plan: MemoryPlan,
-    constants: ConstantLayout,
-    tensors: Mapping[Storage, int],
-) -> DeviceArg:
-    storage = arg.storage
-    offset = arg.offset_bytes + sum(counters[c] * step_bytes for c, step_bytes in arg.moves)
-    if storage.role is Role.CONST:
-        return DeviceArg(Place.CONSTANTS, 0, constants.offsets[storage] + offset)
-    if storage.role is Role.ARENA:
-        return DeviceArg(Place.ARENA, 0, plan.offsets[storage] + offset)
-    return DeviceArg(Place.TENSOR, tensors[storage], offset)
-
-
 def _accesses(call: Call, args: Sequence[DeviceArg]) -> Iterator[_Access]:
-    """What a launch touches of memories that somebody writes."""
+    """What a launch touches of memories that somebody writes. Where a register moves it, that may
+    be anywhere in the memory."""
     for param, arg in zip(call.kernel.params, args, strict=True):
         if arg.place is not Place.CONSTANTS:
             memory = -1 if arg.place is Place.ARENA else arg.tensor
             end = arg.offset + param.elems * param.dtype.size_bytes
-            yield _Access(memory, arg.offset, end, param in call.kernel.writes)
+            start = 0 if arg.moves else arg.offset
+            end = _ANYWHERE if arg.moves else end
+            yield _Access(memory, start, end, param in call.kernel.writes)
 
 
 def _find_order(accesses: Sequence[Sequence[_Access]]) -> Iterator[tuple[int, ...]]:

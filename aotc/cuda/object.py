@@ -12,7 +12,7 @@ from aotc.codegen.notes import emit_notes
 from aotc.codegen.signature import Signature
 from aotc.codegen.text import byte_string
 from aotc.cuda.images import DeviceCode, arch_number, is_exact
-from aotc.cuda.model import DeviceModel
+from aotc.cuda.model import DeviceArg, DeviceLaunch, DeviceModel, DeviceStep
 from aotc.memory.constants import ConstantLayout
 from aotc.target import Target
 
@@ -25,9 +25,12 @@ _IMAGE_ALIGNMENT = 64
 _TYPES = """\
 %image = type { ptr, i64, i32, i32 }
 %kernel = type { ptr, [3 x i32], [3 x i32], i32, i32 }
-%arg = type { i32, i32, i64 }
+%move = type { i64, i64 }
+%arg = type { i32, i32, i64, i32, i32 }
 %launch = type { i32, i32, i32, i32, i32 }
-%model = type { [8 x i32], ptr, ptr, ptr, ptr, ptr, ptr, ptr, i64, i64 }"""
+%graph = type { i32, i32 }
+%step = type { i32, i32, i32, i32, i64 }
+%model = type { [12 x i32], ptr, ptr, ptr, ptr, ptr, ptr, ptr, ptr, ptr, ptr, i64, i64 }"""
 
 _LOADER = """\
 declare i32 @aotc_cuda_create(ptr, i32, ptr)
@@ -85,6 +88,10 @@ def emit_device_object(
         most_args,
         model.inputs,
         model.outputs,
+        len(model.graphs),
+        len(model.steps),
+        model.registers,
+        0,
     )
     fields = [
         _integers(counts),
@@ -157,24 +164,60 @@ def _tables(name: str, model: DeviceModel, code: DeviceCode) -> list[_Table]:
         f"{_integers(kernel.launch.block)}, i32 {kernel.launch.shared_bytes}, i32 0 }}"
         for i, kernel in enumerate(model.kernels)
     ]
-    launches: list[str] = []
-    args: list[str] = []
-    after: list[str] = []
-    for launch in model.launches:
-        launches.append(
-            f"{{ i32 {launch.kernel}, i32 {len(args)}, i32 {len(launch.args)}, "
-            f"i32 {len(after)}, i32 {len(launch.after)} }}"
-        )
-        args += [f"{{ i32 {a.place.value}, i32 {a.tensor}, i64 {a.offset} }}" for a in launch.args]
-        after += [str(number) for number in launch.after]
+    lists = _Lists()
+    launches = [lists.launch(launch) for launch in model.launches]
+    steps = [lists.step(step) for step in model.steps]
+    graphs = [f"{{ i32 {first}, i32 {end} }}" for first, end in model.graphs]
     return [
         _Table(f"{name}_images", "%image", images),
         _Table(f"{name}_kernels", "%kernel", kernels),
         _Table(f"{name}_launches", "%launch", launches),
-        _Table(f"{name}_args", "%arg", args),
-        _Table(f"{name}_after", "i32", after),
+        _Table(f"{name}_args", "%arg", lists.args),
+        _Table(f"{name}_moves", "%move", lists.moves),
+        _Table(f"{name}_after", "i32", lists.after),
+        _Table(f"{name}_graphs", "%graph", graphs),
+        _Table(f"{name}_steps", "%step", steps),
         _Table(f"{name}_bytes", "i64", [str(size) for size in model.tensor_bytes]),
     ]
+
+
+class _Lists:
+    """The tables that launches and steps point into, as they grow."""
+
+    def __init__(self) -> None:
+        self.args: list[str] = []
+        self.moves: list[str] = []
+        self.after: list[str] = []
+
+    def launch(self, launch: DeviceLaunch) -> str:
+        """A launch, its arguments and what it waits for."""
+        first, waits = len(self.args), len(self.after)
+        for arg in launch.args:
+            self._arg(arg)
+        self.after += [str(number) for number in launch.after]
+        return (
+            f"{{ i32 {launch.kernel}, i32 {first}, i32 {len(launch.args)}, "
+            f"i32 {waits}, i32 {len(launch.after)} }}"
+        )
+
+    def step(self, step: DeviceStep) -> str:
+        """A step, with one more than the number of its argument, or 0 if it has none."""
+        number = 0
+        if step.arg is not None:
+            self._arg(step.arg)
+            number = len(self.args)
+        return (
+            f"{{ i32 {step.op.value}, i32 {step.number}, i32 {step.target}, i32 {number}, "
+            f"i64 {step.value} }}"
+        )
+
+    def _arg(self, arg: DeviceArg) -> None:
+        first = len(self.moves)
+        self.moves += [f"{{ i64 {register}, i64 {size} }}" for register, size in arg.moves]
+        self.args.append(
+            f"{{ i32 {arg.place.value}, i32 {arg.tensor}, i64 {arg.offset}, "
+            f"i32 {first}, i32 {len(arg.moves)} }}"
+        )
 
 
 def _functions(signature: Signature) -> list[str]:

@@ -45,7 +45,8 @@ typedef struct node {
 typedef struct graph { node *nodes[MOST_NODES]; unsigned count; } graph;
 typedef struct exec_graph { graph *made_of; unsigned count; int device; node *nodes; } exec_graph;
 typedef struct work {
-    enum { UPLOAD, DOWNLOAD, GRAPH } kind;
+    enum { UPLOAD, DOWNLOAD, FILL, GRAPH } kind;
+    unsigned word;
     char *to;
     const char *from;
     size_t bytes;
@@ -57,6 +58,9 @@ static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 static long calls, live, launches, node_updates, uploaded_bytes, used_bytes;
 static long fail_at, fail_with = 999, version = 12040, devices = 1, arch = 80, memory = 1L << 30;
 static long most_shared = 163 << 10, most_threads = 1024;
+static pthread_cond_t idle = PTHREAD_COND_INITIALIZER;
+static int draining;
+static _Thread_local int draining_here;
 static int uploading; /* a copy from the host that nobody has waited for */
 static int initialized, primaries[DEVICES];
 static block blocks[MOST_BLOCKS];
@@ -200,9 +204,13 @@ static void run_nodes(const node *nodes, unsigned count)
     free(done);
 }
 
-/* Does what waits, outside the lock: a kernel may be a function of Python. */
+/* Does what waits, in order, outside the lock: a kernel may be a function of Python. */
 static void drain(void)
 {
+    EXPECT(!draining_here, "a kernel waits for itself");
+    while (draining)
+        pthread_cond_wait(&idle, &turn);
+    draining = draining_here = 1;
     uploading = 0;
     while (queued) {
         work first = queue[0];
@@ -211,10 +219,12 @@ static void drain(void)
         if (first.kind == GRAPH)
             run_nodes(first.nodes, first.count);
         else
-            memcpy(first.to, first.from, first.bytes);
+            memcpy(first.to, first.kind == FILL ? (char *)&first.word : first.from, first.bytes);
         free(first.nodes);
         pthread_mutex_lock(&turn);
     }
+    draining = draining_here = 0;
+    pthread_cond_broadcast(&idle);
 }
 
 static void enqueue(work w)
@@ -513,11 +523,22 @@ result cuMemcpyHtoDAsync_v2(device_pointer to, const void *from, size_t bytes, v
 
 result cuMemcpyDtoHAsync_v2(void *to, device_pointer from, size_t bytes, void *stream)
 {
+    (void)stream;
     BEGIN;
-    EXPECT(stream, "copies belong into a stream");
     find_block((void *)(uintptr_t)from, bytes);
     const char *source = (const char *)(uintptr_t)from;
     enqueue((work){.kind = DOWNLOAD, .to = to, .from = source, .bytes = bytes});
+    return end(OK);
+}
+
+result cuMemsetD32Async(device_pointer to, unsigned word, size_t count, void *stream)
+{
+    (void)stream;
+    BEGIN;
+    EXPECT(count == 1, "one word at a time");
+    find_block((void *)(uintptr_t)to, sizeof word);
+    char *place = (char *)(uintptr_t)to;
+    enqueue((work){.kind = FILL, .to = place, .word = word, .bytes = sizeof word});
     return end(OK);
 }
 

@@ -13,7 +13,15 @@ from aotc.codegen.machine import compile_module
 from aotc.codegen.signature import Param, Signature
 from aotc.cuda.header import device_declarations
 from aotc.cuda.images import DeviceCode
-from aotc.cuda.model import DeviceArg, DeviceKernel, DeviceLaunch, DeviceModel, Place
+from aotc.cuda.model import (
+    DeviceArg,
+    DeviceKernel,
+    DeviceLaunch,
+    DeviceModel,
+    DeviceStep,
+    Op,
+    Place,
+)
 from aotc.cuda.object import emit_device_object
 from aotc.cuda.ptxas import Cubin
 from aotc.graph.types import DType, TensorType
@@ -75,6 +83,8 @@ def device_model():
         inputs=1,
         tensor_bytes=(4 * ELEMS, 4 * ELEMS),
         arena_bytes=192,
+        graphs=((0, 4),),
+        steps=(DeviceStep(Op.RUN),),
     )
 
 

@@ -1,12 +1,10 @@
 """Programs as launches: arguments, what waits for what, loops written out, what is refused."""
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aotc.cuda import model as model_module
-from aotc.cuda.model import DeviceArg, Place, describe_model
-from aotc.errors import UnsupportedError
+from aotc.cuda.model import DeviceArg, DeviceStep, Op, Place, describe_model
 from aotc.graph.types import DType, TensorType
 from aotc.loop.ir import Buffer, For, Kernel, Kind, Load, Store, Var
 from aotc.loop.launch import Launch
@@ -102,7 +100,7 @@ def test_any_order_that_the_waits_allow_gives_the_same(moves):
     assert run(late) == run(range(len(launches)))
 
 
-def test_loops_of_a_fixed_number_are_written_out(monkeypatch):
+def test_loops_of_a_few_iterations_are_written_out_and_others_count_in_a_register(monkeypatch):
     x, y = storage("x", Role.INPUT, 4 * BYTES), storage("y", Role.OUTPUT, 4 * BYTES)
     counter = Counter("i")
     moving = [Arg(place, 0, ((counter, BYTES),)) for place in (y, x)]
@@ -110,24 +108,28 @@ def test_loops_of_a_fixed_number_are_written_out(monkeypatch):
     model = describe(program_of([loop], [x], [y]), {})
     assert [launch.args[0].offset for launch in model.launches] == [0, BYTES, 2 * BYTES, 3 * BYTES]
     assert all(launch.after == () for launch in model.launches)
-    monkeypatch.setattr(model_module, "MOST_LAUNCHES", 3)
-    with pytest.raises(UnsupportedError, match="more than 3 kernel launches"):
-        describe(program_of([loop], [x], [y]), {})
+    assert (model.steps, model.registers) == ((DeviceStep(Op.RUN),), 0)
+
+    monkeypatch.setattr(model_module, "MOST_WRITTEN_OUT", 3)
+    model = describe(program_of([loop], [x], [y]), {})
+    (launch,) = model.launches
+    assert launch.args == tuple(DeviceArg(Place.TENSOR, n, 0, ((0, BYTES),)) for n in (1, 0))
+    assert model.registers == 2
+    ops = [Op.SET, Op.SET, Op.PAST, Op.RUN, Op.NEXT, Op.JUMP]
+    assert [step.op for step in model.steps] == ops
+    assert (model.steps[2].target, model.steps[5].target) == (6, 2)
 
 
-@pytest.mark.parametrize(
-    ("make", "what"),
-    [
-        (lambda flag, call: If(flag, (call,), ()), "branches"),
-        (lambda flag, call: Check(flag, "n is small"), "checks"),
-        (lambda flag, call: Loop(Counter("i"), 3, (call,), going=flag), "loops"),
-        (lambda flag, call: Loop(Counter("i"), 3, (call,), index=flag), "loops"),
-    ],
-)
-def test_what_depends_on_data_is_refused(make, what):
+def test_branches_and_checks_split_graphs():
     x, y = storage("x", Role.INPUT), storage("y", Role.OUTPUT)
+    flag = Arg(storage("flag", Role.INPUT))
     call = Call(copy_kernel(), (Arg(y), Arg(x)))
-    step = make(Arg(storage("flag", Role.INPUT)), call)
-    with pytest.raises(UnsupportedError, match=f"{what} that depend on data") as raised:
-        describe(program_of([step], [x], [y]), {})
-    assert raised.value.remedy
+    steps = [call, call, If(flag, (call,), (call, call)), Check(flag, "n is small"), call]
+    model = describe(program_of(steps, [x, flag.storage], [y]), {})
+    ops = [Op.RUN, Op.UNLESS, Op.RUN, Op.JUMP, Op.RUN, Op.CHECK, Op.RUN]
+    assert [step.op for step in model.steps] == ops
+    assert (model.steps[1].target, model.steps[3].target) == (4, 5)
+    assert model.steps[1].arg == DeviceArg(Place.TENSOR, 1, 0)
+    assert model.graphs == ((0, 2), (2, 3), (3, 5), (5, 6))
+    # launches wait for those of their own graph only
+    assert [launch.after for launch in model.launches] == [(), (0,), (), (), (3,), ()]

@@ -1,40 +1,15 @@
 """A model that can fail at run time in a C program: its status, alone and on a pool, and no byte
 beside its outputs and its workspace."""
 
-import numpy as np
 import pytest
 from graph_runs import Net
-from nested_nets import nested
+from nested_nets import bounded_net
 from test_runtime_pool import build_and_run
 
 import aotc
 import aotc.lower.parallel
-from aotc.graph import ops
-from aotc.graph.types import DType, TensorType
 
 pytestmark = pytest.mark.requires_cc
-
-
-def bounded_net():
-    """table[index] added up ``count`` times: the index must be in bounds, no sum above 4."""
-    b = (net := Net(0)).b
-    table = net.x(8, 16)
-    index, count = net.x(dtype=DType.I64), net.x(dtype=DType.I64)
-    below = b.compare("lt", index, b.constant(8, DType.I64))
-    b.check(below, "the index is beyond the table")
-    row = b.unary("tanh", b.apply(ops.Gather(0), table, index))
-    scalar, wide = TensorType(DType.I64, ()), TensorType(DType.F32, (16,))
-
-    def body(b, i, total, row):
-        total = b.binary("add", total, row)
-        most = b.reduce("max", total, [0], False)
-        b.check(b.compare("lt", most, b.constant(4.0, DType.F32)), "the sum is too large")
-        return [b.constant(np.asarray(True)), total]
-
-    loop = ops.Repeat(nested("body", [scalar, wide, wide], body), 1, 0, ops.UNLIMITED)
-    start = b.constant(np.asarray(True))
-    made = b.apply(loop, count, start, b.constant(np.zeros(16, np.float32)), row)
-    return net.graph(b.apply(ops.Item(1), made))
 
 
 PROGRAM = """
