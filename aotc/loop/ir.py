@@ -2,7 +2,8 @@
 
 A kernel says exactly what the machine does. Loop kinds carry the schedule and never the meaning:
 the evaluator (loop/eval.py) runs every loop serially in order and must give the bytes that the
-machine gives.
+machine gives. Only in kernels of a GPU, whose threads meet, do the kinds BLOCK and THREAD mean
+something: loop/lockstep.py runs those.
 """
 
 from __future__ import annotations
