@@ -21,7 +21,7 @@ from aotc.fuse.groups import Group
 from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.loop import index
-from aotc.loop.ir import Alloc, Buffer, Expr, Kind, Lit, Load, Space, Stmt, Store
+from aotc.loop.ir import Alloc, Buffer, Expr, Kind, Lit, Load, Prefetch, Space, Stmt, Store
 from aotc.loop.program import Call
 from aotc.lower.context import Context
 from aotc.lower.contract_kernel import multiply_add
@@ -91,6 +91,11 @@ class _Writer:
         self.results = {
             node: self.scope.access(view, write=True) for node, view in results.items()
         }
+        self.slices_ahead = [
+            (self.leaves[node] if node in self.leaves else self.results[node], view.moves[-1][1])
+            for node, view in (leaves | results).items()
+            if view.moves and view.storage.size_bytes > context.target.l2_bytes
+        ]
 
     def call(self) -> Call:
         """The kernel and its call."""
@@ -117,7 +122,7 @@ class _Writer:
         def clear(i: Expr, w: int, g: int, v: Expr) -> Stmt:
             return Store(sums, self._cell(tile, i, w, g, v), Lit(0, self.dtype))
 
-        body = [*self._each(tile, clear), *self._products(tile, sums)]
+        body = [*self._ahead(tile), *self._each(tile, clear), *self._products(tile, sums)]
         if cells <= COMBINED_IN_LINE:
             combined = self._combine(tile, sums, Kind.UNROLLED)
             return [Alloc(sums, (*body, *combined))]
@@ -131,6 +136,24 @@ class _Writer:
         body += self._each(tile, keep)
         combined = self._combine(tile, beside, Kind.SERIAL)
         return [Alloc(beside, (Alloc(sums, tuple(body)), *combined))]
+
+    def _ahead(self, tile: _Tile) -> list[Stmt]:
+        """Asks for what the next iteration of the loop around reads and writes in this place, a
+        slice further on, if the sequence is too long for the caches: the products of a step take
+        longer than memory takes, but hide it only from what was asked for before them."""
+        lanes = self.recipe.lanes
+
+        def pixel(i: Expr) -> list[Stmt]:
+            hints: list[Stmt] = []
+            for access, step in self.slices_ahead:
+                for w in range(tile.panel.size):
+                    unit = index.mul(tile.p, tile.panel.size * lanes)
+                    unit = index.add(unit, index.lit((tile.panel.start + w) * lanes))
+                    first = access.index((index.add(tile.first, i), unit))
+                    hints.append(Prefetch(access.buffer, index.add(first, step), 1))
+            return hints
+
+        return loop("i", tile.row.size, pixel, Kind.UNROLLED)
 
     def _each(
         self, tile: _Tile, body: Callable[[Expr, int, int, Expr], Stmt]

@@ -1,6 +1,8 @@
 """Branches and loops, alone and inside each other: loops and machine code give what the graph
 gives, with any number of threads."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from graph_runs import (
@@ -25,6 +27,7 @@ from aotc.graph.eval import evaluate
 from aotc.graph.types import DType, TensorType
 from aotc.loop.eval import run_program
 from aotc.loop.program import Call, If, Loop, all_steps
+from aotc.loop.text import print_kernel
 from aotc.passes.runner import run_passes
 
 FLAG, COUNT = TensorType(DType.BOOL, ()), TensorType(DType.I64, ())
@@ -128,6 +131,26 @@ def test_the_cell_of_an_lstm_is_updated_in_place(reads_again):
     program = check(net.graph(last_h, last_c))
     names = [call.kernel.name.split("_", 1)[1] for call in loop_of(program).body]
     assert names.count("copy") == len(names) - 1 == 1 + reads_again
+
+
+@pytest.mark.parametrize("l2_bytes, hints", [(64, 2), (1 << 20, 0)])
+def test_gates_ask_ahead_for_the_slices_of_sequences_beyond_the_cache(l2_bytes, hints):
+    net = Net()
+    h, weights, own = net.x(1, 8), net.c(8, 16), net.x(6, 1, 8)
+
+    def body(b, i, h, own, w):
+        product = b.apply(ops.Dot(), h, w)
+        gates = [b.apply(ops.Slice((0, at), (1, 8), (1, 1)), product) for at in (0, 8)]
+        following = b.binary("mul", b.unary("tanh", gates[0]), b.binary("add", gates[1], own))
+        return [always(b), following, following]
+
+    trips = net.b.constant(6, DType.I64)
+    _, last, rows = repeated(net, body, [h], trips, [own], [weights], limit=6)
+    target = dataclasses.replace(BASE, l2_bytes=l2_bytes)
+    program = check(net.graph(last, rows), targets=(target,), native=False)
+    kernel = loop_of(program).body[0].kernel
+    assert print_kernel(kernel).count("prefetch") == hints
+    check(net.graph(), targets=(BASE,))
 
 
 def test_elementwise_state_is_updated_in_place():
