@@ -66,17 +66,32 @@ def times_codes(builder: Builder, node: Node, a: Node, za: Zero, b: Node, zb: Ze
     left, right = (builder.cast(codes, DType.I32, origin) for codes in (a, b))
     sums = builder.apply(ops.Dot(), left, right, origin=origin)
     both: Zero | None = _product(builder, _product(builder, za, zb), left.shape[-1])
-    for wide, axis, zero in ((right, rank - 2, za), (left, rank - 1, zb)):
+    for codes, axis, zero in ((b, rank - 2, za), (a, rank - 1, zb)):
         if zero == 0:
             continue
-        total = builder.apply(ops.Reduce("sum", (axis,)), wide, origin=origin)
+        total, perm = _total(builder, codes, axis, origin)
         total = builder.binary("mul", total, _node(builder, _product(builder, zero, -1)), origin)
         if both is not None:
             total = builder.binary("add", total, _node(builder, both), origin)
-        kept = tuple(1 if i == axis else dim for i, dim in enumerate(wide.shape))
+        total = builder.transpose(total, perm, origin)
+        kept = tuple(1 if i == axis else dim for i, dim in enumerate(codes.shape))
         sums = builder.binary("add", sums, builder.reshape(total, kept, origin), origin)
         both = None
     return sums
+
+
+def _total(
+    builder: Builder, codes: Node, axis: int, origin: str
+) -> tuple[Node, tuple[int, ...]]:
+    """The sums of ``codes`` along ``axis``, taken where they lie before they are transposed, and
+    the permutation that is left to do."""
+    perm: tuple[int, ...] = tuple(range(codes.type.rank))
+    if isinstance(codes.op, ops.Transpose):
+        perm, codes = codes.op.perm, codes.inputs[0]
+    wide = builder.cast(codes, DType.I32, origin)
+    total = builder.apply(ops.Reduce("sum", (perm[axis],)), wide, origin=origin)
+    kept = [place - (place > perm[axis]) for i, place in enumerate(perm) if i != axis]
+    return total, tuple(kept)
 
 
 def channel_shape(op: ops.Conv, rank: int) -> tuple[int, ...]:
