@@ -134,8 +134,9 @@ class Emitter(Expressions):
             self.end_share(share)
         elif loop.kind is Kind.UNROLLED or loop.extent == 1:
             is_crowded = self._is_crowded_step(loop)
+            first = 0 if _multiplies_pairs(stores_in(loop.body)) else 1
             for value in range(loop.extent):
-                if is_crowded and value:
+                if is_crowded and value >= first:
                     self.do('fence syncscope("singlethread") acq_rel')
                 self.values[loop.var] = value
                 self.body(loop.body)
@@ -156,7 +157,7 @@ class Emitter(Expressions):
         """
         stores = stores_in(loop.body)
         # pairs of int16 take general registers, which are full whatever the tile
-        if any(isinstance(store.value, ShortProducts) for store in stores):
+        if _multiplies_pairs(stores):
             return True
         if self._accumulator_bits * 2 <= self._register_bits:
             return False
@@ -262,3 +263,7 @@ class Emitter(Expressions):
         return read is None or any(
             first + lane in read for lane in range(loop.extent, loop.lanes)
         )
+
+
+def _multiplies_pairs(stores: Collection[Store]) -> bool:
+    return any(isinstance(store.value, ShortProducts) for store in stores)

@@ -8,6 +8,8 @@ weights are widened as they are loaded, for all pixels of the tile.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -32,9 +34,14 @@ from aotc.loop.ir import (
 from aotc.loop.program import Call
 from aotc.lower.context import Context
 from aotc.lower.contract_kernel import Bytes, ContractWriter, Operands, Tile
+from aotc.lower.pointwise import evaluate_nodes
 from aotc.lower.scope import loop
 from aotc.lower.views import View
 from aotc.schedule.recipe import ContractRecipe, Segment
+
+#: Groups up to which the results of a pixel are finished with its last group (48x48 pixels by 16
+#: channels, depth 8: a seventh fewer instructions; with twice this many groups 4 % more).
+IN_LINE = 4
 
 
 def first_addend(
@@ -121,11 +128,76 @@ class PairWriter(ContractWriter):
             group = index.add(index.mul(group, extent), position)
         return index.add(index.mul(group, pixels), pixel)
 
+    def _tile(self, at: tuple[Expr, ...], tile: Tile) -> list[Stmt]:
+        """Of few groups, a pixel is finished as soon as its last one is done. Else the last
+        products would wait for each other, and their operands on the stack."""
+        in_line = math.prod(self.depth) <= min(IN_LINE, self.recipe.depth_unroll)
+        by_pixel = tile.pixels > tile.panel.size and tile.row.size == 1
+        if self.two_phase or not (in_line and by_pixel):
+            return super()._tile(at, tile)
+        acc = Buffer("acc", self.dtype, tile.pixels * tile.panel.size, Space.REGISTER)
+        kept = [
+            None
+            if any(view.strides[:-1])
+            else Buffer("leaf", view.dtype, tile.panel.size, Space.REGISTER)
+            for view in self.operands.leaves
+        ]
+        zero = index.lit(0)
+        body: list[Stmt] = []
+        for w in range(tile.panel.size):
+            where = self._where(at, tile, zero, zero, w, zero)
+            for register, leaf in zip(kept, self.leaves, strict=True):
+                if register is not None:
+                    body.append(Store(register, index.lit(w), leaf.load(where)))
+            body += [
+                Store(acc, self._cell(tile, zero, index.lit(i), w, zero), self._initial(where))
+                for i in range(tile.pixels)
+            ]
+        groups = [
+            tuple(map(index.lit, k)) for k in itertools.product(*map(range, self.depth))
+        ]
+        for k in groups[:-1]:
+            body += self._step(at, tile, acc, k)
+        finish = functools.partial(self._finish_pixel, at, tile, acc, kept)
+        body += self._step(at, tile, acc, groups[-1], finish)
+        body = [Alloc(acc, tuple(body))]
+        for register in kept:
+            if register is not None:
+                body = [Alloc(register, tuple(body))]
+        return body
+
+    def _finish_pixel(
+        self,
+        at: tuple[Expr, ...],
+        tile: Tile,
+        acc: Buffer,
+        kept: Sequence[Buffer | None],
+        pixel: Expr,
+    ) -> list[Stmt]:
+        """Stores the results of one pixel; ``kept`` has what leaves hold for each channel."""
+        stmts: list[Stmt] = []
+        zero = index.lit(0)
+        for w in range(tile.panel.size):
+            where = self._where(at, tile, zero, pixel, w, zero)
+            values: dict[Node, Expr] = {
+                node: leaf.load(where) if register is None else Load(register, index.lit(w))
+                for node, leaf, register in zip(self.leaf_nodes, self.leaves, kept, strict=True)
+            }
+            raw = Load(acc, self._cell(tile, zero, pixel, w, zero))
+            values = evaluate_nodes(self.epilogue, {**values, self.summed: raw})
+            stmts.append(self.result.store(where, values[self.group.result]))
+        return stmts
+
     def _step(
-        self, at: tuple[Expr, ...], tile: Tile, acc: Buffer, k: tuple[Expr, ...]
+        self,
+        at: tuple[Expr, ...],
+        tile: Tile,
+        acc: Buffer,
+        k: tuple[Expr, ...],
+        after: Callable[[Expr], list[Stmt]] = lambda _: [],
     ) -> list[Stmt]:
         """One depth step: the groups of the operand that the tile has fewer of stay in registers
-        while those of the other pass."""
+        while those of the other pass. ``after`` each of the pixels, if those pass, comes more."""
         size = self.recipe.stored_size(tile.panel.start)
         first = [
             self._weight(at, tile, k, w, index.lit(0)) for w in range(0, tile.panel.size, size)
@@ -148,7 +220,8 @@ class PairWriter(ContractWriter):
         if tile.pixels > tile.panel.size:
             values = [weight(i // size, index.lit(i % size)) for i in range(kept.elems)]
             terms = _unrolled(
-                tile.pixels, lambda i: [term(i, w, data(i), Load(kept, w)) for w in places]
+                tile.pixels,
+                lambda i: [*(term(i, w, data(i), Load(kept, w)) for w in places), *after(i)],
             )
         else:
             values = [data(i) for i in places]

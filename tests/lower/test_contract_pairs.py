@@ -64,6 +64,16 @@ def test_sums_begin_with_the_bias():
     check(graph, targets=(M4,), inputs=codes_for(graph))
 
 
+def test_of_few_groups_a_pixel_is_finished_with_its_last():
+    graph = product(12, 8, 5, np.arange(5, dtype=np.int32))
+    text = print_program(lowered(graph, M4))
+    *_, loop = re.findall(r"for i in 0..6 unrolled:\n((?: +.* = .*\n){2})", text)
+    assert "acc[i]" in loop and "out" in loop
+    check(graph, targets=(M4,), inputs=codes_for(graph))
+    many = print_program(lowered(product(12, 40, 5), M4))
+    assert not re.search(r"for i in 0..6 unrolled:\n +acc.*\n +out", many)
+
+
 def test_a_single_row_and_few_columns():
     for rows, depth, columns in ((1, 9, 11), (1, 4, 1), (2, 5, 2)):
         graph = product(rows, depth, columns, np.full(columns, 5, np.int32))
