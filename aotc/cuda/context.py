@@ -201,7 +201,7 @@ class DeviceContext:
             except DeviceError as error:
                 if error.status not in _REFUSALS:
                     raise
-                failure = error
+                failure = error.with_traceback(None)  # whose frames would keep memory alive
         raise failure
 
     def _find_functions(self, module: int) -> list[int]:

@@ -60,6 +60,7 @@ def python_driver(gpu, monkeypatch):
     gc.collect()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("written_out", [0, 1 << 10])
 def test_python_gives_the_bytes_of_a_processor(python_driver, monkeypatch, name, written_out):
@@ -125,7 +126,7 @@ def test_each_call_that_fails_on_the_way_is_a_status(gpu, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_random_branches_and_loops(python_driver, seed):
     graph = nested_net(seed)
     model = aotc.compile(graph, target="cuda", name="net")
