@@ -262,7 +262,8 @@ def _regions(groups: Groups, is_fixed: Callable[[Node], bool]) -> Iterator[Regio
 
 class _Footprint:
     """Estimates the arena of a graph from its groups: which tensors they store, where operands of
-    Pad and Concat lie in the result, and from which group to which each storage is alive."""
+    Pad and Concat lie in the result, and from which group to which each storage is alive. What a
+    group makes is taken to overlap what it is the last to use (memory/overlap.py)."""
 
     def __init__(self, groups: Groups) -> None:
         self._graph = groups.graph
@@ -280,9 +281,6 @@ class _Footprint:
             for root in roots:
                 first, _ = self._spans.get(root, (position, position))
                 self._spans[root] = (first, position)
-        self._in_place = [
-            self._shared(position, group) for position, group in enumerate(self._groups)
-        ]
 
     def _root(self, node: Node) -> Node | None:
         """The node in whose storage ``node`` lies; None if that is no part of the arena."""
@@ -300,19 +298,6 @@ class _Footprint:
         nodes = [*group.results, *(x for node in group.nodes for x in node.inputs)]
         roots = (self._root(node) for node in nodes if node in group.results or node not in members)
         return list(dict.fromkeys(root for root in roots if root is not None))
-
-    def _shared(self, position: int, group: Group) -> Node | None:
-        """The storage that the result of a group takes over from an operand, if any."""
-        born = self._root(group.result)
-        if born is None or self._spans[born][0] != position:
-            return None
-        pointwise = [node for node in group.nodes if isinstance(node.op, ops.ELEMENTWISE)]
-        for root in (self._root(x) for node in pointwise for x in node.inputs):
-            if root is None or root is born or self._spans.get(root, (0, -1))[1] != position:
-                continue
-            if root.shape == born.shape and root.type.size_bytes == born.type.size_bytes:
-                return root
-        return None
 
     def positions(self, region: Region) -> list[int]:
         """The groups that are computed by stripes, by number."""
@@ -337,6 +322,7 @@ class _Footprint:
         result = None if region is None else region.result
         shared = {root for position in inside for root in self._touched[position]}
         loads = [0.0] * (len(self._groups) + 1)
+        made, used = loads.copy(), loads.copy()
         for root, (born, dies) in self._spans.items():
             size = float(root.type.size_bytes)
             if root in cuts and root is not result:
@@ -345,10 +331,11 @@ class _Footprint:
                 born, dies = min(born, first), max(dies, last)
             for position in range(born, dies + 1):
                 loads[position] += size
-            if root in self._in_place:
-                position = self._in_place.index(root)
-                loads[position] -= size if position == dies else 0
-        return loads
+            if born < dies:
+                made[born] += size
+                used[dies] += size
+        # results lie over operands as far as they can
+        return [a - min(b, c) for a, b, c in zip(loads, made, used, strict=True)]
 
 
 def _computed(node: Node) -> Node:

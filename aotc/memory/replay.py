@@ -161,4 +161,3 @@ def _value(form: Affine | None, values: Mapping[Var, np.ndarray]) -> np.ndarray:
     for var, factor in form.terms:
         total = total + factor * values[var]
     return total
-

@@ -76,7 +76,8 @@ def test_the_best_that_was_found_is_in_the_message():
 
 @pytest.mark.slow
 def test_what_is_hopeless_is_refused_without_a_search(monkeypatch):
-    """The same figures, of no more programs than the plain one and one for each part."""
+    """Nearly the same figures, of no more programs than the plain one and one for each part: which
+    of two candidates of one estimate needs less, only their plans say."""
     graph = run_passes(wide_first())
     lowered = []
 
@@ -93,7 +94,10 @@ def test_what_is_hopeless_is_refused_without_a_search(monkeypatch):
     monkeypatch.setattr("aotc.memory.fit.least_possible", lambda *_: 0.0)
     with pytest.raises(UsageError) as thorough:
         fit(graph, TARGET, 2000)
-    assert str(quick.value) == str(thorough.value) and len(lowered) >= 2 * few
+    least = [
+        int(re.search(r"needs (\d+) bytes", str(error.value))[1]) for error in (quick, thorough)
+    ]
+    assert least[1] <= least[0] <= 1.1 * least[1] and len(lowered) >= 2 * few
 
 
 @pytest.mark.slow
@@ -107,8 +111,8 @@ def test_a_second_part_follows_where_the_first_is_not_enough():
     x = layer(net, layer(net, x, 24), 8, strides=(2, 2))
     graph = net.graph(net.b.reduce("sum", x, (1, 2), False))
     plain = aotc.compile(graph, opt="size")
-    model = aotc.compile(graph, opt="size", ram=36_000)
-    assert model.plan.arena_bytes <= 36_000 < plain.plan.arena_bytes
+    model = aotc.compile(graph, opt="size", ram=28_000)
+    assert model.plan.arena_bytes <= 28_000 < plain.plan.arena_bytes
     assert ", then " in model.as_text("stripes")
     assert_same_bytes(outputs_of(model), outputs_of(plain))
 
@@ -129,7 +133,7 @@ def test_transformed_convolutions_stay_whole():
     x = layer(net, layer(net, x, 16), 16, strides=(2, 2), groups=16)
     graph = run_passes(net.graph(net.b.reduce("sum", x, (1, 2), False)))
     plain = aotc.compile(graph)
-    striped, fitted = fit(graph, TARGET, int(0.98 * plain.plan.arena_bytes))
+    striped, fitted = fit(graph, TARGET, int(0.99 * plain.plan.arena_bytes))
     tiles = [[convolution_tile(node, TARGET) for node in g.nodes()] for g in (graph, striped)]
     assert sorted(filter(None, tiles[0])) == sorted(filter(None, tiles[1])) != []
     assert fitted.arena_bytes < fitted.plain_bytes
