@@ -122,6 +122,7 @@ class GpuEmitter(Emitter):
             f'call {ty} asm "{text}", "{",".join(constraints)}"'
             f"({', '.join([*inputs, *sums])}) convergent nounwind memory(none)"
         )
+        self.forget(mma.d)
         for i, place in enumerate(places):
             self.do(f"store float {self.put(f'extractvalue {ty} {found}, {i}')}, ptr {place}")
 

@@ -98,8 +98,10 @@ def _cycles(tile: GpuTile, rows: int, columns: int, batch: int, chunks: int) -> 
     together = min(each, RESIDENT_BLOCKS, max(1, RESIDENT_THREADS // tile.threads))
     arithmetic = tile.rows * tile.columns * tile.depth / RATES[tile.kind]
     loads = (tile.rows + tile.columns) * tile.depth * 4 / LOAD_BYTES
+    stores = tile.rows * tile.columns * 4 / LOAD_BYTES
     chunk = max(together * arithmetic, together * loads, LATENCY)
-    cycles = -(-each // together) * (chunks / tile.splits * chunk + BLOCK_CYCLES)
+    turn = chunks / tile.splits * chunk + together * stores + BLOCK_CYCLES
+    cycles = -(-each // together) * turn
     if tile.splits > 1:
         bytes_each = (tile.splits + 1) * rows * columns * batch * 4 / MULTIPROCESSORS
         cycles += LAUNCH_CYCLES + bytes_each / LOAD_BYTES

@@ -15,7 +15,7 @@ from aotc.fuse.groups import fuse
 from aotc.graph import ops
 from aotc.graph.types import DType
 from aotc.loop import index as ix
-from aotc.loop.ir import Alloc, Barrier, Buffer, For, Kernel, Kind, Load, Space, Store, Var
+from aotc.loop.ir import Alloc, Barrier, Buffer, For, Kernel, Kind, Load, Mma, Space, Store, Var
 from aotc.lower.program import lower
 from aotc.target import cuda_target
 
@@ -123,6 +123,33 @@ def family_graphs():
     yield "attention", net.graph(net.b.apply(ops.Dot(), y, v))
     net = Net()
     yield "sweep", net.graph(net.b.unary("tanh", net.x(1024, 1024)))
+
+
+def products(body):
+    """How many products of tensor cores one thread's code has, loops unrolled as stated."""
+    count = 0
+    for stmt in body:
+        inner = products(getattr(stmt, "body", ()))
+        unrolled = isinstance(stmt, For) and stmt.kind is Kind.UNROLLED
+        count += isinstance(stmt, Mma) + inner * (stmt.extent if unrolled else 1)
+    return count
+
+
+@pytest.mark.parametrize("depth", [16, 64])
+@pytest.mark.parametrize("precision", ["tf32", "f16"])
+def test_no_product_is_lost(precision, depth):
+    """Neither where sums start as literals in the same block, nor where they come from a loop."""
+    target = replace(cuda_target("sm_80"), precision=precision)
+    net = Net()
+    y = net.b.apply(ops.Dot(), net.x(128, depth), net.c(depth, 128))
+    q, k, v = (net.x(2, 70, 16) for _ in range(3))
+    x = net.b.apply(ops.Dot(), q, net.b.transpose(k, (0, 2, 1)))
+    z = net.b.unary("exp", net.b.binary("sub", x, net.b.reduce("max", x, (2,), keep=True)))
+    z = net.b.binary("div", z, net.b.reduce("sum", z, (2,), keep=True))
+    graph = net.graph(y, net.b.apply(ops.Dot(), z, v))
+    for kernel in lowered(graph, target).kernels():
+        text = ptx_module([kernel], "sm_80")
+        assert text.count("mma.sync") == products(kernel.body) > 0
 
 
 @pytest.mark.slow
