@@ -218,8 +218,10 @@ class _Rewriter:
         if found is None:
             return None
         codes = _evaluated(weights)
-        if codes is None or codes.size == 0 or not fits(codes, DType.I8):
-            return self._sums_of_two(node, found, weights)
+        if codes is None or codes.size == 0:
+            return self._sums_of_two(node, found, self._quantized(weights))
+        if not fits(codes, DType.I8):
+            return self._sums_of_two(node, found, self._shifted_to_bytes(codes))
         if found.zero == 0 and found.codes.type.dtype is self.codes and not _pads(node.op):
             return None  # as it has to be
         data_codes = self._coded(found, self.codes)
@@ -228,15 +230,22 @@ class _Rewriter:
     def _product_of_two(self, node: Node, a: _Quantized, weights: Node) -> Node | None:
         """A matrix product of which both sides are known only at run time."""
         b = self._quantized(weights)
-        sums = self._sums_of_two(node, a, weights)
+        sums = self._sums_of_two(node, a, b)
         if b is None or sums is None:
             return None
         scale = np.full((1,) * node.type.rank, a.scale, np.float32)
         return self._float_of(sums, _times(scale, b.scale), node.origin)
 
-    def _sums_of_two(self, node: Node, a: _Quantized, weights: Node) -> Node | None:
+    def _shifted_to_bytes(self, values: np.ndarray) -> _Quantized | None:
+        """Constant integers as codes and a zero point, if they lie close enough together."""
+        least, most = int(values.min()), int(values.max())
+        if most - least > 255:
+            return None
+        codes = (values - least - 128).astype(np.int8)
+        return _Quantized(self.builder.constant(codes), -128 - least, 1.0)
+
+    def _sums_of_two(self, node: Node, a: _Quantized, b: _Quantized | None) -> Node | None:
         """The sums of products of two tensors of codes."""
-        b = self._quantized(weights)
         if b is None or not isinstance(node.op, ops.Dot):
             return None
         left, right = self._coded(a, self.codes), self._coded(b, DType.I8)
