@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -145,9 +146,21 @@ class CudaModel(CompiledModel):
                 array = fit_input(param, value)
                 if array.nbytes:
                     driver.call("cuMemcpyHtoD_v2", place, array.ctypes.data, array.nbytes)
-        seconds = context.time_runs(places, rounds)
+        seconds = context.time(lambda _: context.run(places, DEFAULT_STREAM), rounds)
         del memory
         return seconds
+
+    def copy_bandwidth(self, size_bytes: int, rounds: int) -> float:
+        """The bytes of a second that the device reads, and writes, when it copies: the median."""
+        context = self.context()
+        source, target = (DeviceMemory(context, size_bytes) for _ in range(2))
+        seconds = context.time(
+            lambda driver: driver.call(
+                "cuMemcpyDtoDAsync_v2", target.address, source.address, size_bytes, DEFAULT_STREAM
+            ),
+            rounds,
+        )
+        return 2 * size_bytes / statistics.median(seconds)
 
     def _bind_host(self, given: Sequence[Any]) -> Callable[[], tuple[np.ndarray, ...]]:
         signature = self.signature

@@ -88,9 +88,9 @@ class DeviceContext:
         finally:
             self._turn.release()
 
-    def time_runs(self, tensors: Sequence[int], rounds: int) -> list[float]:
-        """The seconds that each of ``rounds`` runs takes on the device, between two events in the
-        default stream."""
+    def time(self, action: Callable[[Driver], None], rounds: int) -> list[float]:
+        """The seconds that what ``action`` puts into the default stream takes on the device, each
+        of ``rounds`` times, between two events."""
         with self.current() as driver, contextlib.ExitStack() as ends:
             events = []
             for _ in range(2):
@@ -100,7 +100,7 @@ class DeviceContext:
             found = []
             for _ in range(rounds):
                 driver.call("cuEventRecord", events[0], DEFAULT_STREAM)
-                self.run(tensors, DEFAULT_STREAM)
+                action(driver)
                 driver.call("cuEventRecord", events[1], DEFAULT_STREAM)
                 driver.call("cuEventSynchronize", events[1])
                 milliseconds = ctypes.c_float()

@@ -70,6 +70,7 @@ CALLS: Mapping[str, Sequence[type]] = MappingProxyType(
         "cuMemcpyHtoD_v2": (c_uint64, c_void_p, c_size_t),
         "cuMemcpyDtoH_v2": (c_void_p, c_uint64, c_size_t),
         "cuMemcpyDtoHAsync_v2": (c_void_p, c_uint64, c_size_t, c_void_p),
+        "cuMemcpyDtoDAsync_v2": (c_uint64, c_uint64, c_size_t, c_void_p),
         "cuMemsetD32Async": (c_uint64, c_uint, c_size_t, c_void_p),
         "cuStreamSynchronize": (c_void_p,),
         "cuEventCreate": (_OUT, c_uint),

@@ -532,6 +532,18 @@ result cuMemcpyDtoHAsync_v2(void *to, device_pointer from, size_t bytes, void *s
     return end(OK);
 }
 
+result cuMemcpyDtoDAsync_v2(device_pointer to, device_pointer from, size_t bytes, void *stream)
+{
+    (void)stream;
+    BEGIN;
+    find_block((void *)(uintptr_t)to, bytes);
+    find_block((void *)(uintptr_t)from, bytes);
+    const char *source = (const char *)(uintptr_t)from;
+    enqueue((work){.kind = UPLOAD, .to = (char *)(uintptr_t)to, .from = source, .bytes = bytes});
+    launches++;
+    return end(OK);
+}
+
 result cuMemsetD32Async(device_pointer to, unsigned word, size_t count, void *stream)
 {
     (void)stream;

@@ -1,6 +1,7 @@
 """`make cuda-check` on the fake driver, and on a machine without one."""
 
 import gc
+import time
 
 import pytest
 
@@ -8,7 +9,7 @@ from aotc.codegen.signature import Status
 from aotc.cuda import build
 from aotc.cuda import compiled as cuda_compiled
 from aotc.cuda.driver import DeviceError, Driver
-from tools import cuda_check
+from tools import cuda_check, cuda_kernels
 
 
 @pytest.fixture
@@ -16,7 +17,9 @@ def checked(gpu, monkeypatch):
     """The tool on the fake driver, without the tests that it starts."""
     monkeypatch.setattr(cuda_check, "ROUNDS", 2)
     monkeypatch.setattr(cuda_check, "SANITIZERS", ())
-    monkeypatch.setattr(cuda_check, "TOLERANCES", {"tf32": 2e-3})
+    monkeypatch.setattr(cuda_check, "MODEL_PRECISIONS", ("tf32",))
+    monkeypatch.setattr(cuda_check, "time_start", lambda: cuda_check.skipped("start", "here"))
+    monkeypatch.setattr(cuda_check, "COPIED_BYTES", 1 << 12)
     monkeypatch.setattr(cuda_check, "run_tests", lambda: cuda_check.skipped("pytest", "here"))
     for module in (cuda_check, cuda_compiled, build):
         monkeypatch.setattr(module, "open_driver", lambda: Driver(gpu.library))
@@ -40,6 +43,19 @@ def test_a_model_is_compared_and_timed(checked, capsys):
     assert [row[1] for row in rows] == ["tf32"]
     assert {row[-1] for row in rows} == {"ok"}
     assert {row[3] for row in rows} == {"1.000"}  # the clock of the fake driver
+
+
+@pytest.mark.slow
+def test_operations_are_checked_against_float64(checked, monkeypatch):
+    monkeypatch.setattr(cuda_check, "cases", lambda: cuda_kernels.cases(256))
+    monkeypatch.setattr(cuda_check, "time_in_torch", lambda *_: 3e-3)
+    rows = list(cuda_check.check_cases(time.monotonic() + 100))
+    assert [row.what for row in rows][:3] == ["copy", "product 16 f32", "product 16 tf32"]
+    assert [row.what for row in rows if row.wrong] == []
+    assert len(rows) == 1 + 2 * 4 + 2 + 4
+    assert {row.peer for row in rows[1:]} == {"3.00"}
+    assert "of copy" in rows[-1].rate
+    assert list(cuda_check.check_cases(0.0))[0].error == "no time left"
 
 
 @pytest.mark.slow
