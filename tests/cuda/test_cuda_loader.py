@@ -230,6 +230,12 @@ def status_program(folder):
     return build(folder, "status", STATUS)
 
 
+@pytest.mark.parametrize("language", [["-std=c99", "-xc"], ["-std=c++11", "-xc++"]])
+def test_the_header_needs_nothing_else(folder, language):
+    command = ["gcc", *STRICT, "-fsyntax-only", *language, "net.h"]
+    subprocess.run(command, cwd=folder, check=True)
+
+
 @pytest.mark.slow
 def test_every_driver_call_that_fails_is_a_status_and_leaves_nothing(folder, tmp_path):
     build_driver(tmp_path, *SANITIZE)
