@@ -33,6 +33,8 @@ STORE_CYCLES = 2.0
 FEW_PIXELS = 8
 #: General registers of an Arm core that two addresses and a counter leave, and one to spare.
 PAIR_REGISTERS = 10
+#: Memory for the widened left-hand side of one tile, eight bytes for a group of four.
+PAIR_SCRATCH_BYTES = 16 << 10
 #: Groups of four in line, with nothing between them but loads.
 PAIR_UNROLL = 12
 #: A second copy of the tile code (another tile size) must save at least this share of the cycles.
@@ -146,6 +148,7 @@ def most_pixels(sizes: ContractSizes, target: Target, width: int) -> int:
         pixels
         for pixels in range(1, PAIR_REGISTERS)
         if width * pixels + 2 * min(width, pixels) + 2 + (width > pixels) <= PAIR_REGISTERS
+        and (pixels == 1 or 8 * pixels * sizes.depth <= PAIR_SCRATCH_BYTES)
     )
     return max(fitting, default=0)
 

@@ -1,6 +1,7 @@
 """The cost model: whatever sizes come in, the tiles cover everything once and fit the registers."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -96,3 +97,21 @@ def test_large_weights_are_read_panel_by_panel():
 def test_the_choice_depends_on_nothing_but_sizes_and_target():
     sizes = layer(rows=56, columns=56, channels=64, depth=576)
     assert choose_contract(sizes, TARGETS["avx2"]) == choose_contract(sizes, TARGETS["avx2"])
+
+
+def pairs(columns, channels, depth):
+    sizes = layer(columns=columns, channels=channels, depth=depth)
+    sizes = replace(sizes, rows=1, lanes=1, inner_depth=depth, paired=True)
+    return choose_contract(sizes, resolve_target("cortex-m4"))
+
+
+def test_pairs_of_int16_fill_the_general_registers():
+    assert [s.size for s in pairs(24, 32, 16).columns] == [6]
+    assert [s.size for s in pairs(24, 32, 16).panels] == [1]
+    assert max(s.size for s in pairs(1, 128, 16).panels) in (4, 5)
+
+
+def test_what_is_widened_for_a_tile_stays_small():
+    (columns,) = pairs(24, 32, 1000).columns
+    assert 8 * 1000 * columns.size <= 16 << 10
+    assert pairs(1, 8, 10_000).columns[0].size == 1
