@@ -39,10 +39,10 @@ DEFAULTS = {
 }
 
 
-def build_driver(folder, *flags):
+def build_driver(folder, *flags, compiler="gcc"):
     """libcuda.so.1 in ``folder``."""
     path = Path(folder) / "libcuda.so.1"
-    command = ["gcc", "-std=c11", "-D_GNU_SOURCE", "-g", "-O1", *STRICT[:3], *flags]
+    command = [compiler, "-std=c11", "-D_GNU_SOURCE", "-g", "-O1", *STRICT[:3], *flags]
     command += ["-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", str(FOLDER / "fake_driver.c")]
     subprocess.run([*command, "-o", str(path), "-ldl", "-pthread"], check=True)
     return path

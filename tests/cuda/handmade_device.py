@@ -97,8 +97,8 @@ def constants():
     return ConstantLayout({}, ((0, WEIGHTS),), WEIGHTS.nbytes)
 
 
-def write_object(folder, host="x86_64"):
-    """net.o, net.h and kernels.so in ``folder``."""
+def write_object(folder, host="x86_64", compiler="gcc"):
+    """net.o, net.h and kernels.so in ``folder``, for ``host``."""
     kind = TensorType(DType.F32, (ELEMS,))
     signature = Signature(
         "net", (Param("x", "x", kind),), (Param("y", "y", kind),), False, device=True
@@ -112,6 +112,6 @@ def write_object(folder, host="x86_64"):
     more = device_declarations(signature)
     (folder / "net.h").write_text(write_header(signature, facts, more=more))
     (folder / "kernels.c").write_text(RUN_KERNEL)
-    command = ["gcc", "-shared", "-fPIC", *STRICT, "kernels.c", "-o", "kernels.so"]
+    command = [compiler, "-shared", "-fPIC", *STRICT, "kernels.c", "-o", "kernels.so"]
     subprocess.run(command, cwd=folder, check=True)
     return folder

@@ -2,6 +2,7 @@
 status and leaves nothing behind; threads; machines without a driver; images for devices."""
 
 import os
+import shutil
 import subprocess
 
 import pytest
@@ -200,21 +201,22 @@ def folder(tmp_path_factory):
     return write_object(tmp_path_factory.mktemp("loader"))
 
 
-def build(folder, name, program, flags=()):
+def build(folder, name, program, flags=(), compiler="gcc"):
     """The path of ``program``, linked with the object and the loader."""
     (folder / f"{name}.c").write_text(program)
-    command = ["gcc", "-std=gnu11", "-I.", *STRICT[:3], *flags, f"{name}.c"]
+    command = [compiler, "-std=gnu11", "-I.", *STRICT[:3], *flags, f"{name}.c"]
     command += [str(runtime_sources() / "aotc_cuda.c"), "net.o", "-o", name, "-ldl", "-pthread"]
     subprocess.run(command, cwd=folder, check=True)
     return folder / name
 
 
-def run(program, drivers, **settings):
+def run(program, drivers, emulator=(), **settings):
     environment = {**os.environ, "LD_LIBRARY_PATH": str(drivers)}
     environment["FAKE_CUDA_KERNELS"] = str(program.parent / "kernels.so")
     environment |= {f"FAKE_CUDA_{name}": str(value) for name, value in settings.items()}
+    command = [*emulator, program]
     done = subprocess.run(
-        [program], env=environment, capture_output=True, text=True, timeout=120, check=False
+        command, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     return done.stdout + done.stderr
 
@@ -247,6 +249,21 @@ def test_threads_on_one_context_and_on_none(folder, tmp_path):
     flags = ["-g", "-fsanitize=thread"]
     build_driver(tmp_path, *flags)
     assert run(build(folder, "threads", THREADS, flags), tmp_path) == "ok\n"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (shutil.which("aarch64-linux-gnu-gcc") and shutil.which("qemu-aarch64")),
+    reason="no aarch64-linux-gnu-gcc and qemu-aarch64 on this machine",
+)
+def test_an_aarch64_host(tmp_path):
+    compiler = "aarch64-linux-gnu-gcc"
+    write_object(tmp_path, "aarch64", compiler)
+    build_driver(tmp_path, compiler=compiler)
+    program = build(tmp_path, "failures", FAILURES, compiler=compiler)
+    emulator = ["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu"]
+    emulator += ["-E", f"LD_LIBRARY_PATH={tmp_path}"]
+    assert run(program, "/nowhere", emulator) == "ok\n"
 
 
 def test_a_machine_without_a_driver_gets_a_status(status_program, tmp_path):
