@@ -10,7 +10,7 @@ result of a measurement is in them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 MULTIPROCESSORS = 108
@@ -87,13 +87,20 @@ def choose_tile(
     if kind != "fma":
         most = min(MOST_SPLITS, chunks // FEWEST_CHUNKS)
         splits += [split for split in range(2, most + 1) if chunks % split == 0]
-    tiles = _FMA_TILES if kind == "fma" else _MMA_TILES
-    choices = [GpuTile(*tile, chunk, kind, split) for tile in tiles for split in splits]
+    choices: list[GpuTile] = []
+    for shape in _FMA_TILES if kind == "fma" else _MMA_TILES:
+        whole = GpuTile(*shape, chunk, kind)
+        few = _blocks(whole, rows, columns, batch) < MULTIPROCESSORS
+        choices += [replace(whole, splits=split) for split in (splits if few else (1,))]
     return min(choices, key=lambda tile: _cycles(tile, rows, columns, batch, chunks))
 
 
+def _blocks(tile: GpuTile, rows: int, columns: int, batch: int) -> int:
+    return -(-rows // tile.rows) * -(-columns // tile.columns) * batch * tile.splits
+
+
 def _cycles(tile: GpuTile, rows: int, columns: int, batch: int, chunks: int) -> float:
-    blocks = -(-rows // tile.rows) * -(-columns // tile.columns) * batch * tile.splits
+    blocks = _blocks(tile, rows, columns, batch)
     each = -(-blocks // MULTIPROCESSORS)
     together = min(each, RESIDENT_BLOCKS, max(1, RESIDENT_THREADS // tile.threads))
     arithmetic = tile.rows * tile.columns * tile.depth / RATES[tile.kind]

@@ -53,6 +53,8 @@ from aotc.target import SHARED_BYTES
 #: the larger ones where there are rows enough for all multiprocessors.
 SIZES = ((8, 64), (4, 64), (8, 32), (4, 32), (4, 16))
 MANY_ROWS = 512
+#: Elements of keys and values that a thread holds while they are on their way.
+MOST_AHEAD = 64
 #: Shared memory that every architecture has for a block.
 MOST_BYTES = min(SHARED_BYTES.values())
 
@@ -126,7 +128,9 @@ class _Writer:
         """Warps, and keys of a tile."""
         wide = padded(self.width, dtype)
         for warps, keys in SIZES:
-            if warps == SIZES[0][0] and self.rows < MANY_ROWS:
+            ahead = keys * (self.width + self.value_width) // (WARP * warps)
+            few = warps == SIZES[0][0] and self.rows < MANY_ROWS
+            if few or ahead > MOST_AHEAD:
                 continue
             elems = ROWS * warps * wide + 2 * (keys * wide + self.value_width * padded(keys, dtype))
             if elems * dtype.size_bytes <= MOST_BYTES:
