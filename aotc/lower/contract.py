@@ -89,7 +89,7 @@ def lower_contract(context: Context, group: Group) -> None:
     tiled = _by_tiles(context.target, operands, bytes_, sizes)
     if tiled is not None:
         operands, bytes_, sizes = tiled
-    recipe = context.choose(sizes, context.target)
+    recipe = context.choose(sizes, _with_room(context.target, bytes_))
     if widen is not None:
         small = small_weights(widen, operands)
         expanding = WideningWriter(
@@ -129,6 +129,14 @@ def _in_groups(context: Context, sums: DType, operands: Operands) -> Bytes | Non
     if lhs.strides[-1] != 1 or lhs.shape[-1] < GROUP:
         return None
     return Bytes(lhs.shape[-1])
+
+
+def _with_room(target: Target, bytes_: Bytes | None) -> Target:
+    """``target`` with registers for sums only: products of int8 as int16, and halves of weights,
+    take some of their own."""
+    if bytes_ is None or target.dot_products not in (DotProducts.SMULL, DotProducts.VMULL):
+        return target
+    return replace(target, vector_registers=target.vector_registers * 5 // 8)
 
 
 def _along_channels(target: Target, sums: DType, operands: Operands) -> bool:

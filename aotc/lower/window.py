@@ -3,6 +3,7 @@ innermost axis."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
 from aotc.loop import index
-from aotc.loop.ir import Alloc, Bin, Buffer, Expr, Kind, Lit, Load, Space, Stmt, Store
+from aotc.loop.ir import Alloc, Bin, Buffer, Conv, Expr, Kind, Lit, Load, Space, Stmt, Store
 from aotc.lower.columns import lower_columns
 from aotc.lower.context import Context
 from aotc.lower.contract import fits_bytes
@@ -31,6 +32,8 @@ from aotc.target import DotProducts
 TILE_VECTORS = 8
 #: The same where small code is asked for.
 COMPACT_VECTORS = 1
+#: Taps that are laid out in line.
+MOST_TAPS = 49
 
 Term = Callable[[tuple[Expr, ...], tuple[Expr, ...], Expr], Expr]
 
@@ -77,7 +80,19 @@ def lower_depthwise(context: Context, group: Group) -> None:
         taps = context.temporary(weights.dtype, taps_last.shape, "filters")
         context.copy(taps_last, taps)
     taps = replace(taps, shape=(*taps.shape, 1), strides=(*taps.strides, 0))
-    _Sweep(context, group, windows, taps, 0, lambda acc, x, w: multiply_add(x, w, acc)).emit()
+    sweep = _PairedSweep if _sums_pairs(context, group, taps_last) else _Sweep
+    sweep(context, group, windows, taps, 0, lambda acc, x, w: multiply_add(x, w, acc)).emit()
+
+
+def _sums_pairs(context: Context, group: Group, taps: View) -> bool:
+    """Whether two products at a time are summed in int16: vectors of int8, weights above -128, and
+    no more taps than are laid out in line."""
+    sums, result = group.anchor.type.dtype, group.result.type.dtype
+    target = context.target
+    in_bytes = context.view(group.anchor.inputs[0]).dtype is DType.I8 and sums is DType.I32
+    if not (in_bytes and target.signed_codes and fits_bytes(taps, -127)) or target.compact:
+        return False
+    return math.prod(taps.shape[:-1]) <= MOST_TAPS and context.lanes_for(sums, result) == 4
 
 
 def lowest(dtype: DType) -> float | int:
@@ -131,6 +146,7 @@ class _Sweep:
         self.leaves = [self.scope.access(leaf) for leaf in leaves]
         self.result = self.scope.access(result, write=True)
         self.lanes = context.lanes_for(self.dtype, result.dtype)
+        self.positions = COMPACT_VECTORS if context.target.compact else TILE_VECTORS
 
     def emit(self) -> None:
         self.context.emit(
@@ -153,8 +169,7 @@ class _Sweep:
             if columns is None:
                 return self._tile(at, 1, lambda _: (), start, active, lanes)
             stmts: list[Stmt] = []
-            most = COMPACT_VECTORS if self.context.target.compact else TILE_VECTORS
-            for segment in split_evenly(columns, most):
+            for segment in split_evenly(columns, self.positions):
 
                 def tile(c: Expr, segment=segment) -> list[Stmt]:  # type: ignore[no-untyped-def]
                     c0 = index.add(index.mul(c, segment.size), index.lit(segment.start))
@@ -201,15 +216,11 @@ class _Sweep:
         def where(t: Expr, v: Expr) -> tuple[Expr, ...]:
             return (*at, *column(t), index.add(start, v))
 
-        def step(tap: tuple[Expr, ...]) -> list[Stmt]:
+        def step(*taps: tuple[Expr, ...]) -> list[Stmt]:
             def term(t: Expr, v: Expr) -> Stmt:
-                x = widened(self.data.load((*where(t, v), *tap)), self.dtype)
-                weight: Expr = Lit(0, self.dtype)
-                if self.taps:
-                    weight = self.taps.load((*tap[:-1], index.add(start, v), tap[-1]))
-                    weight = widened(weight, self.dtype)
                 target = cell(t, v)
-                return Store(acc, target, self.combine(Load(acc, target), x, weight))
+                total = self._sum(Load(acc, target), where(t, v), index.add(start, v), taps)
+                return Store(acc, target, total)
 
             return each(term)
 
@@ -224,15 +235,62 @@ class _Sweep:
         clear = each(lambda t, v: Store(acc, cell(t, v), Lit(self.first, self.dtype)))
         return [Alloc(acc, (*clear, *self._taps((), step), *each(finish)))]
 
-    def _taps(
-        self, tap: tuple[Expr, ...], step: Callable[[tuple[Expr, ...]], list[Stmt]]
-    ) -> list[Stmt]:
+    def _sum(
+        self, total: Expr, at: tuple[Expr, ...], channel: Expr, taps: Sequence[tuple[Expr, ...]]
+    ) -> Expr:
+        """``total`` and what ``taps`` (one here) give at the position ``at``."""
+        (tap,) = taps
+        x = widened(self.data.load((*at, *tap)), self.dtype)
+        weight: Expr = Lit(0, self.dtype)
+        if self.taps:
+            weight = widened(self.taps.load((*tap[:-1], channel, tap[-1])), self.dtype)
+        return self.combine(total, x, weight)
+
+    def _taps(self, tap: tuple[Expr, ...], step: Callable[..., list[Stmt]]) -> list[Stmt]:
         if len(tap) == len(self.window):
             return step(tap)
         if self.context.target.compact:
             extent = self.window[len(tap)]
             return loop(f"k{len(tap)}", extent, lambda i: self._taps((*tap, i), step))
         unrolled = math.prod(self.window) <= 9 or len(tap) >= len(self.window) - 2
-        kind = Kind.UNROLLED if unrolled and math.prod(self.window) <= 49 else Kind.SERIAL
+        kind = Kind.UNROLLED if unrolled and math.prod(self.window) <= MOST_TAPS else Kind.SERIAL
         extent = self.window[len(tap)]
         return loop(f"k{len(tap)}", extent, lambda i: self._taps((*tap, i), step), kind)
+
+
+class _PairedSweep(_Sweep):
+    """A sweep over bytes in as many lanes as products of int16 fill a vector with, two taps at a
+    time."""
+
+    def __init__(
+        self,
+        context: Context,
+        group: Group,
+        windows: View,
+        taps: View | None,
+        first: float | int,
+        combine: Callable[[Expr, Expr, Expr], Expr],
+    ) -> None:
+        super().__init__(context, group, windows, taps, first, combine)
+        wider = 4 if context.target.dot_products is DotProducts.RVV else 2
+        self.lanes *= wider
+        self.positions //= wider
+
+    def _sum(
+        self, total: Expr, at: tuple[Expr, ...], channel: Expr, taps: Sequence[tuple[Expr, ...]]
+    ) -> Expr:
+        assert self.taps
+        products: list[Expr] = []
+        for tap in taps:
+            x = Conv(self.data.load((*at, *tap)), DType.I16)
+            weight = Conv(self.taps.load((*tap[:-1], channel, tap[-1])), DType.I16)
+            products.append(Bin("mul", x, weight))
+        both = Bin("add", *products) if len(products) > 1 else products[0]
+        return Bin("add", total, Conv(both, self.dtype))
+
+    def _taps(self, tap: tuple[Expr, ...], step: Callable[..., list[Stmt]]) -> list[Stmt]:
+        axes = (map(index.lit, range(extent)) for extent in self.window)
+        places = list(itertools.product(*axes))
+        return [
+            stmt for i in range(0, len(places), 2) for stmt in step(*places[i : i + 2])
+        ]
