@@ -83,12 +83,25 @@ def _form(index: object) -> Affine:
     return form
 
 
+@dataclass(frozen=True)
+class Places:
+    """What is known of the distance between two parameters: it is ``rest`` more than a multiple of
+    ``unit`` bytes."""
+
+    unit: int = 1
+    rest: int = 0
+
+
 def least_distance(
-    kernel: Kernel, written: int, read: int, most_accesses: int | None = None
+    kernel: Kernel,
+    written: int,
+    read: int,
+    places: Places = Places(),
+    most_accesses: int | None = None,
 ) -> int | None:
     """The least number of bytes from the address of parameter ``written`` to that of ``read`` with
     which no byte of the latter is stored to before it is read for the last time; negative where the
-    operand may begin before the result.
+    operand may begin before the result. Only distances that ``places`` allows count.
 
     None when the kernel does not say: an index is not affine, it runs in parts at once, or it does
     not both store to the one and read the other; and when it does so more than ``most_accesses``
@@ -101,11 +114,11 @@ def least_distance(
     times = sum(math.prod(loop.extent for _, loop in access.loops) for access in found)
     if most_accesses is not None and times > most_accesses:
         return None
-    stores = _merged([a for a in found if a.is_store], largest=True)
-    reads = _merged([a for a in found if a.buffer is source], largest=False)
+    stores = _merged([a for a in found if a.is_store])
+    reads = _merged([a for a in found if a.buffer is source])
     if not stores or not reads or len(stores) * len(reads) > _MOST_PAIRS:
         return None
-    distances = [_distance(store, load) for store in stores for load in reads]
+    distances = [_distance(store, load, places) for store in stores for load in reads]
     # a result that is stored when all is read may lie anywhere
     known = [distance for distance in distances if distance is not None]
     return max(known, default=-source.elems * source.dtype.size_bytes)
@@ -113,19 +126,20 @@ def least_distance(
 
 @dataclass(frozen=True)
 class _Line:
-    """Accesses from one body with one form of index: the end of the last byte that is stored to, or
-    the first that is read, is ``start`` plus the iterations of ``loops`` times ``steps``. The
-    statements stand from ``first`` to ``last`` in the body at ``body``."""
+    """Accesses from one body with one form of index: elements of ``size`` bytes begin at one of
+    ``starts`` plus the iterations of ``loops`` times ``steps``. The statements stand from ``first``
+    to ``last`` in the body at ``body``."""
 
     body: tuple[int, ...]
     first: int
     last: int
-    start: int
+    starts: tuple[int, ...]
+    size: int
     loops: tuple[tuple[int, For], ...]
     steps: Mapping[Var, int]
 
 
-def _merged(accesses: Sequence[Access], largest: bool) -> list[_Line]:
+def _merged(accesses: Sequence[Access]) -> list[_Line]:
     """One line for the accesses of each body and form."""
     kinds: dict[tuple[object, ...], list[Access]] = {}
     for access in accesses:
@@ -134,16 +148,15 @@ def _merged(accesses: Sequence[Access], largest: bool) -> list[_Line]:
     lines = []
     for same in kinds.values():
         size = same[0].buffer.dtype.size_bytes
-        starts = [access.index.const * size for access in same]
-        start = max(starts) + size if largest else min(starts)
+        starts = tuple(sorted({access.index.const * size for access in same}))
         steps = {var: step * size for var, step in same[0].index.terms}
         places = [access.path[-1] for access in same]
         body = same[0].path[:-1]
-        lines.append(_Line(body, min(places), max(places), start, same[0].loops, steps))
+        lines.append(_Line(body, min(places), max(places), starts, size, same[0].loops, steps))
     return lines
 
 
-def _distance(store: _Line, load: _Line) -> int | None:
+def _distance(store: _Line, load: _Line, places: Places) -> int | None:
     """The most by which the end of a store lies beyond the start of a later read; None when no read
     is later."""
     common = 0
@@ -157,9 +170,33 @@ def _distance(store: _Line, load: _Line) -> int | None:
     if len(ordered) < len(around) or _comes_first(store, load, common):
         found.append(_most(store, load, ordered, None))
     for number, loop in enumerate(ordered):
-        if loop.extent > 1:
+        if loop.extent > 1 and not _never_meet(store, load, ordered[:number], loop, places):
             found.append(_most(store, load, ordered[:number], loop))
     return max(found, default=None)
+
+
+def _never_meet(
+    store: _Line, load: _Line, same: Sequence[For], earlier: For, places: Places
+) -> bool:
+    """Whether a store in one iteration of ``earlier`` and a read in a later one differ in their
+    addresses modulo what all other loops step by: one channel of pixels after the other is read and
+    stored to, for instance."""
+    step = store.steps.get(earlier.var, 0)
+    if step != load.steps.get(earlier.var, 0):
+        return False
+    others = [load.steps.get(loop.var, 0) - store.steps.get(loop.var, 0) for loop in same]
+    known = {earlier.var, *(loop.var for loop in same)}
+    for line in (store, load):
+        others += [line.steps.get(loop.var, 0) for _, loop in line.loops if loop.var not in known]
+    modulus = math.gcd(places.unit, *others)
+    if earlier.extent > modulus:
+        return False
+    gaps = {(places.rest + b - a) % modulus for a in store.starts for b in load.starts}
+    return all(
+        store.size <= (gap + step * later) % modulus <= modulus - load.size
+        for gap in gaps
+        for later in range(1, earlier.extent)
+    )
 
 
 def _comes_first(store: _Line, load: _Line, common: int) -> bool:
@@ -173,7 +210,7 @@ def _comes_first(store: _Line, load: _Line, common: int) -> bool:
 def _most(store: _Line, load: _Line, same: Sequence[For], earlier: For | None) -> int:
     """The largest value of end of the store minus start of the read: the loops of ``same`` have
     equal iterations for both, ``earlier`` an earlier one for the store, the others any."""
-    total = store.start - load.start
+    total = store.starts[-1] + store.size - load.starts[0]
     bound = {loop.var for loop in same} | ({earlier.var} if earlier else set())
     for loop in same:
         step = store.steps.get(loop.var, 0) - load.steps.get(loop.var, 0)

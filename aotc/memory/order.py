@@ -125,7 +125,7 @@ class _Problem:
 
     @property
     def floor(self) -> int:
-        """What some step needs, whatever the order: no peak is lower."""
+        """What some step needs, whatever the order, if results overlap operands only as a whole."""
         return max((self._alone(step) for step in range(len(self.touched))), default=0)
 
     def _alone(self, step: int) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from aotc.loop.ir import Buffer, Kernel
-from aotc.loop.overlap import least_distance
+from aotc.loop.overlap import Places, least_distance
 from aotc.loop.program import Call, Program, Storage
 from aotc.memory.liveness import Block, find_calls
 
@@ -91,7 +91,7 @@ def _pairs(
         is_born = result.first == position and result.storages[0] is written
         if not is_born or operand.last != position or operand.storages[-1] is not read:
             continue
-        distance = distance_of(call, written, read)
+        distance = distance_of(call, written, read, alignment)
         if distance is not None:
             distance = aligned(distance, alignment)
             if distance < aligned(written.size_bytes, alignment):
@@ -107,19 +107,21 @@ def _candidates(call: Call) -> Iterator[tuple[Storage, Storage]]:
     return ((w, r) for w in written for r in read)
 
 
-def distance_of(call: Call, written: Storage, read: Storage) -> int | None:
+def distance_of(call: Call, written: Storage, read: Storage, alignment: int) -> int | None:
     """How many bytes the place of ``read`` must lie behind that of ``written`` at least for the
-    call to be right when both overlap; None when they must not."""
+    call to be right when both overlap, at multiples of ``alignment``; None when they must not."""
     found = []
     for w, target in enumerate(call.args):
         for r, source in enumerate(call.args):
             if (target.storage, source.storage) == (written, read):
                 if target.moves or source.moves or call.kernel.params[w] not in call.kernel.writes:
                     return None
-                distance = least_distance(call.kernel, w, r, MOST_ACCESSES)
+                shift = source.offset_bytes - target.offset_bytes
+                places = Places(alignment, shift)
+                distance = least_distance(call.kernel, w, r, places, MOST_ACCESSES)
                 if distance is None:
                     return None
-                found.append(target.offset_bytes + distance - source.offset_bytes)
+                found.append(distance - shift)
     return max(found, default=None)
 
 
