@@ -106,7 +106,8 @@ def _notes(entry: Entry, model: DeviceModel, code: DeviceCode) -> dict[str, Any]
 def make_device_bundle(
     entry: Entry, constants: ConstantLayout, made: DeviceObject, provenance: Provenance
 ) -> Bundle:
-    """The object with constants, header and manifest."""
+    """The object with constants, header and manifest. UsageError when the constants are too many
+    for one object."""
     name = entry.signature.name
     manifest = build_manifest(name, [entry], constants, len(made.emitted), provenance)
     manifest["cuda"] = _about(made)
@@ -121,7 +122,13 @@ def make_device_bundle(
     )
     more = device_declarations(entry.signature, len(made.model.steps) > 1)
     header = write_header(entry.signature, facts, entry.notes, more)
-    image = embed_constants(made.emitted, name, constants)
+    try:
+        image = embed_constants(made.emitted, name, constants)
+    except UsageError as error:
+        raise UsageError(
+            error.message,
+            remedy="compile parts of the model to objects of their own, with --outputs",
+        ) from None
     return Bundle(name, (entry,), image, header, manifest, None)
 
 

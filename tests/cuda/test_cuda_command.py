@@ -88,6 +88,13 @@ def test_what_does_not_go_together(capsys, tmp_path, flags, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_weights_that_no_object_can_hold_are_an_error(monkeypatch, no_ptxas):
+    monkeypatch.setattr("aotc.artifact.weights._LARGEST_BLOB", 1000)
+    with pytest.raises(UsageError, match="an object file can address") as raised:
+        aotc.compile(MODEL, target="cuda")
+    assert "--weights file" not in raised.value.remedy
+
+
 def test_architectures_need_the_target():
     with pytest.raises(UsageError, match="--arch is for --target cuda"):
         aotc.compile(MODEL, arch="sm_80")
