@@ -102,7 +102,7 @@ def assert_as_reference(model, inputs, kinds, found):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_operators_agree_with_the_reference(seed, tmp_path):
     model, inputs, kinds = quantized_operators(seed)
     onnx.save(model, tmp_path / "operators.onnx")
