@@ -72,6 +72,14 @@ def _common(library: Library) -> str:
             "// The size of the weights file; its contents must lie at a multiple of 64.",
             f"inline constexpr ::std::size_t weights_bytes = {library.weights_bytes};",
         ]
+    if library.tiles:
+        lines += [
+            "// Asks Linux for tile registers, once for the process; false where it has none.",
+            "[[nodiscard]] inline bool enable_tiles() noexcept",
+            "{",
+            f"    return ::{library.name}_enable_tiles() == 0;",
+            "}",
+        ]
     return "\n".join(
         [
             *lines,

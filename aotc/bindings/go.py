@@ -100,6 +100,13 @@ func (w *Weights) address() unsafe.Pointer {{
 }}
 """
 
+_TILES = """
+// EnableTiles asks Linux for tile registers, once for the process; false where it has none.
+func EnableTiles() bool {{
+	return C.{name}_enable_tiles() == 0
+}}
+"""
+
 
 def files(library: Library) -> Mapping[str, str]:
     """go.mod, NAME.go and, for threads, the pool in C, by their paths beside the object."""
@@ -196,6 +203,8 @@ def _common(library: Library) -> str:
         text += _WEIGHTS.format(
             size=library.weights_bytes, slack=WEIGHTS_ALIGNMENT, alignment=WEIGHTS_ALIGNMENT
         )
+    if library.tiles:
+        text += _TILES.format(name=library.name)
     return text + (_POOL if library.threads else "")
 
 

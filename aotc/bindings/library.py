@@ -71,6 +71,11 @@ class Library:
         return any(model.signature.threads for model in self.models)
 
     @property
+    def tiles(self) -> bool:
+        """Whether the code uses tile registers, for which the process has to ask."""
+        return any(model.signature.tiles for model in self.models)
+
+    @property
     def statuses(self) -> tuple[Status, ...]:
         """The codes that any of the entries can return."""
         codes = {status for model in self.models for status in model.signature.statuses}

@@ -16,6 +16,7 @@ from aotc.bindings.library import (
 )
 from aotc.codegen.signature import WEIGHTS_ALIGNMENT, WORKSPACE_ALIGNMENT, Param, Status
 from aotc.graph.types import DType
+from aotc.permission import REQUEST_PERMISSION, SYSCALL_ARCH_PRCTL, TILE_DATA
 
 NAME = "rust"
 HELP = "rust/NAME: a no_std crate, arrays of fixed size, no unsafe in the program"
@@ -195,6 +196,27 @@ def _module(model: Model) -> str:
     return escape(model.name.lower(), _TAKEN)
 
 
+_TILES = f"""
+/// Asks Linux for tile registers, once for the process; false where it has none.
+pub fn enable_tiles() -> bool {{
+    let mut result: i64 = {SYSCALL_ARCH_PRCTL};
+    // SAFETY: the system call reads and writes nothing but its registers.
+    unsafe {{
+        ::core::arch::asm!(
+            "syscall",
+            inlateout("rax") result,
+            in("rdi") {REQUEST_PERMISSION:#x}_i64,
+            in("rsi") {TILE_DATA}_i64,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }}
+    result == 0
+}}
+"""
+
+
 def _common(library: Library) -> str:
     """What all models of the object share: statuses, workspace, weights and the pool."""
     parts = [
@@ -215,6 +237,8 @@ def _common(library: Library) -> str:
         parts.append(
             _WEIGHTS.format(size=library.weights_bytes, alignment=WEIGHTS_ALIGNMENT, file=file)
         )
+    if library.tiles:
+        parts.append(_TILES)
     if library.threads:
         parts.append(_POOL)
     return "".join(parts)
