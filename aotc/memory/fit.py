@@ -32,6 +32,8 @@ _LAST_TRIALS = 3
 _SLACK = 1.02
 #: Nor do they know of better orders, so a limit is given up only if they miss it by as much.
 _HOPELESS = 1.25
+#: What takes no room in the arena.
+_GIVEN = (Parameter, Constant, ops.Widen)
 
 
 @dataclass(frozen=True)
@@ -273,7 +275,7 @@ class _Footprint:
         for node in reversed(list(self._graph.nodes())):
             if isinstance(node.op, (ops.Pad, ops.Concat)):
                 for operand in node.inputs:
-                    if not isinstance(operand.op, (Parameter, Constant, *VIEW_OPS)):
+                    if not isinstance(operand.op, (*_GIVEN, *VIEW_OPS)):
                         self._homes.setdefault(operand, node)
         self._touched = [self._touches(group) for group in self._groups]
         self._spans: dict[Node, tuple[int, int]] = {}
@@ -290,7 +292,7 @@ class _Footprint:
             elif node in self._homes:
                 node = self._homes[node]
             else:
-                return None if isinstance(node.op, (Parameter, Constant)) else node
+                return None if isinstance(node.op, _GIVEN) else node
         return None
 
     def _touches(self, group: Group) -> list[Node]:
