@@ -87,6 +87,16 @@ def test_unknown_architecture():
         ptx_module([], "sm_81")
 
 
+def attention_graph(batch, rows, width):
+    """Attention of ``rows`` queries and as many keys."""
+    net = Net()
+    q, k, v = (net.x(batch, rows, width) for _ in range(3))
+    x = net.b.apply(ops.Dot(), q, net.b.transpose(k, (0, 2, 1)))
+    y = net.b.unary("exp", net.b.binary("sub", x, net.b.reduce("max", x, (2,), keep=True)))
+    y = net.b.binary("div", y, net.b.reduce("sum", y, (2,), keep=True))
+    return net.graph(net.b.apply(ops.Dot(), y, v))
+
+
 def family_graphs():
     """One graph of each family of kernels, of sizes that a GPU is for."""
 
@@ -115,12 +125,7 @@ def family_graphs():
     yield "three", convolution(32, 58, 64, 64, 3, 1)
     yield "seven", convolution(1, 230, 3, 64, 7, 2)
     yield "softmax", rows(2048, 768)
-    net = Net()
-    q, k, v = (net.x(12, 200, 64) for _ in range(3))
-    x = net.b.apply(ops.Dot(), q, net.b.transpose(k, (0, 2, 1)))
-    y = net.b.unary("exp", net.b.binary("sub", x, net.b.reduce("max", x, (2,), keep=True)))
-    y = net.b.binary("div", y, net.b.reduce("sum", y, (2,), keep=True))
-    yield "attention", net.graph(net.b.apply(ops.Dot(), y, v))
+    yield "attention", attention_graph(12, 200, 64)
     net = Net()
     yield "sweep", net.graph(net.b.unary("tanh", net.x(1024, 1024)))
 
@@ -141,13 +146,9 @@ def test_no_product_is_lost(precision, depth):
     """Neither where sums start as literals in the same block, nor where they come from a loop."""
     target = replace(cuda_target("sm_80"), precision=precision)
     net = Net()
-    y = net.b.apply(ops.Dot(), net.x(128, depth), net.c(depth, 128))
-    q, k, v = (net.x(2, 70, 16) for _ in range(3))
-    x = net.b.apply(ops.Dot(), q, net.b.transpose(k, (0, 2, 1)))
-    z = net.b.unary("exp", net.b.binary("sub", x, net.b.reduce("max", x, (2,), keep=True)))
-    z = net.b.binary("div", z, net.b.reduce("sum", z, (2,), keep=True))
-    graph = net.graph(y, net.b.apply(ops.Dot(), z, v))
-    for kernel in lowered(graph, target).kernels():
+    product = net.graph(net.b.apply(ops.Dot(), net.x(128, depth), net.c(depth, 128)))
+    graphs = (product, attention_graph(2, 70, 16))
+    for kernel in (kernel for graph in graphs for kernel in lowered(graph, target).kernels()):
         text = ptx_module([kernel], "sm_80")
         assert text.count("mma.sync") == products(kernel.body) > 0
 

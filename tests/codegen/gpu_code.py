@@ -1,0 +1,71 @@
+"""Code of GPU kernels run on this machine: the LLVM text that PTX is made of, its few instructions
+that only a GPU has turned into calls of gpu_threads.c, compiled for this processor."""
+
+import ctypes
+import re
+import subprocess
+from pathlib import Path
+
+from graph_runs import BASE
+
+from aotc.codegen.gpu import emit_gpu_kernel
+from aotc.codegen.machine import compile_module
+from aotc.loop.launch import launch_of
+
+HARNESS = Path(__file__).with_name("gpu_threads.c")
+MOST_PARAMS = 16
+RESULT = "{ float, float, float, float }"
+DECLARATIONS = "".join(
+    [
+        "@shared = external global [262144 x i8], align 128\n",
+        "declare void @gpu_barrier(i32)\n",
+        "declare i32 @gpu_shuffle_i32(i32, i32, i32, i32)\n",
+        "declare float @gpu_shuffle_f32(i32, float, i32, i32)\n",
+        *(f"declare i32 @sreg_{name}_{axis}()\n" for name in ("tid", "ctaid") for axis in "xyz"),
+        *(
+            f"declare void @gpu_mma_{kind}(ptr, {', '.join(['i32'] * 6 + ['float'] * 4)})\n"
+            for kind in ("tf32", "f16", "bf16")
+        ),
+    ]
+)
+_MMA = re.compile(
+    r"(%\w+) = call \{ float, float, float, float \} "
+    r'asm "mma\.sync\.aligned\.m16n8k\d+\.row\.col\.f32\.(\w+)\.[^"]*", "[^"]*"\(([^)]*)\).*'
+)
+
+
+def for_this_machine(text):
+    """The text of a kernel with calls in place of what only a GPU has."""
+    text = text.replace("define ptx_kernel void", "define void")
+    text = re.sub(r"@llvm\.nvvm\.read\.ptx\.sreg\.(\w+)\.(\w)", r"@sreg_\1_\2", text)
+    text = text.replace("@llvm.nvvm.barrier.cta.sync.aligned.all", "@gpu_barrier")
+    text = text.replace("@llvm.nvvm.shfl.sync.idx.", "@gpu_shuffle_")
+    text = text.replace("addrspacecast (ptr addrspace(3) @shared to ptr)", "@shared")
+    result = rf"\1.p = alloca {RESULT}\n  call void @gpu_mma_\2(ptr \1.p, \3)\n"
+    text = _MMA.sub(rf"{result}  \1 = load {RESULT}, ptr \1.p", text)
+    assert "nvvm.read" not in text and " asm " not in text and "addrspace" not in text
+    return text
+
+
+class Machine:
+    """Kernels as code of this machine; `run` takes the place of the evaluator's ``run_kernel``."""
+
+    def __init__(self, kernels, target, folder):
+        texts = [for_this_machine(emit_gpu_kernel(k, target, k.name)) for k in kernels]
+        host = folder / "kernels.o"
+        host.write_bytes(compile_module(DECLARATIONS + "".join(texts), BASE))
+        library = folder / "kernels.so"
+        command = ["gcc", "-std=c11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-O1"]
+        command += ["-shared", "-fPIC", str(HARNESS), str(host), "-o", str(library), "-pthread"]
+        subprocess.run(command, check=True)
+        self.library = ctypes.CDLL(str(library))
+        self.launched = 0
+
+    def run(self, kernel, arrays):
+        """Runs ``kernel`` in place on the arrays."""
+        launch, code = launch_of(kernel), self.library[kernel.name]
+        assert len(arrays) <= MOST_PARAMS
+        pointers = (ctypes.c_void_p * MOST_PARAMS)(*(array.ctypes.data for array in arrays))
+        sizes = [(ctypes.c_uint32 * 3)(*part) for part in (launch.grid, launch.block)]
+        assert self.library.launch(code, pointers, *sizes) == 0
+        self.launched += 1

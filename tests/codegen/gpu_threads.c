@@ -1,0 +1,151 @@
+/* A GPU's threads as threads of this machine: a kernel's code, compiled for it, runs block after
+   block, each thread of a block in a thread of its own. Barriers, shuffles and products of tensor
+   cores are what the code calls in place of instructions. */
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WARP = 32, MOST_WARPS = 32, MOST_PARAMS = 16, SHARED = 1 << 18 };
+
+typedef void *P;
+typedef void (*entry)(P, P, P, P, P, P, P, P, P, P, P, P, P, P, P, P);
+
+typedef struct {
+    uint32_t words[6];
+    float sums[4];
+} held;
+
+_Alignas(128) char shared[SHARED];
+static pthread_barrier_t block_barrier, warp_barriers[MOST_WARPS];
+static uint32_t exchanged[MOST_WARPS][WARP];
+static held fragments[MOST_WARPS][WARP];
+static _Thread_local uint32_t thread_at[3], block_at[3], lane, warp;
+
+uint32_t sreg_tid_x(void) { return thread_at[0]; }
+uint32_t sreg_tid_y(void) { return thread_at[1]; }
+uint32_t sreg_tid_z(void) { return thread_at[2]; }
+uint32_t sreg_ctaid_x(void) { return block_at[0]; }
+uint32_t sreg_ctaid_y(void) { return block_at[1]; }
+uint32_t sreg_ctaid_z(void) { return block_at[2]; }
+
+void gpu_barrier(uint32_t number) {
+    (void)number;
+    pthread_barrier_wait(&block_barrier);
+}
+
+uint32_t gpu_shuffle_i32(uint32_t mask, uint32_t x, uint32_t source, uint32_t clamp) {
+    (void)mask, (void)clamp;
+    exchanged[warp][lane] = x;
+    pthread_barrier_wait(&warp_barriers[warp]);
+    uint32_t found = exchanged[warp][source];
+    pthread_barrier_wait(&warp_barriers[warp]);
+    return found;
+}
+
+float gpu_shuffle_f32(uint32_t mask, float x, uint32_t source, uint32_t clamp) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    bits = gpu_shuffle_i32(mask, bits, source, clamp);
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+static double half(uint16_t bits) {
+    int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+    double size = exponent == 31  ? (mantissa ? 0.0 / 0.0 : 1.0 / 0.0)
+                  : exponent == 0 ? mantissa / 16777216.0
+                                  : (1024 + mantissa) / 33554432.0 * (1u << exponent);
+    return bits >> 15 ? -size : size;
+}
+
+static double single(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+/* Element (row, k) of the left factor, or (k, row) of the right one, which has one row of words. */
+static double element(int kind, int is_left, int row, int k) {
+    int first = is_left ? 0 : 4, rows = is_left ? 2 : 1;
+    if (kind == 0) {
+        const held *from = &fragments[warp][row % 8 * 4 + k % 4];
+        return single(from->words[first + row / 8 + rows * (k / 4)] & 0xFFFFE000u);
+    }
+    const held *from = &fragments[warp][row % 8 * 4 + k % 8 / 2];
+    uint16_t bits = (uint16_t)(from->words[first + row / 8 + rows * (k / 8)] >> (k % 2 * 16));
+    return kind == 1 ? half(bits) : single((uint32_t)bits << 16);
+}
+
+static void multiply(int kind, float *sums) {
+    pthread_barrier_wait(&warp_barriers[warp]);
+    for (int i = 0; i < 4; i++) {
+        int row = (int)lane / 4 + i / 2 * 8, column = (int)lane % 4 * 2 + i % 2;
+        double total = 0;
+        for (int k = 0; k < (kind ? 16 : 8); k++)
+            total += element(kind, 1, row, k) * element(kind, 0, column, k);
+        sums[i] = (float)(sums[i] + total);
+    }
+    pthread_barrier_wait(&warp_barriers[warp]);
+}
+
+#define MMA(name, kind)                                                                           \
+    void gpu_mma_##name(float *out, uint32_t a, uint32_t b, uint32_t c, uint32_t d, uint32_t e,   \
+                        uint32_t f, float s, float t, float u, float v) {                         \
+        fragments[warp][lane] = (held){{a, b, c, d, e, f}, {s, t, u, v}};                         \
+        out[0] = s, out[1] = t, out[2] = u, out[3] = v;                                           \
+        multiply(kind, out);                                                                      \
+    }
+MMA(tf32, 0)
+MMA(f16, 1)
+MMA(bf16, 2)
+
+typedef struct {
+    entry code;
+    P *params;
+    uint32_t block[3], at[3], number;
+} task;
+
+static void *run_thread(void *given) {
+    const task *t = given;
+    P *p = t->params;
+    thread_at[0] = t->number % t->block[0];
+    thread_at[1] = t->number / t->block[0] % t->block[1];
+    thread_at[2] = t->number / t->block[0] / t->block[1];
+    memcpy(block_at, t->at, sizeof block_at);
+    lane = t->number % WARP, warp = t->number / WARP;
+    t->code(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10], p[11], p[12], p[13],
+            p[14], p[15]);
+    return NULL;
+}
+
+/* Runs all blocks; `params` has MOST_PARAMS pointers. 0, or -1 when threads cannot be had. */
+int launch(entry code, P *params, const uint32_t *grid, const uint32_t *block) {
+    uint32_t count = block[0] * block[1] * block[2];
+    task *tasks = calloc(count, sizeof *tasks);
+    pthread_t *threads = calloc(count, sizeof *threads);
+    int status = tasks && threads ? 0 : -1;
+    for (uint32_t at = 0; !status && at < grid[0] * grid[1] * grid[2]; at++) {
+        memset(shared, 0xFF, SHARED);
+        pthread_barrier_init(&block_barrier, NULL, count);
+        for (uint32_t w = 0; w * WARP < count; w++) {
+            uint32_t size = count - w * WARP;
+            pthread_barrier_init(&warp_barriers[w], NULL, size < WARP ? size : WARP);
+        }
+        uint32_t place[3] = {at % grid[0], at / grid[0] % grid[1], at / grid[0] / grid[1]};
+        for (uint32_t i = 0; i < count; i++) {
+            tasks[i] = (task){code, params, {block[0], block[1], block[2]}, {0}, i};
+            memcpy(tasks[i].at, place, sizeof place);
+            if (pthread_create(&threads[i], NULL, run_thread, &tasks[i]))
+                abort(); /* the threads that exist would wait for ever */
+        }
+        for (uint32_t i = 0; i < count; i++)
+            pthread_join(threads[i], NULL);
+        pthread_barrier_destroy(&block_barrier);
+        for (uint32_t w = 0; w * WARP < count; w++)
+            pthread_barrier_destroy(&warp_barriers[w]);
+    }
+    free(tasks);
+    free(threads);
+    return status;
+}
