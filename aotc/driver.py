@@ -24,7 +24,7 @@ from typing import Any
 
 from aotc.artifact.bundle import Bundle, make_bundle
 from aotc.artifact.manifest import Provenance
-from aotc.codegen.entry import Entry, emit_module, models_of
+from aotc.codegen.entry import Entry, emit_module
 from aotc.codegen.machine import assembly, compile_module
 from aotc.codegen.signature import describe_signature, make_c_identifier
 from aotc.compiled import Code, CompiledModel, CompiledModels
@@ -33,7 +33,7 @@ from aotc.cuda.build import DeviceObject, archs_of, build_object, host_of, make_
 from aotc.cuda.compiled import CudaModel
 from aotc.debug.dump import graph_text, program_text
 from aotc.debug.timing import Stopwatch
-from aotc.errors import UnsupportedError, UsageError
+from aotc.errors import UsageError
 from aotc.frontend.ports import Ports, notes
 from aotc.frontend.reader import import_model
 from aotc.fuse.groups import Groups, fuse
@@ -61,7 +61,15 @@ from aotc.schedule.compact import choose_compact
 from aotc.schedule.cpu import ChooseContract, choose_contract
 from aotc.schedule.emulated import warn_of_emulation
 from aotc.target import Target, resolve_target
-from aotc.together import Source, for_size, hash_file, named_models, options_of_each, rename
+from aotc.together import (
+    Source,
+    expect_one_interface,
+    for_size,
+    hash_file,
+    named_models,
+    options_of_each,
+    rename,
+)
 
 Progress = Callable[[str, int, int], None]
 """Called as (what is being done, steps finished, steps in all) when something begins."""
@@ -551,7 +559,7 @@ def _run(
                 stage(build)
             build.finished(title)
     entries = tuple(build.entry() for build in builds)
-    _expect_one_interface(entries)
+    expect_one_interface(entries)
     regions = builds[0].options.regions
     constants = lay_out_constants(*[entry.program for entry in entries], regions=regions)
     whole = ObjectBuild(tuple(builds), name or entries[0].signature.name, entries, constants)
@@ -560,20 +568,6 @@ def _run(
             finish(whole)
         builds[-1].finished(title)
     return whole
-
-
-def _expect_one_interface(entries: Sequence[Entry]) -> None:
-    """UnsupportedError unless the sizes of a model have the same parameters."""
-    for model in models_of(entries):
-        faces = {
-            tuple((p.name, p.type.dtype) for p in (*s.inputs, *s.outputs))
-            for s in (entry.signature for entry in model)
-        }
-        if len(faces) > 1:
-            raise UnsupportedError(
-                "the model has other inputs or outputs for other sizes",
-                remedy="compile each size under a --name of its own",
-            )
 
 
 def _callable(builds: Sequence[Build], whole: ObjectBuild, code: Code) -> CompiledModel:

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from aotc.codegen.entry import Entry, models_of
 from aotc.codegen.signature import make_c_identifier
 from aotc.config import Options
-from aotc.errors import UsageError
+from aotc.errors import UnsupportedError, UsageError
 from aotc.frontend.reader import Names, names_of
 from aotc.graph.ir import Graph
 from aotc.tracing.tracer import Traceable
@@ -109,3 +110,17 @@ def hash_file(path: Path) -> str:
     """SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def expect_one_interface(entries: Sequence[Entry]) -> None:
+    """UnsupportedError unless the sizes of a model have the same parameters."""
+    for model in models_of(entries):
+        faces = {
+            tuple((p.name, p.type.dtype) for p in (*s.inputs, *s.outputs))
+            for s in (entry.signature for entry in model)
+        }
+        if len(faces) > 1:
+            raise UnsupportedError(
+                "the model has other inputs or outputs for other sizes",
+                remedy="compile each size under a --name of its own",
+            )
