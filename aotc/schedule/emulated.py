@@ -13,8 +13,8 @@ from aotc.loop.walk import post_order
 from aotc.target import DotProducts, Target
 
 #: Instructions per multiply-add of tiny_kws_dscnn, of bytes and of float32, as QEMU counts them: on
-#: Cortex-M0 and M3 (where floats are calls of a library), on rv64gc and, for a lane, on rv64gcv.
-NARROW_CORE, CORE, FLOATING_CORE, LANE = (15.0, 150.0), (8.0, 66.0), (5.0, 1.8), (2.4, 1.9)
+#: Cortex-M0 and M3 (where floats are calls of a library) and on rv64gc.
+NARROW_CORE, CORE, FLOATING_CORE = (15.0, 150.0), (8.0, 66.0), (5.0, 1.8)
 #: The same on the smallest core of the same family that has such instructions.
 CORTEX_M4, SIMD128 = 1.3, 0.8
 
@@ -57,9 +57,6 @@ def _number(count: float) -> str:
 
 def _costs(target: Target) -> tuple[float, float]:
     """Instructions per multiply-add of bytes and of float32."""
-    if target.vector_bits > 32:
-        lanes = target.vector_bits // 32
-        return LANE[0] / lanes, LANE[1] / lanes
     if target.triple.startswith("thumbv6m"):
         return NARROW_CORE
     return FLOATING_CORE if target.has_fma or target.triple.startswith("wasm") else CORE
