@@ -134,6 +134,7 @@ class Emitter(Expressions):
             self.end_share(share)
         elif loop.kind is Kind.UNROLLED or loop.extent == 1:
             is_crowded = self._is_crowded_step(loop)
+            # pairs of int16 are also kept apart from what is loaded for all of them before
             first = 0 if _multiplies_pairs(stores_in(loop.body)) else 1
             for value in range(loop.extent):
                 if is_crowded and value >= first:

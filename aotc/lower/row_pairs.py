@@ -43,6 +43,8 @@ from aotc.schedule.recipe import split_evenly
 MOST_WORDS = 6
 #: Windows in line. Each is some twenty instructions, and every tile reads some columns again.
 TILE_WINDOWS = 12
+#: The same where small code is asked for.
+COMPACT_WINDOWS = 1
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,10 @@ class _Window:
         words = self.pairs * self.taps[1]
         return self.taps[0] > 1 and words <= MOST_WORDS and self.lead >= 0
 
-    def reads(self, extent: int) -> float:
-        """Elements that are read for each of ``extent`` windows side by side."""
-        parts = split_evenly(extent, TILE_WINDOWS)
+    def reads(self, extent: int, most: int) -> float:
+        """Elements that are read for each of ``extent`` windows side by side, at ``most`` so many
+        in line."""
+        parts = split_evenly(extent, most)
         columns = sum(part.count * (self.lead + part.size * self.strides[1]) for part in parts)
         return self.taps[0] * columns / extent
 
@@ -94,12 +97,13 @@ def lower_row_pairs(context: Context, group: Group, filters: np.ndarray) -> bool
     op = group.anchor.op
     assert isinstance(op, ops.Conv)
     data = context.view(group.anchor.inputs[0])
-    if len(op.strides) != 2 or data.dtype is not DType.U8 or context.target.compact:
+    if len(op.strides) != 2 or data.dtype is not DType.U8:
         return False
     rows, columns = group.anchor.shape[1:3]
+    most = COMPACT_WINDOWS if context.target.compact else TILE_WINDOWS
     down, across = zip(filters.shape[:2], op.strides, op.dilation, strict=True)
     ways = [
-        (window.reads(extent), turned)
+        (window.reads(extent, most), turned)
         for turned, extent in ((False, columns), (True, rows))
         if (window := _Window.of(across, down) if turned else _Window.of(down, across)).suits
     ]
@@ -107,7 +111,7 @@ def lower_row_pairs(context: Context, group: Group, filters: np.ndarray) -> bool
         return False
     _, turned = min(ways)
     window = _Window.of(across, down) if turned else _Window.of(down, across)
-    _RowPairs(context, group, window, filters, turned).emit()
+    _RowPairs(context, group, window, filters, turned).emit(most)
     return True
 
 
@@ -162,14 +166,14 @@ class _RowPairs:
         self.summed = group.anchor if found is None else epilogue[0]
         self.epilogue = epilogue if found is None else epilogue[1:]
 
-    def emit(self) -> None:
-        """The kernel and its call."""
+    def emit(self, most: int) -> None:
+        """The kernel and its call, with at ``most`` so many windows in line."""
         images, rows, columns, channels = self.dims
         words = Buffer("words", DType.I32, self.window.pairs * self.window.taps[1], Space.REGISTER)
 
         def tiles(n: Expr, c: Expr, y: Expr) -> list[Stmt]:
             stmts: list[Stmt] = []
-            for part in split_evenly(columns, TILE_WINDOWS):
+            for part in split_evenly(columns, most):
                 stmts += loop(
                     "x",
                     part.count,

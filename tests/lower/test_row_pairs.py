@@ -59,7 +59,13 @@ def test_results(window, strides, dilation, bias):
 def test_others_go_another_way():
     for window, strides in (((1, 1), (1, 1)), ((5, 5), (1, 1)), ((3, 1), (1, 2))):
         assert "short_products(" not in text_of(depthwise(window, strides))
-    assert "short_products(" not in text_of(depthwise((3, 3)), replace(M4, compact=True))
+
+
+def test_small_code_has_one_window_in_line():
+    compact, plain = (text_of(depthwise((3, 3)), replace(M4, compact=c)) for c in (True, False))
+    # three columns of a window: of each the pairs, and the sums of the windows that it is in
+    assert compact.count("short_products(") < plain.count("short_products(")
+    assert "unrolled" not in compact and "for j in 0..8 unrolled" in plain
 
 
 def test_what_belongs_to_a_channel_is_read_once():
