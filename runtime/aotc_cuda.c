@@ -30,7 +30,7 @@ struct aotc_cuda_context {
     atomic_flag busy;
     const aotc_cuda_model *model;
     session *shared;
-    struct aotc_cuda_context *next; /* of those that aotc_cuda_run_host created */
+    struct aotc_cuda_context *next; /* of those that aotc_cuda_run created */
     device_pointer arena, staging;
     void *stream; /* of runs with host pointers */
     void **graphs, **execs;
@@ -580,6 +580,19 @@ static int run_host(aotc_cuda_context *c, const void *const *tensors)
     return leave_with(c->shared, status);
 }
 
+int aotc_cuda_run_host(const aotc_cuda_model *model, aotc_cuda_context *context,
+                       const void *const *tensors)
+{
+    if (!context || context->model != model)
+        return AOTC_CUDA_WRONG_CONTEXT;
+    TRY(check_tensors(model, tensors, 1));
+    if (atomic_flag_test_and_set_explicit(&context->busy, memory_order_acquire))
+        return AOTC_CUDA_BUSY_CONTEXT;
+    int status = run_host(context, tensors);
+    leave(&context->busy);
+    return status;
+}
+
 /* The contexts of programs that create none. */
 static atomic_flag list_turn = ATOMIC_FLAG_INIT;
 static aotc_cuda_context *list;
@@ -611,19 +624,12 @@ static int take_from_list(const aotc_cuda_model *model, aotc_cuda_context **take
     }
 }
 
-int aotc_cuda_run_host(const aotc_cuda_model *model, aotc_cuda_context *context,
-                       const void *const *tensors)
+int aotc_cuda_run(const aotc_cuda_model *model, const void *const *tensors)
 {
-    int status = check_tensors(model, tensors, 1);
-    if (status)
-        return status;
-    if (!context)
-        TRY(take_from_list(model, &context));
-    else if (context->model != model)
-        return AOTC_CUDA_WRONG_CONTEXT;
-    else if (atomic_flag_test_and_set_explicit(&context->busy, memory_order_acquire))
-        return AOTC_CUDA_BUSY_CONTEXT;
-    status = run_host(context, tensors);
+    aotc_cuda_context *context;
+    TRY(check_tensors(model, tensors, 1));
+    TRY(take_from_list(model, &context));
+    int status = run_host(context, tensors);
     leave(&context->busy);
     return status;
 }

@@ -137,12 +137,14 @@ int aotc_cuda_run_device(const aotc_cuda_model *model, aotc_cuda_context *contex
                          const void *const *tensors);
 
 /* Copies the inputs to the device, runs, copies the outputs back, and returns when all is done.
- * `tensors` are host pointers. With context NULL it uses one of its own on device 0, created on
- * the first call; threads that do so take turns. */
+ * `tensors` are host pointers. */
 int aotc_cuda_run_host(const aotc_cuda_model *model, aotc_cuda_context *context,
                        const void *const *tensors);
 
-/* Frees the context that aotc_cuda_run_host created, if there is one. */
+/* The same on device 0, in a context that the first call creates; threads take turns. */
+int aotc_cuda_run(const aotc_cuda_model *model, const void *const *tensors);
+
+/* Frees the context that aotc_cuda_run created, if there is one. */
 int aotc_cuda_release(const aotc_cuda_model *model);
 
 #ifdef __cplusplus

@@ -38,6 +38,7 @@ declare i32 @aotc_cuda_share(ptr, ptr)
 declare i32 @aotc_cuda_destroy(ptr)
 declare i32 @aotc_cuda_run_device(ptr, ptr, ptr, ptr)
 declare i32 @aotc_cuda_run_host(ptr, ptr, ptr)
+declare i32 @aotc_cuda_run(ptr, ptr)
 declare i32 @aotc_cuda_release(ptr)"""
 
 
@@ -227,7 +228,7 @@ def _functions(signature: Signature) -> list[str]:
     own = [f"ptr {param}" for param in parameters(signature)]
     given = [f"ptr {param}" for param in tensors]
     return [
-        _run(signature.run, own, tensors, "run_host", [table, "ptr null"]),
+        _run(signature.run, own, tensors, "run", [table]),
         _run(
             names.run_host, ["ptr %context", *given], tensors, "run_host", [table, "ptr %context"]
         ),

@@ -196,6 +196,31 @@ int main(void)
 """
 
 
+OTHERS = HEAD + """
+#include "aotc_cuda.h"
+int main(void)
+{
+    const void *none[1] = {NULL};
+    const uint64_t no_bytes[1] = {0};
+    aotc_cuda_model other = {.layout = AOTC_CUDA_LAYOUT, .inputs = 1, .tensor_bytes = no_bytes};
+    aotc_cuda_model later = {.layout = AOTC_CUDA_LAYOUT + 1};
+    net_context *context;
+    float y[8];
+    open_fake();
+    CHECK(net_create(0, &context) == NET_OK)
+    aotc_cuda_context *same = (aotc_cuda_context *)context;
+    CHECK(aotc_cuda_run_host(&other, same, none) == NET_WRONG_CONTEXT)
+    CHECK(aotc_cuda_run_device(&other, same, NULL, none) == NET_WRONG_CONTEXT)
+    CHECK(aotc_cuda_create(&later, 0, &same) == NET_OTHER_LOADER && !same)
+    CHECK(aotc_cuda_run(&later, none) == NET_OTHER_LOADER)
+    CHECK(net_run_host(context, x, y) == NET_OK && is_right(y))
+    CHECK(net_destroy(context) == NET_OK && get("LIVE") == 0)
+    puts("ok");
+    return 0;
+}
+"""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return write_object(tmp_path_factory.mktemp("loader"))
@@ -249,6 +274,11 @@ def test_threads_on_one_context_and_on_none(folder, tmp_path):
     flags = ["-g", "-fsanitize=thread"]
     build_driver(tmp_path, *flags)
     assert run(build(folder, "threads", THREADS, flags), tmp_path) == "ok\n"
+
+
+def test_contexts_and_tables_of_others_are_refused(folder, drivers):
+    flags = [f"-I{runtime_sources()}"]
+    assert run(build(folder, "others", OTHERS, flags), drivers) == "ok\n"
 
 
 @pytest.mark.slow

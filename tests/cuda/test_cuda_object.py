@@ -168,6 +168,7 @@ def test_wrong_arguments_are_statuses(gpu, model, wanted):
     assert library.net_create(-1, ctypes.byref(ctypes.c_void_p())) == Status.NO_DEVICE
     assert library.net_create(0, None) == Status.WRONG_CONTEXT
     assert library.net_share(None, ctypes.byref(ctypes.c_void_p())) == Status.WRONG_CONTEXT
+    assert library.net_run_host(None, x, *outputs) == Status.WRONG_CONTEXT
     assert library.net_run_host(context, None, *outputs) == Status.NULL_INPUT
     assert library.net_run_host(context, x, None, outputs[1]) == Status.NULL_OUTPUT
     assert library.net_run(None, *outputs, None) == Status.NULL_INPUT
