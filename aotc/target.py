@@ -123,11 +123,9 @@ class Target:
         )
 
     @property
-    def least_weight(self) -> int:
-        """The least int8 by which the instructions multiply exactly: pairs of products with -128
-        can leave int16."""
-        pairs = (DotProducts.SMULL, DotProducts.VMULL, DotProducts.RVV)
-        return -127 if self.dot_products in pairs else -128
+    def sums_pairs(self) -> bool:
+        """Whether products of two int8 are summed in int16, which two with -128 can leave."""
+        return self.dot_products in (DotProducts.SMULL, DotProducts.VMULL, DotProducts.RVV)
 
     @property
     def saturates(self) -> bool:

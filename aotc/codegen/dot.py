@@ -4,7 +4,7 @@ sum, by the instructions that the target has.
 The sum is exact whatever the instructions: no product of a uint8 and an int8, and no sum of two,
 leaves what the instructions used here keep of it. (The x86 instruction that adds pairs of such
 products with saturation, ``vpmaddubsw``, is therefore not used.) Pairs of products of two int8 stay
-within an int16 unless both weights are -128, which `Target.least_weight` excludes.
+within an int16 unless both weights are -128, which such targets do not get (`Target.sums_pairs`).
 """
 
 from __future__ import annotations

@@ -122,9 +122,11 @@ def _in_groups(context: Context, sums: DType, operands: Operands) -> Bytes | Non
         return None
     if target.dot_products in (DotProducts.NONE, DotProducts.MVE, DotProducts.RVV):
         return None
-    # what is made at run time may hold any byte, and is packed in groups of four
-    packs = target.least_weight == -128
-    if not (fits_bytes(rhs, target.least_weight) or (packs and _worth_packing(operands))):
+    if rhs.is_constant:
+        fits_all = fits_bytes(rhs) and not (target.sums_pairs and has_least_pair(rhs))
+    else:  # any byte may come
+        fits_all = not target.sums_pairs and _worth_packing(operands)
+    if not fits_all:
         return None
     if lhs.strides[-1] != 1 or lhs.shape[-1] < GROUP:
         return None
@@ -143,7 +145,8 @@ def _along_channels(target: Target, sums: DType, operands: Operands) -> bool:
     """Whether bytes are multiplied with as many lanes along the channels as a vector has bytes."""
     if target.dot_products is not DotProducts.RVV or sums is not DType.I32:
         return False
-    return operands.lhs.dtype is DType.I8 and fits_bytes(operands.rhs, target.least_weight)
+    lhs, rhs = operands.lhs, operands.rhs
+    return lhs.dtype is DType.I8 and fits_bytes(rhs) and not has_least_pair(rhs)
 
 
 def _along_depth(context: Context, sums: DType, operands: Operands) -> Steps | None:
@@ -177,12 +180,18 @@ def _worth_packing(operands: Operands) -> bool:
     return not rhs.is_constant and rhs.dtype is DType.I8 and is_matrix and pixels > 1
 
 
-def fits_bytes(view: View, least: int = -128) -> bool:
-    """Whether ``view`` is of constant integers from ``least`` on that an int8 can hold."""
+def fits_bytes(view: View) -> bool:
+    """Whether ``view`` is of constant integers that an int8 can hold."""
     if not view.is_constant or not view.dtype.is_int:
         return False
-    values = constant_array(view)
-    return fits(values, DType.I8) and (least == -128 or bool((values >= least).all()))
+    return fits(constant_array(view), DType.I8)
+
+
+def has_least_pair(weights: View) -> bool:
+    """Whether neighbours along the last axis but one are both -128: the sum of the products of two
+    such with int8 can leave int16, as that of no others."""
+    least = constant_array(weights) == -128
+    return bool((least[..., 1:, :] & least[..., :-1, :]).any())
 
 
 def _is_streamed(operands: Operands) -> bool:

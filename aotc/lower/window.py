@@ -18,7 +18,7 @@ from aotc.loop import index
 from aotc.loop.ir import Alloc, Bin, Buffer, Conv, Expr, Kind, Lit, Load, Space, Stmt, Store
 from aotc.lower.columns import lower_columns
 from aotc.lower.context import Context
-from aotc.lower.contract import fits_bytes
+from aotc.lower.contract import fits_bytes, has_least_pair
 from aotc.lower.contract_kernel import multiply_add
 from aotc.lower.packed import constant_array
 from aotc.lower.pointwise import evaluate_nodes, widened
@@ -85,14 +85,17 @@ def lower_depthwise(context: Context, group: Group) -> None:
 
 
 def _sums_pairs(context: Context, group: Group, taps: View) -> bool:
-    """Whether two products at a time are summed in int16: vectors of int8, weights above -128, and
-    no more taps than are laid out in line."""
+    """Whether two products at a time are summed in int16: vectors of int8, weights of which no two
+    are -128 in neighbouring taps, and no more taps than are laid out in line."""
     sums, result = group.anchor.type.dtype, group.result.type.dtype
     target = context.target
     in_bytes = context.view(group.anchor.inputs[0]).dtype is DType.I8 and sums is DType.I32
-    if not (in_bytes and target.signed_codes and fits_bytes(taps, -127)) or target.compact:
+    if not (in_bytes and target.signed_codes and fits_bytes(taps)) or target.compact:
         return False
-    return math.prod(taps.shape[:-1]) <= MOST_TAPS and context.lanes_for(sums, result) == 4
+    in_line = taps.reshape((math.prod(taps.shape[:-1]), taps.shape[-1]))
+    if in_line is None or has_least_pair(in_line) or in_line.shape[0] > MOST_TAPS:
+        return False
+    return context.lanes_for(sums, result) == 4
 
 
 def lowest(dtype: DType) -> float | int:

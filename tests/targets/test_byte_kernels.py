@@ -33,16 +33,17 @@ CONVOLUTIONS = [
 
 @functools.cache
 def products(least):
-    """A graph of convolutions with weights from ``least`` on, as codes and as sums, its inputs, and
-    what this machine makes of them."""
+    """A graph of convolutions with one filter of ``least`` each, as codes and as sums, its inputs,
+    and what this machine makes of them."""
     net = Net()
     b = net.b
     random = np.random.default_rng(7)
     for number, (size, inner, outer, window, stride, groups) in enumerate(CONVOLUTIONS):
         groups = groups if outer else inner
         shape = (outer or inner, 1 if not outer else inner // groups, *window)
-        weights = random.integers(least, 128, shape).astype(np.int32)
-        weights.flat[0] = least
+        weights = random.integers(-127, 128, shape).astype(np.int32)
+        weights[0] = least
+        weights.flat[0] = -128
         op = ops.Conv((stride,) * 2, (0, 0), (0, 0), (1, 1), groups, True)
         data = b.cast(net.x(2, *size, inner, dtype=DType.U8), DType.I32)
         sums = b.apply(op, data, b.constant(weights))
