@@ -182,18 +182,28 @@ def _never_meet(
     addresses modulo what all other loops step by: one channel of pixels after the other is read and
     stored to, for instance."""
     step = store.steps.get(earlier.var, 0)
-    if step != load.steps.get(earlier.var, 0):
+    if step <= 0 or step != load.steps.get(earlier.var, 0):
         return False
-    others = [load.steps.get(loop.var, 0) - store.steps.get(loop.var, 0) for loop in same]
     known = {earlier.var, *(loop.var for loop in same)}
+    sizes = []
+    others = [load.steps.get(loop.var, 0) - store.steps.get(loop.var, 0) for loop in same]
     for line in (store, load):
-        others += [line.steps.get(loop.var, 0) for _, loop in line.loops if loop.var not in known]
+        size = line.size
+        for _, loop in line.loops:
+            own = line.steps.get(loop.var, 0)
+            if loop.var in known or loop.extent == 1:
+                continue
+            if 0 < own < step:
+                size += own * (loop.extent - 1)  # a run of elements for each step
+            else:
+                others.append(own)
+        sizes.append(size)
     modulus = math.gcd(places.unit, *others)
     if earlier.extent > modulus:
         return False
     gaps = {(places.rest + b - a) % modulus for a in store.starts for b in load.starts}
     return all(
-        store.size <= (gap + step * later) % modulus <= modulus - load.size
+        sizes[0] <= (gap + step * later) % modulus <= modulus - sizes[1]
         for gap in gaps
         for later in range(1, earlier.extent)
     )

@@ -94,10 +94,14 @@ def nests(draw):
     if channels > 1:
         x = Buffer("x", y.dtype, 4000)
 
+    lanes = draw(st.sampled_from([1, 2])) if channels > 2 else 1
+
     def index_of(loops):
         scaled = [(loop, draw(st.integers(0, 9)) * channels) for loop in loops]
         if channels > 1 and scaled:
-            scaled[0] = loops[0], 1
+            scaled[0] = loops[0], lanes
+            if len(loops) > 1 and lanes > 1 and draw(st.booleans()):
+                scaled[1] = loops[1], 1
         return at(draw(st.integers(0, 40)) * channels, *scaled)
 
     def body(loops, depth):
