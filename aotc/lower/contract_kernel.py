@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from aotc.fuse.groups import Group
 from aotc.graph.ir import Node
-from aotc.graph.types import DType
 from aotc.loop import index
 from aotc.loop.ir import (
     GROUP,
@@ -30,7 +29,7 @@ from aotc.loop.ir import (
 )
 from aotc.loop.program import Call
 from aotc.lower.pointwise import evaluate_nodes, weight_of, widened
-from aotc.lower.scope import KernelScope, loop, vector
+from aotc.lower.scope import KernelScope, loop, rest_lanes, vector
 from aotc.lower.views import View
 from aotc.schedule.recipe import ContractRecipe, Segment
 
@@ -505,6 +504,10 @@ class ContractWriter:
                 result = values[self.group.result] if epilogue else raw
                 return [self.result.store(where, result)]
 
-            return [vector("v", self._active(tile, w), self.recipe.lanes, lane)]
+            active = self._active(tile, w)
+            # registers are vectors of one size; memory can be read in narrower ones, unmasked
+            in_registers = acc is not None and acc.space is Space.REGISTER
+            lanes = self.recipe.lanes if in_registers else rest_lanes(active, self.recipe.lanes)
+            return [vector("v", active, lanes, lane)]
 
         return self._each(tile, put, Kind.UNROLLED if acc else Kind.SERIAL)
