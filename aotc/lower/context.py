@@ -14,6 +14,7 @@ from aotc.fuse.groups import VIEW_OPS, Groups, fuse
 from aotc.graph import ops
 from aotc.graph.ir import Constant, Graph, Node, Parameter
 from aotc.graph.types import DType
+from aotc.loop.ir import GROUP
 from aotc.loop.program import Role, Step, Storage
 from aotc.lower.views import View
 from aotc.schedule.cpu import ChooseContract, choose_contract
@@ -92,7 +93,9 @@ class Context:
                 remedy="remove the empty tensor from the model",
             )
         number = next(self.numbers)
-        storage = Storage(f"{name}{number}", Role.ARENA, elems * dtype.size_bytes)
+        # rows of tile registers are whole groups: the last pixel's may end beyond its bytes
+        beyond = GROUP - 1 if self.target.tiles and dtype is DType.U8 else 0
+        storage = Storage(f"{name}{number}", Role.ARENA, elems * dtype.size_bytes + beyond)
         return View.packed(storage, dtype, shape)
 
     def constant(self, values: np.ndarray, name: str) -> View:
