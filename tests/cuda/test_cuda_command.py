@@ -50,6 +50,7 @@ def test_files_and_tables(capsys, tmp_path, no_ptxas):
     assert (status, "bindings are for objects" in said) == (2, True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     images.find_ptxas() is None, reason="no ptxas on PATH and no nvidia-cuda-nvcc wheel"
 )
@@ -88,6 +89,7 @@ def test_what_does_not_go_together(capsys, tmp_path, flags, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_weights_that_no_object_can_hold_are_an_error(monkeypatch, no_ptxas):
     monkeypatch.setattr("aotc.artifact.weights._LARGEST_BLOB", 1000)
     with pytest.raises(UsageError, match="an object file can address") as raised:

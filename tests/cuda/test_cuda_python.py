@@ -26,8 +26,8 @@ RESULTS += (*range(713, 722), 803, 804, 999)
 
 
 def net(x):
-    w = np.random.default_rng(5).standard_normal((10, 4)).astype(np.float32)
-    return np.tanh(x @ w), x.max(axis=0)
+    w = np.random.default_rng(5).standard_normal(SHAPE).astype(np.float32)
+    return np.tanh(x * w)[:, :4], x.max(axis=0)
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +156,42 @@ def test_capsules_give_back_what_they_keep(model, x, gpu):
 def test_device_arrays_that_do_not_fit_are_explained(model, make, message):
     with pytest.raises(UsageError, match=message):
         model(make())
+
+
+KINDS = {
+    "passthrough": (lambda x: x, [("float32", (3, 4))]),
+    "twice": (lambda x: (x + 1, x + 1, x), [("float32", (3, 4))]),
+    "float64": (lambda x: np.exp(x) @ x.T, [("float64", (3, 4))]),
+    "int64": (lambda x: x * 3 + x.sum(axis=0), [("int64", (3, 4))]),
+    "bool": (lambda x, y: (x > 0) & y, [("float32", (3, 4)), ("bool", (3, 4))]),
+    "uint8": (lambda x: x // 3, [("uint8", (3, 4))]),
+    "float16": (lambda x: x * 2 + 1, [("float16", (3, 4))]),
+    "bfloat16": (lambda x: x * 2 + 1, [("bfloat16", (3, 4))]),
+    "empty": (lambda x: (x * 2, x.sum()), [("float32", (0, 4))]),
+    "scalar": (lambda x: x * 2, [("float32", ())]),
+    "sort": (lambda x: (np.sort(x, axis=-1), np.argsort(x, axis=-1)), [("float32", (5, 9))]),
+    "gather": (lambda x, i: np.take(x, i, axis=0), [("float32", (5, 9)), ("int64", (3,))]),
+    "no inputs": (lambda: np.arange(4, dtype=np.float32) * 1, []),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_tensors_of_all_kinds(gpu, monkeypatch, name):
+    function, specs = KINDS[name]
+    graph = aotc.trace(function, *[aotc.spec(shape, dtype) for dtype, shape in specs])
+    random = np.random.default_rng(0)
+    given = [
+        random.integers(0, 3, shape).astype(graph_input.type.dtype.numpy)
+        for graph_input, (_, shape) in zip(graph.inputs, specs, strict=True)
+    ]
+    wanted = aotc.compile(graph, name="net").bind(*given)()
+    model = aotc.compile(graph, target="cuda", precision="f32", name="net")
+    gpu.learn(model.device_model)
+    monkeypatch.setattr(cuda_compiled, "open_driver", lambda: Driver(gpu.library))
+    found = model.bind(*given)()
+    assert [array.tobytes() for array in found] == [array.tobytes() for array in wanted]
+    model.release()
 
 
 def test_strides_count_as_the_protocol_has_it():
