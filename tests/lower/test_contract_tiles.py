@@ -13,6 +13,7 @@ import aotc.lower.contract
 from aotc.codegen.emit import emit_kernel
 from aotc.codegen.machine import assembly
 from aotc.graph import ops
+from aotc.graph.types import DType
 from aotc.loop.text import print_program
 from aotc.lower.parallel import parallelize
 from aotc.schedule.cpu import rank_contracts
@@ -86,6 +87,16 @@ def test_nothing_beyond_the_operand_is_read():
     exact, roomy = (conv_program(9, columns, 3, 16, window=7, stride=2) for columns in (9, 10))
     assert "tile_dot4(" not in print_program(exact)
     assert "tile_dot4(" in print_program(roomy)
+
+
+def test_what_is_computed_has_room_for_the_last_group():
+    net = Net()
+    padded = net.b.apply(ops.Pad((0, 0, 0, 0), (0, 1, 1, 0), 0), net.x(1, 8, 8, 3, dtype=DType.U8))
+    conv = ops.Conv((2, 2), (0, 0), (0, 0), (1, 1), 1, True)
+    sums = net.b.apply(conv, net.b.cast(padded, DType.I32), weights(net, 16, 3, 3, 3))
+    graph = net.graph(sums)
+    assert "tile_dot4(" in print_program(lowered(graph, AMX))
+    check(graph, targets=(BASE, AMX), inputs=inputs(graph))
 
 
 def loop_bodies(text):
