@@ -202,6 +202,8 @@ SHARED_BYTES: Mapping[str, int] = MappingProxyType(
 
 def cuda_target(arch: str) -> Target:
     """A GPU of NVIDIA with compute capability 8.0 or later, by LLVM's name of its architecture."""
+    if arch == "generic":
+        raise UsageError("GPUs have no generic architecture", remedy="use sm_80: later ones run it")
     _expect_known("cuda", arch, tuple(SHARED_BYTES))
     return Target(
         name="cuda",

@@ -85,6 +85,8 @@ def test_too_much_shared_memory():
 def test_unknown_architecture():
     with pytest.raises(UsageError, match="unknown cpu 'sm_81'"):
         ptx_module([], "sm_81")
+    with pytest.raises(UsageError, match="no generic architecture"):
+        ptx_module([], "generic")
 
 
 def attention_graph(batch, rows, width):

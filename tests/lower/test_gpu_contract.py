@@ -12,7 +12,6 @@ from aotc.graph.types import DType
 from aotc.loop.eval import run_program
 from aotc.loop.launch import launch_of
 from aotc.passes.explicit_pad import explicit_pad
-from aotc.schedule.gpu import choose_tile
 from aotc.target import cuda_target
 
 GPU = cuda_target("sm_80")
@@ -137,12 +136,3 @@ def test_tiny_products_of_a_large_batch_take_threads():
     y = net.b.apply(ops.Dot(), net.x(70_000, 1, 2), net.x(70_000, 2, 2))
     program = lowered(net.graph(y), GPU)
     assert all(launch_of(kernel).grid[1:] == (1, 1) for kernel in program.kernels())
-
-
-def test_tiles_fill_the_gpu_first():
-    assert choose_tile(4096, 4096, 1, 4096, 4096, "f16").rows == 128
-    small = choose_tile(64, 64, 1, 256, 256, "tf32")
-    assert small.rows * small.columns <= 4096 and small.depth == 32
-    assert choose_tile(1000, 64, 1, 24, 24, "tf32").depth == 8
-    assert choose_tile(49, 512, 1, 4608, 512, "f16").splits > 1
-    assert choose_tile(49, 512, 1, 4608, 512, "fma").splits == 1
