@@ -8,7 +8,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+import aotc
+from aotc.cuda import images
 from aotc.loop.eval import run_kernel
 from aotc.pool import runtime_sources
 
@@ -42,7 +45,7 @@ DEFAULTS = {
 def build_driver(folder, *flags, compiler="gcc"):
     """libcuda.so.1 in ``folder``."""
     path = Path(folder) / "libcuda.so.1"
-    command = [compiler, "-std=c11", "-D_GNU_SOURCE", "-g", "-O1", *STRICT[:3], *flags]
+    command = [compiler, "-std=c11", "-D_GNU_SOURCE", "-g", *STRICT[:3], *flags]
     command += ["-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", str(FOLDER / "fake_driver.c")]
     subprocess.run([*command, "-o", str(path), "-ldl", "-pthread"], check=True)
     return path
@@ -108,12 +111,20 @@ def fake_gpu():
         return FakeGpu(folder)
 
 
+def compile_for_fake(graph, **options):
+    """A model whose numbers are those of a processor. It has PTX alone, in which the fake driver
+    finds the kernels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "find_ptxas", lambda: None)
+        return aotc.compile(graph, target="cuda", precision="f32", name="net", **options)
+
+
 def link(compiled, folder):
     """The files of ``compiled``, and its object with the loader as a library that is loaded."""
     compiled.save(folder, "model")
     built = Path(folder) / "model.so"
     loader = runtime_sources() / "aotc_cuda.c"
-    command = ["gcc", "-std=c11", "-O1", *STRICT, "-shared", "-fPIC", str(loader)]
+    command = ["gcc", "-std=c11", *STRICT, "-shared", "-fPIC", str(loader)]
     command += [str(Path(folder) / "model.o"), "-o", str(built), "-ldl"]
     subprocess.run(command, check=True)
     return ctypes.CDLL(str(built))

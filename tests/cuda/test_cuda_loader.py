@@ -276,6 +276,7 @@ def test_threads_on_one_context_and_on_none(folder, tmp_path):
     assert run(build(folder, "threads", THREADS, flags), tmp_path) == "ok\n"
 
 
+@pytest.mark.slow
 def test_contexts_and_tables_of_others_are_refused(folder, drivers):
     flags = [f"-I{runtime_sources()}"]
     assert run(build(folder, "others", OTHERS, flags), drivers) == "ok\n"

@@ -6,7 +6,7 @@ import gc
 
 import numpy as np
 import pytest
-from fake_gpu import DEFAULTS
+from fake_gpu import DEFAULTS, compile_for_fake, link
 
 import aotc
 from aotc.codegen.signature import Status
@@ -37,7 +37,7 @@ def graph():
 
 @pytest.fixture(scope="module")
 def made(graph):
-    return aotc.compile(graph, target="cuda", name="net", precision="f32")
+    return compile_for_fake(graph)
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_tensors_of_all_kinds(gpu, monkeypatch, name):
         for graph_input, (_, shape) in zip(graph.inputs, specs, strict=True)
     ]
     wanted = aotc.compile(graph, name="net").bind(*given)()
-    model = aotc.compile(graph, target="cuda", precision="f32", name="net")
+    model = compile_for_fake(graph)
     gpu.learn(model.device_model)
     monkeypatch.setattr(cuda_compiled, "open_driver", lambda: Driver(gpu.library))
     found = model.bind(*given)()
@@ -249,9 +249,7 @@ def test_each_failing_call_is_an_error_and_leaves_nothing(model, x, gpu):
 @pytest.mark.slow
 def test_results_of_the_driver_mean_the_same_in_c_and_in_python(gpu, graph, tmp_path):
     """The loader in C is asked by a first call that fails."""
-    from fake_gpu import link
-
-    library = link(aotc.compile(graph, target="cuda", name="net", precision="f32"), tmp_path)
+    library = link(compile_for_fake(graph), tmp_path)
     for result in RESULTS:
         gpu.set("CALLS", 0)
         gpu.set("FAIL_AT", 1)

@@ -6,7 +6,7 @@ import gc
 
 import numpy as np
 import pytest
-from fake_gpu import link
+from fake_gpu import compile_for_fake, link
 from nested_nets import bounded_net, nested_inputs, nested_net
 
 import aotc
@@ -67,7 +67,7 @@ def test_python_gives_the_bytes_of_a_processor(python_driver, monkeypatch, name,
     monkeypatch.setattr(device_model, "MOST_WRITTEN_OUT", written_out)
     graph = aotc.trace(MODELS[name], aotc.spec(SHAPE, "float32"))
     plain = aotc.compile(graph, name="net")
-    model = aotc.compile(graph, target="cuda", precision="f32", name="net")
+    model = compile_for_fake(graph)
     python_driver.learn(model.device_model)
     for scale in (1, 0.25, 3):
         wanted, found = plain.bind(inputs(scale))(), model.bind(inputs(scale))()
@@ -89,7 +89,7 @@ def test_c_gives_the_bytes_of_a_processor(gpu, monkeypatch, tmp_path, name):
     monkeypatch.setattr(device_model, "MOST_WRITTEN_OUT", 0)
     graph = aotc.trace(MODELS[name], aotc.spec(SHAPE, "float32"))
     plain = aotc.compile(graph, name="net")
-    model = aotc.compile(graph, target="cuda", precision="f32", name="net")
+    model = compile_for_fake(graph)
     gpu.learn(model.device_model)
     library = link(model, tmp_path)
     for scale in (1, 0.25, 3):
@@ -104,7 +104,7 @@ def test_c_gives_the_bytes_of_a_processor(gpu, monkeypatch, tmp_path, name):
 @pytest.mark.slow
 def test_each_call_that_fails_on_the_way_is_a_status(gpu, tmp_path):
     graph = aotc.trace(until_large, aotc.spec(SHAPE, "float32"))
-    model = aotc.compile(graph, target="cuda", precision="f32", name="net")
+    model = compile_for_fake(graph)
     gpu.learn(model.device_model)
     library, x = link(model, tmp_path), inputs(1)
     wanted = [array.tobytes() for array in aotc.compile(graph, name="net").bind(x)()]
@@ -129,7 +129,7 @@ def test_each_call_that_fails_on_the_way_is_a_status(gpu, tmp_path):
 @pytest.mark.parametrize("seed", range(3))
 def test_random_branches_and_loops(python_driver, seed):
     graph = nested_net(seed)
-    model = aotc.compile(graph, target="cuda", name="net")
+    model = compile_for_fake(graph)
     python_driver.learn(model.device_model)
     for values in (seed, seed + 100):
         given = nested_inputs(graph, values)
@@ -139,8 +139,9 @@ def test_random_branches_and_loops(python_driver, seed):
     model.release()
 
 
+@pytest.mark.slow
 def test_a_check_that_fails_is_a_status_and_an_error(python_driver, tmp_path):
-    model = aotc.compile(bounded_net(), target="cuda", precision="f32", name="net")
+    model = compile_for_fake(bounded_net())
     plain = aotc.compile(bounded_net(), name="net")
     python_driver.learn(model.device_model)
     library = link(model, tmp_path)
