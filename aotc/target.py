@@ -222,7 +222,9 @@ def cuda_target(arch: str) -> Target:
 def list_targets() -> list[str]:
     """One line per target: what ``--target`` and ``--cpu`` take."""
     lines = [f"{name:10} {row.cpu}: {row.text}" for name, row in FAMILIES.items()]
-    return [*lines, "any LLVM triple of these architectures, e.g. aarch64-apple-darwin"]
+    lines.append("any LLVM triple of these architectures, e.g. aarch64-apple-darwin")
+    archs = " ".join(SHARED_BYTES)
+    return [*lines, f"{'cuda':10} sm_80: GPUs of NVIDIA; --arch with some of: {archs}"]
 
 
 def _family_of_triple(name: str) -> tuple[_Family, str]:
@@ -242,7 +244,7 @@ def _family_of_triple(name: str) -> tuple[_Family, str]:
     hint = f" (did you mean '{close[0]}'?)" if close else ""
     raise UsageError(
         f"unknown target '{name}'{hint}",
-        remedy=f"use one of {', '.join(FAMILIES)}, or an LLVM triple of these",
+        remedy=f"use one of {', '.join(FAMILIES)}, an LLVM triple of these, or cuda",
     )
 
 
