@@ -202,8 +202,12 @@ class DepthWriter(ContractWriter):
             return self._over_panels(panels, functools.partial(self._whole_panel, at))
 
         def pixel(row: Segment, column: Segment, r0: Expr, c0: Expr) -> list[Stmt]:
-            tiles = self._over_panels(panels, self._tile_at(at, row, column, r0, c0))
-            return [*self._gather(patch, (*at, r0, c0)), *tiles]
+            tile = self._tile_at(at, row, column, r0, c0)
+            gathered = self._gather(patch, (*at, r0, c0))
+            if panels[-1].stop * self.steps.count > self.recipe.depth_unroll:
+                return [*gathered, *self._over_panels(panels, tile)]
+            each = [(panel, index.lit(p)) for panel in panels for p in range(panel.count)]
+            return [*gathered, *(stmt for panel, p in each for stmt in tile(panel, p))]
 
         return self._pixels(pixel)
 
