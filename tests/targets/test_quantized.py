@@ -15,6 +15,7 @@ import aotc
 from aotc.reference.inputs import make_inputs
 from aotc.target import resolve_target
 from bench.boards import BOARDS, missing, run_on_board
+from bench.eight_bits import count_one
 from bench.machines import MACHINES, run_emulated
 
 
@@ -70,6 +71,17 @@ def test_boards_give_the_same_bytes(model, board, tmp_path):
         pytest.skip(missing())
     path, inputs, expected = model
     assert_same(run_on_board(aotc.compile(path, target=board), inputs, tmp_path), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, limit", [("tiny_vww_mbv1", 1.4), ("tiny_ad_ae", 1.7)])
+def test_a_multiply_add_on_a_cortex_m4_takes_few_instructions(name, limit):
+    """Below the cycles of the best published results on that core."""
+    pytest.importorskip("onnxruntime")
+    if missing():
+        pytest.skip(missing())
+    found, _ = count_one(name, "cortex-m4")
+    assert 0.5 < found < limit
 
 
 @pytest.mark.slow
