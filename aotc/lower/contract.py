@@ -67,6 +67,8 @@ def lower_contract(context: Context, group: Group) -> None:
         return
     widen = widening(group.anchor.inputs[1])
     bytes_ = _in_groups(context, group.anchor.type.dtype, operands)
+    if bytes_ is None:
+        operands = replace(operands, rhs=_side_by_side(context, operands.rhs))
     depth = operands.lhs.shape[operands.batch + 2 :]
     if bytes_:
         depth = (*depth[:-1], bytes_.groups)
@@ -213,11 +215,8 @@ def _pixels_overlap(operands: Operands) -> bool:
 def _dot_operands(context: Context, anchor: Node, result: View, leaves: Sequence[View]) -> Operands:
     lhs, rhs = (context.view(operand) for operand in anchor.inputs)
     in_bytes = rhs.dtype is DType.I8 and anchor.type.dtype is DType.I32
-    scattered = rhs.strides[-1] not in (0, 1) and not context.target.is_gpu
-    if not rhs.is_constant and not in_bytes and scattered:
-        packed = context.temporary(rhs.dtype, rhs.shape, "packed")
-        context.copy(rhs, packed)
-        rhs = packed
+    if not in_bytes:  # bytes may be put into panels yet
+        rhs = _side_by_side(context, rhs)
     batch = len(lhs.shape) - 2
     return Operands(
         batch,
@@ -226,6 +225,15 @@ def _dot_operands(context: Context, anchor: Node, result: View, leaves: Sequence
         _insert_axis(result, batch),
         tuple(_insert_axis(leaf, batch) for leaf in leaves),
     )
+
+
+def _side_by_side(context: Context, rhs: View) -> View:
+    """The right-hand side, copied if it is made at run time and its channels lie apart."""
+    if rhs.is_constant or rhs.strides[-1] in (0, 1) or context.target.is_gpu:
+        return rhs
+    packed = context.temporary(rhs.dtype, rhs.shape, "packed")
+    context.copy(rhs, packed)
+    return packed
 
 
 def _insert_axis(view: View, axis: int) -> View:
