@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from aotc.loop import index
 from aotc.loop.disjoint import iterations_disjoint
 from aotc.loop.index import affine
-from aotc.loop.ir import Alloc, Bind, Expr, For, Kernel, Kind, Stmt, Var
+from aotc.loop.ir import Alloc, Bind, Expr, For, Kernel, Kind, Space, Stmt, Store, Var
 from aotc.loop.launch import WARP, is_gpu_kernel
 from aotc.loop.program import Call, Program, splice_calls
 from aotc.loop.walk import accesses
@@ -98,15 +98,41 @@ class _Part:
 def _parts(stmt: Stmt, around: tuple[For, ...]) -> Iterator[_Part]:
     """The nests of independent loops in ``stmt``, in order: a loop around several of them is a loop
     around each, because its iterations have nothing to do with each other."""
-    if not isinstance(stmt, For) or stmt.kind is Kind.VECTOR or not iterations_disjoint(stmt):
-        yield _Part(around, (stmt,))
+    if not _has_own_iterations(stmt):
+        loops, body = _pulled(stmt)
+        yield _Part((*around, *loops), body)
         return
+    assert isinstance(stmt, For)
     loops = (*around, stmt)
     if len(stmt.body) == 1 or all(isinstance(inner, (For, Alloc)) for inner in stmt.body):
         for inner in stmt.body:
             yield from _parts(inner, loops)
     else:
         yield _Part(loops, stmt.body)
+
+
+def _has_own_iterations(stmt: Stmt) -> bool:
+    """Whether ``stmt`` is a loop whose iterations can be threads."""
+    return isinstance(stmt, For) and stmt.kind is not Kind.VECTOR and iterations_disjoint(stmt)
+
+
+def _pulled(stmt: Stmt) -> tuple[tuple[For, ...], tuple[Stmt, ...]]:
+    """The loops that can go around ``stmt``, and what they leave of it: what stands before a loop
+    and only fills private buffers, each thread does for itself."""
+    match stmt:
+        case For(body=body) if _has_own_iterations(stmt):
+            if len(body) > 1:
+                return (stmt,), body
+            loops, inner = _pulled(body[0])
+            return (stmt, *loops), inner
+        case Alloc(buffer=buffer, body=(*before, last)) if all(map(_is_private, before)):
+            loops, inner = _pulled(last)
+            return loops, (Alloc(buffer, (*before, *inner)),)
+    return (), (stmt,)
+
+
+def _is_private(stmt: Stmt) -> bool:
+    return isinstance(stmt, Store) and stmt.buffer.space is not Space.GLOBAL
 
 
 def _coalesced(part: _Part) -> tuple[For, ...]:

@@ -129,7 +129,8 @@ def lower_reduce(context: Context, group: Group) -> None:
     def outer(at: tuple[Expr, ...], dims: Sequence[int]) -> list[Stmt]:
         if dims:
             return loop(f"d{len(at)}", dims[0], lambda i: outer((*at, i), dims[1:]))
-        block = lanes * COLUMN_VECTORS
+        # a GPU has threads enough for one result each
+        block = lanes * (1 if context.target.is_gpu else COLUMN_VECTORS)
         blocks, rest = divmod(extent, block)
         stmts: list[Stmt] = []
         if blocks:

@@ -3,6 +3,7 @@ bytes of the CPU targets."""
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from graph_runs import BASE, Net, assert_close, check, for_all, inputs_of, lowered
 from nested_nets import nested_inputs, nested_net
@@ -80,6 +81,16 @@ def test_parts_of_a_kernel_that_need_one_another_are_launched_in_order():
     for kernel in program.kernels():
         used = {id(buffer) for buffer, _, _ in accesses(kernel.body)}
         assert used == {id(buffer) for buffer in kernel.params}
+
+
+def test_what_only_fills_registers_stands_in_no_loops_way():
+    net = Net()
+    rows = net.b.constant(np.array([3, 0, 3, 1], np.int64))
+    graph = net.graph(net.b.apply(ops.Gather(0), net.x(5, 64), rows))
+    program = check(graph, native=False, targets=(BASE, GPU))
+    (kernel,) = program.kernels()
+    launch = launch_of(kernel)
+    assert launch.grid[0] * launch.block[0] >= 4 * 64
 
 
 def test_one_result_is_one_thread():
