@@ -271,9 +271,9 @@ def dynamic_net(kind, weights_zero=0, **attributes):
 @pytest.mark.parametrize(
     "kind, zero, attributes",
     [
-        ("MatMulInteger", 0, {}),
+        pytest.param("MatMulInteger", 0, {}, marks=pytest.mark.slow),
         ("MatMulInteger", 130, {}),
-        ("ConvInteger", 0, {"pads": [1, 0, 2, 1]}),
+        pytest.param("ConvInteger", 0, {"pads": [1, 0, 2, 1]}, marks=pytest.mark.slow),
         ("ConvInteger", 0, {"pads": [1, 1, 1, 1], "strides": [2, 1], "dilations": [1, 2]}),
     ],
 )
