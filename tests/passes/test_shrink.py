@@ -6,11 +6,14 @@ import pytest
 from graph_runs import BASE, WIDE, Net, check
 from pass_graphs import count
 
+import aotc
 from aotc.graph import ops
 from aotc.graph.eval import evaluate
 from aotc.graph.types import DType, TensorType
 from aotc.graph.verify import verify_graph
 from aotc.passes.shrink import quantized, shrink
+from aotc.reference.inputs import make_inputs
+from bench.models import get_model
 
 SMALL = (DType.F16, DType.BF16, DType.I8, DType.I4)
 MOSTLY_SLOW = [*(pytest.param(t, marks=pytest.mark.slow) for t in SMALL[:3]), SMALL[3]]
@@ -133,3 +136,13 @@ def test_what_cannot_be_stored_stays():
     graph = net.graph(net.b.apply(op, net.x(1, 5, 5, 256), net.c(256, 1, 3, 3)))
     assert not weights_of(shrink(graph, DType.I8))
     assert count(shrink(graph, DType.I8), ops.Conv) == 1
+
+
+@pytest.mark.slow
+def test_stripes_see_that_codes_take_no_room():
+    path = get_model("tiny_vww_mbv1")
+    whole = aotc.compile(path, weights_dtype="i8")
+    cut = aotc.compile(path, weights_dtype="i8", ram=100 << 10)
+    assert cut.plan.arena_bytes <= 100 << 10 < whole.plan.arena_bytes
+    (x,) = make_inputs(whole.signature.inputs, 0, {}).values()
+    np.testing.assert_array_equal(cut(x), whole(x))
