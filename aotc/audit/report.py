@@ -13,6 +13,7 @@ from aotc.audit.elf import SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, ElfObject, read_
 from aotc.audit.promise import Promise
 from aotc.codegen.notes import FORMAT, SECTION
 from aotc.errors import ModelError
+from aotc.memory.arena import least_height, relate
 
 MOST_STACK_BYTES = 1024
 MOST_STACK_BYTES_HOSTED = 4096
@@ -93,9 +94,13 @@ def _read_note(line: bytes) -> dict[str, Any]:
         "parts": [_row(row, 4) for row in notes.get("parts", ())],
         "constants": [_row(row, 2) for row in notes.get("constants", ())],
     }
+    overlaps = {(int(w), int(r)): int(ahead) for w, r, ahead in notes.get("overlaps", ())}
+    if any(not 0 <= number < len(blocks) for pair in overlaps for number in pair):
+        raise ValueError("no such block")
     device = {"device": read_device(notes)} if "device" in notes else {}
     return {
-        **notes, **figures, **names, **regions, **device, "blocks": blocks, "entry": names["entry"]
+        **notes, **figures, **names, **regions, **device, "blocks": blocks, "overlaps": overlaps,
+        "entry": names["entry"],
     }  # fmt: skip
 
 
@@ -171,26 +176,35 @@ def _stack(entry: str, most: int, total: int | None, chain: list[str]) -> Promis
 
 
 def _memory(notes: dict[str, Any], alone: bool) -> list[Promise]:
-    """The arena holds every block, no two that are live together share a byte, and its size is
-    near the most that is live at once; in every memory region that has a part of it."""
+    """The arena holds every block, no two that are live together share a byte but as the notes
+    say, and its size is near what is needed; in every memory region that has a part of it."""
     blocks = notes["blocks"]
     overlaps = []
     for i, (name, size, place, first, last) in enumerate(blocks):
-        for other, other_size, other_place, other_first, other_last in blocks[:i]:
+        for j, (other, other_size, other_place, other_first, other_last) in enumerate(blocks[:i]):
             together = first <= other_last and other_first <= last
-            if together and place < other_place + other_size and other_place < place + size:
+            meet = place < other_place + other_size and other_place < place + size
+            if together and meet and not (_may_meet(notes, i, j) or _may_meet(notes, j, i)):
                 overlaps.append(f"{other} and {name}")
     beyond = [name for name, size, place, *_ in blocks if place + size > notes["arena"]]
     beyond += _outside_parts(notes)
     arena = "arena" if alone else f"arena of {notes['entry']}"
     return [
         Promise(
-            f"{arena}: blocks that are live together share nothing",
+            f"{arena}: blocks that are live together share nothing but what is read",
             not overlaps and not beyond,
             "; ".join(overlaps + [f"{name} lies outside" for name in beyond]) or "none does",
         ),
         *(promise for part in parts_of(notes) for promise in _part(arena, notes, *part)),
     ]
+
+
+def _may_meet(notes: dict[str, Any], written: int, read: int) -> bool:
+    """Whether the first block is a result that begins to live when its operand, the second, ends,
+    and lies as far before it as the notes demand."""
+    ahead = notes["overlaps"].get((written, read))
+    (_, _, place, first, _), (_, _, behind, _, last) = (notes["blocks"][i] for i in (written, read))
+    return ahead is not None and first == last and behind - place >= ahead
 
 
 def parts_of(notes: dict[str, Any]) -> list[tuple[str, int, int, int, int]]:
@@ -204,9 +218,14 @@ def parts_of(notes: dict[str, Any]) -> list[tuple[str, int, int, int, int]]:
     return found
 
 
-def _inside(notes: dict[str, Any], start: int, size: int) -> list[tuple[str, int, int, int, int]]:
-    """The blocks that begin in one part of the arena."""
-    return [block for block in notes["blocks"] if start <= block[2] < start + size]
+def _least(notes: dict[str, Any], start: int, size: int) -> int:
+    """The lower bound of one part of the arena: what the blocks need that begin in it."""
+    alignment = max(1, notes["alignment"])
+    blocks = notes["blocks"]
+    inside = [i for i, block in enumerate(blocks) if start <= block[2] < start + size]
+    sizes = [block[1] + -block[1] % alignment for block in blocks]
+    whole = relate(sizes, [block[3:] for block in blocks], notes["overlaps"])
+    return least_height(whole.only(inside), size)
 
 
 def _outside_parts(notes: dict[str, Any]) -> list[str]:
@@ -224,7 +243,7 @@ def _part(
     arena: str, notes: dict[str, Any], region: str, start: int, size: int, bound: int, limit: int
 ) -> list[Promise]:
     """One part of the arena is near its lower bound, and within its region."""
-    live, _ = peak(_inside(notes, start, size), max(1, notes["alignment"]))
+    live = _least(notes, start, size)
     gap = size / live if live else 1.0
     where = f"{arena} in {region}" if region else arena
     found = [

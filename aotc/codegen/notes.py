@@ -2,7 +2,8 @@
 the object that no linker keeps out.
 
 The notes hold the claims (arena, its lower bound, its parts in memory regions) and what they can be
-checked with: every block of the arena with its place and the steps it is live in. There is a line
+checked with: every block of the arena with its place and the steps it is live in, and which results
+may overlap which operands (by number), as long as these lie so many bytes behind. There is a line
 for each entry function.
 """
 
@@ -33,6 +34,7 @@ def notes_text(
 ) -> str:
     """The notes on one entry as JSON on one line; ``constants`` are those in memory regions,
     ``device`` is what there is to say of code for a GPU."""
+    found = find_blocks(program)
     blocks = [
         [
             block.storages[0].name,
@@ -41,7 +43,7 @@ def notes_text(
             block.first,
             block.last,
         ]
-        for block in find_blocks(program)
+        for block in found
     ]
     notes: dict[str, Any] = {
         "format": FORMAT,
@@ -54,6 +56,9 @@ def notes_text(
         "alignment": plan.alignment,
         "blocks": blocks,
     }
+    if plan.overlaps:
+        numbers = {block.storages[0]: number for number, block in enumerate(found)}
+        notes["overlaps"] = [[numbers[w], numbers[r], ahead] for w, r, ahead in plan.overlaps]
     if plan.in_regions:
         notes["parts"] = [
             [part.region, part.size_bytes, part.lower_bound_bytes, part.limit_bytes]

@@ -43,7 +43,8 @@ class MemoryPlan:
     ``lower_bound_bytes`` is the largest sum of sizes (rounded up to ``alignment``) live at once,
     less what results and operands of one call may have in common; or more, where that cannot be
     for all calls at once (`least_height`). An arena in several memory regions has a part in each,
-    one behind the other in the offsets; its bound is the sum of theirs.
+    one behind the other in the offsets; its bound is the sum of theirs. ``overlaps`` are the
+    results and operands that may overlap, and by how many bytes an operand must then lie behind.
     """
 
     offsets: dict[Storage, int]
@@ -51,6 +52,7 @@ class MemoryPlan:
     lower_bound_bytes: int
     alignment: int
     in_regions: tuple[Part, ...] = ()
+    overlaps: tuple[tuple[Storage, Storage, int], ...] = ()
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -100,7 +102,7 @@ class Problem:
             if written in numbers and read in numbers
         }
         sizes, spans = [self.sizes[i] for i in chosen], [self.spans[i] for i in chosen]
-        return _relate(sizes, spans, ahead)
+        return relate(sizes, spans, ahead)
 
 
 def plan_memory(program: Program, alignment: int = 64) -> MemoryPlan:
@@ -115,7 +117,19 @@ def plan_memory(program: Program, alignment: int = 64) -> MemoryPlan:
     for block, place in zip(blocks, places, strict=True):
         offsets.update(dict.fromkeys(block.storages, place))
     reached = height(problem, places)
-    return MemoryPlan(offsets, reached, least_height(problem, reached), alignment)
+    bound = least_height(problem, reached)
+    overlaps = named_overlaps(problem.ahead, blocks)
+    return MemoryPlan(offsets, reached, bound, alignment, overlaps=overlaps)
+
+
+def named_overlaps(
+    ahead: Ahead, blocks: Sequence[Block]
+) -> tuple[tuple[Storage, Storage, int], ...]:
+    """The pairs of ``ahead`` by the first storages of their blocks."""
+    return tuple(
+        (blocks[written].storages[0], blocks[read].storages[0], distance)
+        for (written, read), distance in ahead.items()
+    )
 
 
 def pose(program: Program, blocks: Sequence[Block], alignment: int) -> Problem:
@@ -123,7 +137,7 @@ def pose(program: Program, blocks: Sequence[Block], alignment: int) -> Problem:
     sizes = [aligned(block.size_bytes, alignment) for block in blocks]
     spans = [(block.first, block.last) for block in blocks]
     loads = [sum(sizes[index] for index in group) for group in _live(spans)]
-    return _relate(sizes, spans, find_overlaps(program, blocks, loads, alignment))
+    return relate(sizes, spans, find_overlaps(program, blocks, loads, alignment))
 
 
 def _live(spans: Sequence[tuple[int, int]]) -> list[list[int]]:
@@ -135,7 +149,8 @@ def _live(spans: Sequence[tuple[int, int]]) -> list[list[int]]:
     return live
 
 
-def _relate(sizes: list[int], spans: list[tuple[int, int]], ahead: Ahead) -> Problem:
+def relate(sizes: list[int], spans: list[tuple[int, int]], ahead: Ahead) -> Problem:
+    """The problem of blocks of these sizes that live in these spans (first and last call)."""
     live = _live(spans)
     found: list[set[int]] = [set() for _ in sizes]
     for group in live:

@@ -25,9 +25,11 @@ from aotc.target import Target
 #: More stripes, or more additional work than this share, are not tried.
 _MOST_STRIPES = 64
 _MOST_WORK = 2.0
-#: How many candidates are lowered and planned: the cheapest that should fit, then the smallest.
+#: How many candidates are lowered and planned: the cheapest that should fit, then the smallest; and
+#: a few that are cheaper and fit if results overlap operands.
 _TRIALS = 24
 _LAST_TRIALS = 3
+_GUESSES = 4
 #: Estimates leave out alignment and scratch memory.
 _SLACK = 1.02
 #: Nor do they know of better orders, so a limit is given up only if they miss it by as much.
@@ -65,13 +67,15 @@ class Fit:
 @dataclass(frozen=True, eq=False)
 class _Candidate:
     """``inside`` and ``outside`` estimate the bytes alive at once while the stripes are computed,
-    and before and after that."""
+    and before and after that; ``overlapped`` at any time if results overlap operands wherever they
+    might."""
 
     region: Region
     stripes: list[range]
     extra_work: float
     inside: float
     outside: float
+    overlapped: float
 
     @property
     def estimate(self) -> float:
@@ -129,10 +133,15 @@ class _Search:
         smallest = sorted(found, key=lambda one: one.estimate)
         if self.hopeless:
             return smallest[:1]
-        fitting = [one for one in found if one.estimate <= self.limit_bytes * _SLACK]
+        limit = self.limit_bytes * _SLACK
+        fitting = [one for one in found if one.estimate <= limit]
+        hopeful = [one for one in found if one.overlapped <= limit < one.estimate]
+        if fitting:  # what would be cheaper, if only it fitted
+            hopeful = [one for one in hopeful if one.extra_work < fitting[0].extra_work]
+            hopeful = hopeful[:: -(-len(hopeful) // _GUESSES) or 1]
         nearest = sorted(found, key=lambda one: one.misses(self.limit_bytes))
-        listed = [*fitting[:_TRIALS], *nearest[:_LAST_TRIALS], *smallest[:_LAST_TRIALS]]
-        return list(dict.fromkeys(listed))
+        last = [*nearest[:_LAST_TRIALS], *smallest[:_LAST_TRIALS]]
+        return list(dict.fromkeys([*hopeful[:_TRIALS], *fitting[:_TRIALS], *last]))
 
 
 def least_possible(graph: Graph, target: Target) -> float:
@@ -140,7 +149,7 @@ def least_possible(graph: Graph, target: Target) -> float:
     computed by however many stripes: as if each part were a stripe of its middle row only."""
     groups = fuse(graph)
     footprint = _Footprint(groups)
-    plain = np.array(footprint.loads(None, {}))
+    plain = np.array(footprint.loads(None, {})[1])
     choices = [(np.zeros(len(plain), bool), plain)]
     for region in _regions(groups, lambda node: convolution_tile(node, target) > 0):
         middle = region.rows // 2
@@ -148,7 +157,7 @@ def least_possible(graph: Graph, target: Target) -> float:
         inside = footprint.positions(region)
         mask = np.zeros(len(plain), bool)
         mask[inside[0] : inside[-1] + 1] = True
-        choices.append((mask, np.array(footprint.loads(region, rows))))
+        choices.append((mask, np.array(footprint.loads(region, rows)[1])))
     best = float(plain.max())
     for mask, loads in choices:
         first = np.where(mask, loads, plain)
@@ -222,8 +231,9 @@ def _candidates(
             if not all(len(rows) for each in ranges for rows in each.values()):
                 continue  # a stripe of nothing but padding
             highest = {node: max(len(each[node]) for each in ranges) for node in region.cuts}
-            inside, outside = footprint.peaks(region, highest)
-            found.append(_Candidate(region, stripes, extra_work, inside, outside))
+            found.append(
+                _Candidate(region, stripes, extra_work, *footprint.peaks(region, highest))
+            )
     return sorted(found, key=lambda one: (one.extra_work, len(one.stripes)))
 
 
@@ -264,8 +274,7 @@ def _regions(groups: Groups, is_fixed: Callable[[Node], bool]) -> Iterator[Regio
 
 class _Footprint:
     """Estimates the arena of a graph from its groups: which tensors they store, where operands of
-    Pad and Concat lie in the result, and from which group to which each storage is alive. What a
-    group makes is taken to overlap what it is the last to use (memory/overlap.py)."""
+    Pad and Concat lie in the result, and from which group to which each storage is alive."""
 
     def __init__(self, groups: Groups) -> None:
         self._graph = groups.graph
@@ -283,6 +292,9 @@ class _Footprint:
             for root in roots:
                 first, _ = self._spans.get(root, (position, position))
                 self._spans[root] = (first, position)
+        self._in_place = [
+            self._shared(position, group) for position, group in enumerate(self._groups)
+        ]
 
     def _root(self, node: Node) -> Node | None:
         """The node in whose storage ``node`` lies; None if that is no part of the arena."""
@@ -301,30 +313,47 @@ class _Footprint:
         roots = (self._root(node) for node in nodes if node in group.results or node not in members)
         return list(dict.fromkeys(root for root in roots if root is not None))
 
+    def _shared(self, position: int, group: Group) -> Node | None:
+        """The storage that the result of a group takes over from an operand, if any."""
+        born = self._root(group.result)
+        if born is None or self._spans[born][0] != position:
+            return None
+        pointwise = [node for node in group.nodes if isinstance(node.op, ops.ELEMENTWISE)]
+        for root in (self._root(x) for node in pointwise for x in node.inputs):
+            if root is None or root is born or self._spans.get(root, (0, -1))[1] != position:
+                continue
+            if root.shape == born.shape and root.type.size_bytes == born.type.size_bytes:
+                return root
+        return None
+
     def positions(self, region: Region) -> list[int]:
         """The groups that are computed by stripes, by number."""
         return [
             position for position, group in enumerate(self._groups) if group.result in region.cuts
         ]
 
-    def peaks(self, region: Region, rows: dict[Node, int]) -> tuple[float, float]:
+    def peaks(self, region: Region, rows: dict[Node, int]) -> tuple[float, float, float]:
         """Bytes alive at once at most, with ``rows`` at a time of each node of ``region``: while it
-        is computed, and before and after that."""
+        is computed, and before and after that; and at any time if results overlap operands."""
         inside = self.positions(region)
         first, last = inside[0], inside[-1]
-        loads = self.loads(region, rows)
-        return max(loads[first : last + 1]), max((*loads[:first], *loads[last + 1 :]))
+        loads, overlapped = self.loads(region, rows)
+        inside_most, outside_most = loads[first : last + 1], (*loads[:first], *loads[last + 1 :])
+        return max(inside_most), max(outside_most), max(overlapped)
 
-    def loads(self, region: Region | None, rows: Mapping[Node, int]) -> list[float]:
+    def loads(
+        self, region: Region | None, rows: Mapping[Node, int]
+    ) -> tuple[list[float], list[float]]:
         """Bytes alive at each group and at the end, with ``rows`` at a time of each node of
-        ``region``, if there is one."""
+        ``region``, if there is one; and the same if what a group makes overlaps what it is the last
+        to use, as far as their sizes allow (memory/overlap.py)."""
         inside = [] if region is None else self.positions(region)
         first, last = (inside[0], inside[-1]) if inside else (0, -1)
         cuts = {} if region is None else region.cuts
         result = None if region is None else region.result
         shared = {root for position in inside for root in self._touched[position]}
-        loads = [0.0] * (len(self._groups) + 1)
-        made, used = loads.copy(), loads.copy()
+        whole = [0.0] * (len(self._groups) + 1)
+        made, used, saved = whole.copy(), whole.copy(), whole.copy()
         for root, (born, dies) in self._spans.items():
             size = float(root.type.size_bytes)
             if root in cuts and root is not result:
@@ -332,12 +361,15 @@ class _Footprint:
             elif root in shared:
                 born, dies = min(born, first), max(dies, last)
             for position in range(born, dies + 1):
-                loads[position] += size
+                whole[position] += size
             if born < dies:
                 made[born] += size
                 used[dies] += size
-        # results lie over operands as far as they can
-        return [a - min(b, c) for a, b, c in zip(loads, made, used, strict=True)]
+            if root in self._in_place:
+                position = self._in_place.index(root)
+                saved[position] += size if position == dies else 0
+        overlapped = [a - min(b, c) for a, b, c in zip(whole, made, used, strict=True)]
+        return [a - b for a, b in zip(whole, saved, strict=True)], overlapped
 
 
 def _computed(node: Node) -> Node:

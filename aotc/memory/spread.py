@@ -20,6 +20,7 @@ from aotc.memory.arena import (
     find_hole,
     height,
     least_height,
+    named_overlaps,
     pose,
     solve,
 )
@@ -249,4 +250,5 @@ def _assemble(
     for block, home, place in zip(blocks, choice.homes, choice.places, strict=True):
         offsets.update(dict.fromkeys(block.storages, parts[home].start + place))
     bound = sum(part.lower_bound_bytes for part in parts)
-    return MemoryPlan(offsets, start, bound, plan.alignment, tuple(parts))
+    overlaps = named_overlaps(task.problem.ahead, blocks)
+    return MemoryPlan(offsets, start, bound, plan.alignment, tuple(parts), overlaps)

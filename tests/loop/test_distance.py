@@ -84,6 +84,17 @@ def test_channels_that_are_done_one_after_the_other_do_not_meet():
     assert least_distance(kernel([body]), 0, 1, Places(8, 0)) == 4 * 20
 
 
+def test_vectors_of_channels_do_not_meet_unless_they_share_channels():
+    def of(width):
+        p, x, v = Var("p"), Var("x"), Var("v")
+        place = at(0, (x, 4), (p, 2), (v, 1))
+        inner = For(v, width, (Store(Y, place, Load(X, place)),), Kind.VECTOR, 4)
+        return kernel([For(p, 2, (For(x, 6, (inner,)),))])
+
+    assert least_distance(of(2), 0, 1, Places(16)) == 8 < least_distance(of(2), 0, 1)
+    assert least_distance(of(3), 0, 1, Places(16)) == least_distance(of(3), 0, 1)
+
+
 @st.composite
 def nests(draw):
     """A kernel of up to three loops, some of them vectors, with a few copies in each body; in some,

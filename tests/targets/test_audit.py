@@ -124,13 +124,21 @@ def doctored(data, change):
 
 
 def test_an_arena_that_overlaps_is_found():
-    def change(notes):
-        for block in notes["blocks"]:
-            block[2] = 0
+    def unannounced(notes):
+        del notes["overlaps"]
 
-    audit = audit_object(doctored(object_for("x86_64"), change))
-    assert not audit.holds
-    assert any("share nothing" in p.claim and not p.holds for p in audit.promises)
+    def too_near(notes):
+        for overlap in notes["overlaps"]:
+            overlap[2] = 512
+
+    def lasting(notes):
+        for block in notes["blocks"]:
+            block[2], block[4] = 0, block[3] + 3
+
+    assert audit_object(doctored(object_for("x86_64"), lambda notes: None)).holds
+    for change in (unannounced, too_near, lasting):
+        audit = audit_object(doctored(object_for("x86_64"), change))
+        assert any("share nothing" in p.claim and not p.holds for p in audit.promises)
 
 
 def test_an_arena_that_is_too_small_or_wasteful_is_found():
