@@ -88,9 +88,7 @@ def lower_contract(context: Context, group: Group) -> None:
         paired=paired,
         stored=stored_type(widen),
     )
-    tiled = _by_tiles(context.target, operands, bytes_, sizes)
-    if tiled is not None:
-        operands, bytes_, sizes = tiled
+    operands, bytes_, sizes = _by_tiles(context.target, operands, bytes_, sizes)
     recipe = context.choose(sizes, _with_room(context.target, bytes_))
     if widen is not None:
         small = small_weights(widen, operands)
@@ -111,7 +109,7 @@ def lower_contract(context: Context, group: Group) -> None:
             context, group, epilogue, leaf_nodes, operands, recipe, panels, bytes_
         )
     else:
-        writer = (ContractWriter if tiled is None else TileWriter)(
+        writer = (TileWriter if sizes.tiled else ContractWriter)(
             group, epilogue, leaf_nodes, operands, recipe, panels, bytes_=bytes_
         )
     context.emit(writer.call(f"{sizes.key}: {recipe}"))
@@ -160,17 +158,18 @@ def _along_depth(context: Context, sums: DType, operands: Operands) -> Steps | N
 
 def _by_tiles(
     target: Target, operands: Operands, bytes_: Bytes | None, sizes: ContractSizes
-) -> tuple[Operands, Bytes, ContractSizes] | None:
-    """What a product in groups becomes where tile registers compute it sooner; else None."""
+) -> tuple[Operands, Bytes | None, ContractSizes]:
+    """The same as it is, or as tile registers take it where they compute it sooner."""
+    same = operands, bytes_, sizes
     if not target.tiles or bytes_ is None or not operands.rhs.is_constant:
-        return None
+        return same
     found = in_steps(operands)
     if found is None:
-        return None
+        return same
     inner = found[1].groups
     depth = sizes.depth // sizes.inner_depth * inner
     tiled = replace(sizes, depth=depth, inner_depth=inner, tiled=True)
-    return (*found, tiled) if tiles_pay(sizes, tiled, target) else None
+    return (*found, tiled) if tiles_pay(sizes, tiled, target) else same
 
 
 def _worth_packing(operands: Operands) -> bool:
