@@ -190,9 +190,26 @@ def top_k(emitter: Emitter, node: Node, operands: tuple[Value, ...]) -> Value:
 
 
 def widen(emitter: Emitter, node: Node, operands: tuple[Value, ...]) -> Value:
-    """The numbers that the codes stand for."""
-    arrays = [x.data for x in node.inputs if x.data is not None]
-    return emitter.constant(node.op.evaluate(*arrays))
+    """The numbers that codes stand for, less the zero point, times the scale."""
+    op = op_of(node, ops.Widen)
+    codes, *parts = operands
+    if op.stored is DType.BF16:
+        codes = emitter.bits(codes, DType.BF16)
+    elif op.stored.size_bits == 4:
+        codes = emitter.convert(codes, DType.I32)
+        sixteen, eight = (emitter.number(value, DType.I32) for value in (16, 8))
+        codes = emitter.apply("Mod", codes, sixteen)
+        if op.stored.is_signed:
+            negative = emitter.apply("GreaterOrEqual", codes, eight, result=DType.BOOL)
+            codes = emitter.where(negative, emitter.apply("Sub", codes, sixteen), codes)
+    numbers = emitter.convert(codes, DType.F32)
+    if not parts:
+        return numbers
+    places = emitter.ints(*(i // op.block for i in range(node.shape[op.axis])))
+    scale, *zero = (emitter.move("Gather", [part], places, axis=op.axis) for part in parts)
+    if zero:
+        numbers = emitter.apply("Sub", numbers, zero[0])
+    return emitter.apply("Mul", numbers, scale)
 
 
 RULES: Mapping[type[Op], Rule] = MappingProxyType(
