@@ -115,7 +115,8 @@ def _needs_bits(graph: Graph) -> bool:
     for node in graph.nodes():
         kinds = node.type.items if isinstance(node.type, TupleType) else (node.type,)
         tiny = any(t.dtype.is_narrow and t.dtype is not DType.BF16 for t in kinds)
-        if tiny or isinstance(node.op, ops.Bitcast | ops.Relabel):
+        short = isinstance(node.op, ops.Widen) and node.op.stored is DType.BF16
+        if tiny or short or isinstance(node.op, ops.Bitcast | ops.Relabel):
             return True
         if any(map(_needs_bits, ops.nested_graphs(node))):
             return True
