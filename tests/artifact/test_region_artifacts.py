@@ -19,7 +19,7 @@ from aotc.errors import UsageError
 from aotc.graph import ops
 from aotc.reference.inputs import make_inputs
 
-REGIONS = ["flash=1K", "ext=1M:ro", "dtcm=6K", "sram=1M"]
+REGIONS = ["flash=1K", "ext=1M:ro", "dtcm=3K", "sram=1M"]
 STRICT = ["-Wall", "-Wextra", "-Werror", "-pedantic"]
 
 
@@ -173,7 +173,7 @@ def test_the_header_is_plain_c_and_cpp(folder):
 
 def test_the_linker_script_names_every_memory(folder):
     text = (folder / "net.ld").read_text()
-    for region, size in (("flash", 1024), ("ext", 1 << 20), ("dtcm", 6144), ("sram", 1 << 20)):
+    for region, size in (("flash", 1024), ("ext", 1 << 20), ("dtcm", 3072), ("sram", 1 << 20)):
         assert f"ASSERT(LENGTH({region}) >= {size}," in text
         assert f"> {region}" in text
 
@@ -228,12 +228,12 @@ def test_the_audit_knows_what_the_regions_hold(placed):
     audit = audit_object(data)
     assert audit.holds, [promise for promise in audit.promises if not promise.holds]
     (dtcm, _) = placed.plan.parts
-    assert ["dtcm", dtcm.size_bytes, 6144] in audit.figures["regions"]
+    assert ["dtcm", dtcm.size_bytes, 3072] in audit.figures["regions"]
     claims = {promise.claim for promise in audit.promises}
-    assert "arena in dtcm: at most 6144 bytes" in claims
+    assert "arena in dtcm: at most 3072 bytes" in claims
     assert "constants in .rodata.aotc.flash: at most 1024 bytes" in claims
     for old, new, broken in (
-        (b",6144]", b",1144]", "arena in dtcm: at most 1144 bytes"),
+        (b",3072]", b",1072]", "arena in dtcm: at most 1072 bytes"),
         (b'.rodata.aotc.flash",1024]', b'.rodata.aotc.flash",800 ]', "constants in"),
     ):
         assert data.count(old) == 1
