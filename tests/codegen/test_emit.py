@@ -22,6 +22,7 @@ from aotc.loop.ir import (
     Lit,
     Load,
     Prefetch,
+    Quantize,
     Sel,
     Space,
     Store,
@@ -312,6 +313,27 @@ def test_deeply_nested_expressions():
     source, got = random(16), np.zeros(16, np.float32)
     run_object(compile_native(kernel), [source, got])
     assert np.array_equal(got, source)
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+@pytest.mark.parametrize("zero", [0, 121, -7])
+def test_codes_that_become_numbers_again_are_the_same_numbers(zero, cpu):
+    low, high, dtype = (0, 255, U8) if zero >= 0 else (-128, 127, DType.I8)
+    x, y, z, v = Buffer("x", F32, 64), Buffer("y", F32, 64), Buffer("z", dtype, 64), Var("v")
+    i = Var("i")
+    at = add(mul(i, 8), v)
+    codes = Quantize(Load(x, at), zero, low, high, dtype, True)
+    body = (Store(y, at, Conv(codes, F32)), Store(z, at, codes))
+    kernel = kernel_of([x, y, z], [y, z], For(i, 8, (vector(v, 8, *body),)))
+    values = np.linspace(-40, 23.5, 64, dtype=np.float32) * 4.5
+    values[:6] = [0.5, 1.5, -0.5, 3e9, -3e9, -0.0]
+    numbers, kept = np.zeros(64, np.float32), np.zeros(64, dtype.numpy)
+    run_native(kernel, values, numbers, kept, cpu=cpu)
+    assert np.array_equal(numbers, kept.astype(np.float32))
+    text = assembly(emit_kernel(kernel_of(
+        [x, y], [y], For(i, 8, (vector(v, 8, body[0]),))
+    ), resolve_target("x86_64", cpu), "kernel", private=False), resolve_target("x86_64", cpu))
+    assert "vpmovdb" not in text and "vcvtdq2ps" not in text
 
 
 @pytest.mark.parametrize("active", [1, 2, 15])
