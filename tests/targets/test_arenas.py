@@ -1,11 +1,11 @@
 """The arenas of quantised networks on a microcontroller, by default."""
 
 import pytest
-from bench.eight_bits import quantise
 
 from aotc.config import Options
 from aotc.driver import plan_stages
 from aotc.memory.check import check_plan
+from bench.eight_bits import quantise
 
 
 @pytest.mark.slow
