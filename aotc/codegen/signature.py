@@ -98,7 +98,7 @@ _SENTENCES = {
         "A run-time size or index is outside the bounds that the model was compiled with."
     ),
     Status.UNKNOWN_SIZE: "The model was not compiled for this size.",
-    Status.NO_TILES: "The process has not asked Linux for tile registers.",
+    Status.NO_TILES: "The process has not asked Linux for tile registers, as enable_tiles does.",
     Status.NO_DRIVER: "The CUDA driver is not installed.",
     Status.OLD_DRIVER: "The CUDA driver is too old for this object.",
     Status.NO_DEVICE: "There is no CUDA device of this number.",
