@@ -38,6 +38,7 @@ ORDER = [
     {"commands"},
     {"cli"},
 ]
+TREES = {path: ast.parse(path.read_text()) for path in MODULES}
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 
 
@@ -64,7 +65,7 @@ def test_imports_point_one_way():
         package = package_of(path)
         if package == "__init__":
             continue
-        for name in imported_packages(ast.parse(path.read_text())):
+        for name in imported_packages(TREES[path]):
             if RANK[name] > RANK[package]:
                 wrong.append(f"{path.relative_to(ROOT)} imports from {name}, which comes later")
     assert not wrong
@@ -77,8 +78,7 @@ def test_every_package_has_its_place():
 def test_modules_say_what_they_do_and_stay_short():
     wrong = []
     for path in MODULES:
-        text, name = path.read_text(), path.relative_to(ROOT)
-        tree = ast.parse(text)
+        text, name, tree = path.read_text(), path.relative_to(ROOT), TREES[path]
         if text and not ast.get_docstring(tree):
             wrong.append(f"{name} does not say what goes in and what comes out")
         if text.count("\n") > MAX_LINES:

@@ -113,6 +113,7 @@ def test_classes_of_x86_are_what_llvm_selects():
         assert has_fma == (cpu not in module.X86_TOO_OLD), cpu
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "triple, names, lanes, intrinsic",
     [

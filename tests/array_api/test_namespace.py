@@ -46,7 +46,7 @@ def same(found, wanted, ulps=8):
         np.testing.assert_array_equal(found, wanted)
 
 
-@for_all(st.data(), quick=25, slow=300)
+@for_all(st.data(), quick=13, slow=300)
 def test_elementwise_functions(data):
     name = data.draw(st.sampled_from(sorted(ONE) + sorted(TWO)))
     kinds = data.draw(st.sampled_from(ONE.get(name) or TWO[name]))
@@ -103,7 +103,7 @@ MOVES = {
 }
 
 
-@for_all(st.tuples(st.sampled_from(sorted(MOVES)), arrays("fi", (2, 3, 4))), quick=30, slow=300)
+@for_all(st.tuples(st.sampled_from(sorted(MOVES)), arrays("fi", (2, 3, 4))), quick=15, slow=300)
 def test_functions_of_many_elements(drawn):
     name, x = drawn
     if name == "isin" and x.dtype.kind == "f":

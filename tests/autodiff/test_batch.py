@@ -222,7 +222,7 @@ def test_gradients_of_each_sample():
     assert vmap(each, SIZE, [0, None]).outputs[0][1].type == TensorType(DType.F64, (SIZE, 4))
 
 
-@for_all(st.tuples(nets(most_steps=6), st.integers(1, 3)), quick=15, slow=1000)
+@for_all(st.tuples(nets(most_steps=6), st.integers(1, 3)), quick=8, slow=1000)
 def test_random_graphs(case):
     net, mask = case
     axes = [0 if mask >> at & 1 else None for at in range(len(net.inputs))]

@@ -178,7 +178,7 @@ def _in_float64(graph):
     return b.finish(graph.name, [(name, places[x]) for name, x in graph.outputs])
 
 
-@for_all(nets(most_steps=6), quick=15, slow=1000)
+@for_all(nets(most_steps=6), quick=8, slow=1000)
 def test_random_graphs(net):
     graph = _in_float64(net)
     # where values meet, and at a corner, differences are means of the slopes of both sides
@@ -189,7 +189,7 @@ def test_random_graphs(net):
 MODES = (jvp, vjp, lambda graph: vmap(vjp(graph), 2))
 
 
-@for_all(st.tuples(nets(most_steps=6), st.sampled_from(MODES)), quick=2, slow=60)
+@for_all(st.tuples(nets(most_steps=6), st.sampled_from(MODES)), quick=1, slow=60)
 def test_random_derivatives_as_machine_code(case):
     net, derive = case
     graph = derive(net)

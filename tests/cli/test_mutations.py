@@ -91,7 +91,7 @@ def test_the_model_itself_compiles():
     check(VALID)
 
 
-@for_all(st.data(), quick=12, slow=60)
+@for_all(st.data(), quick=6, slow=60)
 def test_changed_bytes(data):
     damaged = bytearray(VALID)
     for _ in range(data.draw(st.integers(1, 4))):
@@ -101,7 +101,7 @@ def test_changed_bytes(data):
     check_only_for_crashes(bytes(damaged))
 
 
-@for_all(st.integers(0, len(VALID) - 1), quick=6, slow=20)
+@for_all(st.integers(0, len(VALID) - 1), quick=3, slow=20)
 def test_cut_short(length):
     check_only_for_crashes(VALID[:length])
 

@@ -54,6 +54,7 @@ GRAPHS = {
 QUICK = ("one chunk", "rows")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in GRAPHS]
 )

@@ -96,6 +96,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unroll, stride", [(1, 0), (4, 0), (3, 1), (3, 2)])
 @pytest.mark.parametrize("rows, vectors, lanes, name, cpu", CASES)
 def test_a_register_tile_stays_in_registers(rows, vectors, lanes, name, cpu, unroll, stride):

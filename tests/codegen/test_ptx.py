@@ -142,6 +142,7 @@ def products(body):
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [16, 64])
 @pytest.mark.parametrize("precision", ["tf32", "f16"])
 def test_no_product_is_lost(precision, depth):

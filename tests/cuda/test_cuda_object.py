@@ -64,6 +64,7 @@ def expect(outputs, wanted):
         assert found.tobytes() == right.tobytes()
 
 
+@pytest.mark.slow
 def test_the_common_entry_gives_the_bytes_of_a_processor(gpu, model, wanted):
     compiled, library = model
     gpu.learn(compiled.device_model)

@@ -131,6 +131,7 @@ def test_device_arrays_pass_without_a_copy(model, x, gpu):
     del taken, outputs, borrowed, again
 
 
+@pytest.mark.slow
 def test_capsules_give_back_what_they_keep(model, x, gpu):
     given = aligned(SHAPE)
     outputs = model(OnDevice(given))
@@ -145,6 +146,7 @@ def test_capsules_give_back_what_they_keep(model, x, gpu):
     assert gpu.get("LIVE") == held - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -201,6 +203,7 @@ def test_strides_count_as_the_protocol_has_it():
     assert not dlpack._is_dense((2, 3), (1, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "value", "status"),
     [

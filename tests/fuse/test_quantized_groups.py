@@ -3,11 +3,13 @@
 import re
 
 import onnx
+import pytest
 from quantized_nets import QuantizedNet
 
 import aotc
 
 
+@pytest.mark.slow
 def test_both_sides_of_a_residual_sum_are_codes(tmp_path):
     net = QuantizedNet()
     x = net.requantized("x", 0.1)

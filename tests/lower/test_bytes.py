@@ -101,17 +101,17 @@ def convolutions(draw):
     return net.graph(finished(net, draw, sums))
 
 
-@for_all(matrices(), quick=3, slow=80)
+@for_all(matrices(), quick=2, slow=80)
 def test_matrices_of_bytes(graph):
     check(graph, targets=TARGETS, inputs=inputs(graph))
 
 
-@for_all(convolutions(), quick=3, slow=80)
+@for_all(convolutions(), quick=2, slow=80)
 def test_convolutions_of_bytes(graph):
     check(graph, targets=TARGETS, inputs=inputs(graph))
 
 
-@for_all(products_of_two(), quick=2, slow=8)
+@for_all(products_of_two(), quick=1, slow=8)
 def test_products_of_two_tensors_of_bytes(graph):
     check(graph, targets=TARGETS, inputs=inputs(graph))
 

@@ -67,7 +67,7 @@ def operand(draw, net, shape, dtype):
     return net.b.unary("abs", plain) if view == "computed" else plain
 
 
-@for_all(st.data(), quick=8, slow=200)
+@for_all(st.data(), quick=4, slow=200)
 def test_products(data):
     draw, net = data.draw, Net(data.draw(st.integers(0, 99)))
     dtype = draw(st.sampled_from([DType.F32, DType.F32, DType.F64, DType.I32]))
@@ -79,6 +79,7 @@ def test_products(data):
     check(net.graph(y), passes=draw(st.booleans()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", NUMBERS)
 def test_products_of_every_type(dtype):
     net = Net()
@@ -87,7 +88,7 @@ def test_products_of_every_type(dtype):
     check(net.graph())
 
 
-@for_all(st.data(), quick=8, slow=200)
+@for_all(st.data(), quick=4, slow=200)
 def test_convolutions(data):
     draw, net = data.draw, Net(data.draw(st.integers(0, 99)))
     dtype = draw(st.sampled_from([DType.F32, DType.F32, DType.F32, DType.F64, DType.I16]))
@@ -113,7 +114,7 @@ def test_convolutions(data):
     check(net.graph(y), passes=draw(st.booleans()))
 
 
-@for_all(st.data(), quick=8, slow=200)
+@for_all(st.data(), quick=4, slow=200)
 def test_depthwise_convolutions(data):
     draw, net = data.draw, Net(data.draw(st.integers(0, 99)))
     spatial, multiplier = draw(st.integers(1, 3)), draw(st.sampled_from([1, 1, 2, 3]))

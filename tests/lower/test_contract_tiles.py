@@ -61,7 +61,7 @@ def ranked(number):
     return choose
 
 
-@for_all(layers(), quick=2, slow=40)
+@for_all(layers(), quick=1, slow=40)
 def test_the_bytes_of_every_target(drawn):
     graph, number = drawn
     with forced_recipe(ranked(number)):

@@ -54,6 +54,7 @@ def run(graph, precision, inputs=None):
     return program
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", TOLERANCE)
 def test_one_kernel(precision):
     program = run(attention(20, 70, 16, mask=True, tail=True), precision)

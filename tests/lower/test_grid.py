@@ -23,13 +23,13 @@ from aotc.target import cuda_target
 GPU = cuda_target("sm_80")
 
 
-@for_all(nets(), quick=12, slow=80)
+@for_all(nets(), quick=6, slow=80)
 def test_random_graphs(graph):
     program = check(graph, native=False, targets=(BASE, GPU))
     assert all(is_gpu_kernel(kernel) for kernel in program.kernels())
 
 
-@for_all(nets(), quick=2, slow=40)
+@for_all(nets(), quick=1, slow=40)
 def test_random_graphs_on_tensor_cores(graph):
     program = lowered(run_passes(graph), replace(GPU, precision="f16"))
     inputs = inputs_of(graph)

@@ -28,7 +28,7 @@ def net_of(draw):
     return net.graph(net.b.apply(ops.Gather(0), net.b.constant(values.view(table.numpy)), x))
 
 
-@for_all(st.composite(net_of)(), quick=3, slow=15)
+@for_all(st.composite(net_of)(), quick=2, slow=15)
 def test_bytes_are_looked_up(graph):
     (x,) = graph.inputs
     codes = np.random.default_rng(1).integers(0, 256, x.shape).astype(np.uint8)

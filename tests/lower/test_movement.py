@@ -38,7 +38,7 @@ def part(draw, net, shape, dtype, depth):
     return net.viewed(draw, shape, dtype, made=kind == "result")
 
 
-@for_all(st.data(), quick=15, slow=300)
+@for_all(st.data(), quick=8, slow=300)
 def test_nested_joins(data):
     draw, net = data.draw, Net(data.draw(st.integers(0, 99)))
     shape = tuple(draw(st.lists(st.integers(1, 9), min_size=1, max_size=3)))

@@ -89,7 +89,7 @@ def check_parts(graph, order, target=BASE):
 ORDERS = st.sampled_from([(0, 1), (1, 0), (2, 0, 1), (0, 3, 1, 2), tuple(reversed(range(17)))])
 
 
-@for_all(st.tuples(nets(), ORDERS), quick=12, slow=400)
+@for_all(st.tuples(nets(), ORDERS), quick=6, slow=400)
 def test_parts_of_random_graphs_in_any_order(case):
     graph, order = case
     check_parts(run_passes(graph), order)

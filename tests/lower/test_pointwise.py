@@ -19,7 +19,7 @@ def shapes(draw):
     return shape
 
 
-@for_all(st.data(), quick=12, slow=300)
+@for_all(st.data(), quick=6, slow=300)
 def test_operands_under_views(data):
     draw, net = data.draw, Net(data.draw(st.integers(0, 99)))
     shape = shapes(draw)
@@ -34,7 +34,7 @@ def test_operands_under_views(data):
     check(net.graph(y), passes=draw(st.booleans()))
 
 
-@for_all(st.data(), quick=8, slow=200)
+@for_all(st.data(), quick=4, slow=200)
 def test_mixed_types(data):
     draw, net = data.draw, Net(data.draw(st.integers(0, 99)))
     shape = shapes(draw)

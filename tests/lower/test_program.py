@@ -10,17 +10,17 @@ from aotc.graph.types import DType
 from aotc.loop.program import Role
 
 
-@for_all(nets(), quick=15, slow=200)
+@for_all(nets(), quick=8, slow=200)
 def test_random_graphs(graph):
     check(graph)
 
 
-@for_all(nets(), quick=10, slow=200)
+@for_all(nets(), quick=5, slow=200)
 def test_random_graphs_as_they_are(graph):
     check(graph, passes=False)
 
 
-@for_all(nets(16), quick=3, slow=100)
+@for_all(nets(16), quick=2, slow=100)
 def test_long_random_graphs_on_two_targets(graph):
     check(graph, targets=(BASE, WIDE))
 

@@ -108,7 +108,7 @@ def test_the_check_sees_a_statement_that_reads_what_another_writes():
         Trace(shared).check()
 
 
-@for_all(nets(), quick=6, slow=300)
+@for_all(nets(), quick=3, slow=300)
 def test_random_graphs(graph):
     check_races(run_passes(graph))
 

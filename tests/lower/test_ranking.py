@@ -29,6 +29,7 @@ def test_rankings_with_ties_and_nans(tensor, largest, data):
     check(ops.TopK(data.draw(st.integers(1, size)), axis, largest), values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "int64", "float16", "uint8"])
 @pytest.mark.parametrize("axis", [0, 2])
 @pytest.mark.parametrize(
@@ -44,6 +45,7 @@ def test_native_code_gives_the_same(make, axis, dtype):
     check(make(axis), numbers(dtype, (5, 3, 11), 7, special=True), native=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int8", "uint64"])
 @pytest.mark.parametrize("fn", ["max", "min"])
 @pytest.mark.parametrize("last", [False, True])
@@ -53,6 +55,7 @@ def test_long_lines(fn, last, dtype):
     check(op, numbers(dtype, LONG_SHAPE, 4, special=True), native=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int8", "uint64"])
 @pytest.mark.parametrize("largest", [False, True])
 def test_rankings_of_long_lines(largest, dtype):

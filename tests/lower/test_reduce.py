@@ -31,7 +31,7 @@ def around(draw, net, x):
     return x
 
 
-@for_all(st.data(), quick=12, slow=300)
+@for_all(st.data(), quick=6, slow=300)
 def test_reductions_over_any_axes(data):
     draw, net = data.draw, Net(data.draw(st.integers(0, 99)))
     shape = tuple(draw(st.lists(MANY_SIZES, max_size=4)))
@@ -101,7 +101,7 @@ def layer_norm(net, x, axes=(-1,)):
     return b.binary("mul", b.binary("div", centred, b.unary("sqrt", spread)), net.c(x.shape[-1]))
 
 
-@for_all(st.data(), quick=8, slow=200)
+@for_all(st.data(), quick=4, slow=200)
 def test_rows(data):
     draw, net = data.draw, Net(data.draw(st.integers(0, 99)))
     length = draw(st.integers(1, 40) | st.integers(1, 300))
@@ -123,6 +123,7 @@ def test_rows(data):
     check(net.graph(around(draw, net, y)), passes=draw(st.booleans()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axes", [(-1,), (-2, -1), (0, 1, 2), (1,), (0, 2)])
 @pytest.mark.parametrize("make", [softmax, layer_norm])
 def test_norms_over_several_axes(make, axes):

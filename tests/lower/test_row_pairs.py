@@ -35,6 +35,7 @@ def text_of(graph, target=M4):
     return print_program(lowered(graph, target))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "window, strides, dilation",
     [

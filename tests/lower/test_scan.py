@@ -16,6 +16,7 @@ def test_running_sums(tensor, exclusive, reverse):
     check(ops.CumSum(axis, exclusive, reverse), values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "int64", "float16", "uint8"])
 @pytest.mark.parametrize("axis", [0, 2])
 @pytest.mark.parametrize("exclusive", [False, True])

@@ -41,7 +41,7 @@ def widened(net, stored, shape, axis=0, block=1, zero=False, scale_shape=None, c
     return net.b.apply(op, *map(net.b.constant, parts))
 
 
-@for_all(st.data(), quick=3, slow=60)
+@for_all(st.data(), quick=2, slow=60)
 def test_products(data):
     draw = data.draw
     stored = draw(st.sampled_from(STORED))
@@ -62,6 +62,7 @@ def test_products(data):
     assert_same_bytes(run_program(lowered(small), inputs), same)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels_last", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("stored", "block", "scale"),

@@ -12,7 +12,7 @@ from aotc.graph.types import MACHINE_TYPES, DType
 NUMBERS = [dtype for dtype in MACHINE_TYPES if dtype is not DType.BOOL]
 
 
-@for_all(st.data(), quick=10, slow=150)
+@for_all(st.data(), quick=5, slow=150)
 def test_windows(data):
     draw, net = data.draw, Net(data.draw(st.integers(0, 99)))
     rank = draw(st.integers(1, 5))
@@ -40,6 +40,7 @@ def pool(fn, window, strides=(1, 2, 2, 1), pads=(0, 0, 0, 0)):
     return ops.ReduceWindow(fn, window, strides, pads, pads, (1, 1, 1, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", NUMBERS)
 def test_windows_of_every_type(dtype):
     net = Net()

@@ -129,7 +129,7 @@ SHAPES = st.tuples(
 )
 
 
-@for_all(st.tuples(st.sampled_from([SMALL, LARGE]), SHAPES, st.integers(1, 3)), quick=5, slow=60)
+@for_all(st.tuples(st.sampled_from([SMALL, LARGE]), SHAPES, st.integers(1, 3)), quick=3, slow=60)
 def test_any_shape_in_strips_of_any_height(drawn):
     tile, shape, height = drawn
     with forced(tile, height):

@@ -39,7 +39,7 @@ def shuffled(program, seed):
     return Program(program.name, program.inputs, program.outputs, steps)
 
 
-@for_all(st.tuples(nets(), st.integers(0, 1000)), quick=12, slow=60)
+@for_all(st.tuples(nets(), st.integers(0, 1000)), quick=6, slow=60)
 def test_every_order_that_is_allowed_gives_the_same_bytes(case):
     graph, seed = case
     program = lowered(explicit_pad(graph))
@@ -49,7 +49,7 @@ def test_every_order_that_is_allowed_gives_the_same_bytes(case):
     assert_same_bytes(run_program(other, values), run_program(program, values))
 
 
-@for_all(st.integers(0, 10_000), quick=6, slow=30)
+@for_all(st.integers(0, 10_000), quick=3, slow=30)
 def test_orders_of_branches_and_loops(seed):
     graph = nested_net(seed)
     program = lower(fuse(graph), BASE, "net")
@@ -59,7 +59,7 @@ def test_orders_of_branches_and_loops(seed):
     assert_same_bytes(run_program(other, values), run_program(program, values))
 
 
-@for_all(nets(most_steps=20), quick=10, slow=60)
+@for_all(nets(most_steps=20), quick=5, slow=60)
 def test_plans_are_proved_and_never_larger(graph):
     program = lowered(explicit_pad(graph))
     ordered, plan = plan_in_order(program)

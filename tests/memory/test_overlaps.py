@@ -143,6 +143,7 @@ def test_what_pairs_have_in_common():
     assert saved_bytes({(0, 2): 0, (1, 2): 0}, [100, 100, 150]) == 150
 
 
+@pytest.mark.slow
 def test_bounds_know_that_overlaps_go_one_way():
     """Each step moves what it makes further down, so a long chain cannot overlap everywhere: the
     plan cannot reach the largest single step, and the bound says so."""
@@ -164,6 +165,6 @@ def test_random_nets_in_their_arena(seed):
     assert_right_in_its_arena(program, inputs_of(graph, seed))
 
 
-@for_all(st.integers(0, 10_000), quick=2, slow=30)
+@for_all(st.integers(0, 10_000), quick=1, slow=30)
 def test_random_nets_as_machine_code(seed):
     check(wide_net(seed, size=16, most_layers=6), seed)

@@ -92,7 +92,7 @@ LIVES = st.lists(
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=3)
 
 
-@for_all(st.tuples(LIVES, SIZES), quick=15, slow=200)
+@for_all(st.tuples(LIVES, SIZES), quick=8, slow=200)
 def test_parts_share_nothing_and_keep_within_their_regions(case):
     lives, sizes = case
     program, regions = make_program(lives), rams(*sizes)
@@ -128,7 +128,7 @@ def assert_each_remedy_helps(program, plain, regions, message):
         min_size=1,
         max_size=4,
     ),
-    quick=10,
+    quick=5,
     slow=60,
 )
 def test_few_blocks_are_placed_as_well_as_can_be(lives):

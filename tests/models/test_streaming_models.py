@@ -59,6 +59,7 @@ def run_text(op, folder, steps):
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", ["GRU", "LSTM"])
 def test_text_models_agree_over_a_few_steps(op, tmp_path):
     run_text(op, tmp_path, 20)

@@ -222,6 +222,7 @@ def test_graphs_without_codes_are_returned_as_they_are():
     assert integer(graph) is graph
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codes", [np.uint8, np.int8])
 @pytest.mark.parametrize("kind", ["QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger"])
 def test_products_of_integers_are_exact_and_of_bytes(kind, codes, tmp_path):

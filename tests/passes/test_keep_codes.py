@@ -58,6 +58,7 @@ def stored_bytes(compiled):
     return compiled.manifest["weights"]["bytes"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("proto", "bits"),
     [

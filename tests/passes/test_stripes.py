@@ -40,7 +40,7 @@ def regions(graph):
 
 @for_all(
     st.tuples(st.integers(0, 10_000), st.integers(2, 5), st.randoms(use_true_random=False)),
-    quick=8,
+    quick=4,
     slow=150,
 )
 def test_stripes_give_the_same_bytes(case):

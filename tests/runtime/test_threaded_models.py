@@ -98,6 +98,7 @@ def test_only_the_entries_are_global_and_nothing_is_undefined(folder):
         assert sorted(found) == [f"{name}_run", f"{name}_run_threads"]
 
 
+@pytest.mark.slow
 def test_the_headers_are_c99_and_cpp_in_any_order(folder):
     lines = [f'#include "{name}.h"\n' for name in ("picture", "aotc_pool", "attention")]
     for compiler in (["gcc", "-std=c99", "-x", "c"], ["g++", "-std=c++11", "-x", "c++"]):

@@ -67,6 +67,7 @@ def compiled(network, monkeypatch, **changes):
     return aotc.compile(network, **{"cpu": "sapphirerapids", "threads": True, **changes})
 
 
+@pytest.mark.slow
 def test_the_header_has_what_asks(network, monkeypatch):
     model = compiled(network, monkeypatch)
     assert model.signature.tiles and Status.NO_TILES in model.signature.statuses

@@ -27,6 +27,7 @@ def warned(path, **choices):
     return [str(warning.message) for warning in caught]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "target, cpu, costs",
     [
@@ -40,6 +41,7 @@ def test_it_says_how_much(model, target, cpu, costs):
     assert "no instructions for products of bytes" in text and costs in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["cortex-m4", "cortex-m55", "x86_64", "aarch64", "riscv64"])
 def test_others_are_quiet(model, target):
     assert warned(model, target=target) == []

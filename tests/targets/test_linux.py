@@ -42,6 +42,7 @@ def compare(model, machine, folder):
         assert array.tobytes() == found[name].tobytes(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [m for m in MODELS if m.name in SMALL], ids=lambda m: m.name)
 @pytest.mark.parametrize("name", MACHINES)
 def test_small_models_give_the_same_bytes(model, name, tmp_path):

@@ -34,6 +34,7 @@ def compare(name, board, folder):
         assert array.tobytes() == found[output].tobytes(), output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "board",
     ["cortex-m55", *(pytest.param(board, marks=pytest.mark.slow) for board in OTHERS)],

@@ -54,6 +54,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cpu",
     ["armv8-a", *(pytest.param(c, marks=pytest.mark.slow) for c in OTHERS)],

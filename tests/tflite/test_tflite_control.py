@@ -77,6 +77,7 @@ def test_a_subgraph_may_not_use_itself(tmp_path):
         load_tflite(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("time_major", [False, True])
 @pytest.mark.parametrize("peepholes", [False, True])
 def test_lstm(time_major, peepholes, tmp_path):

@@ -70,7 +70,7 @@ def values(draw, shape, types=TYPES, least=-4):
     return (whole + rng.random(shape) if dtype.kind == "f" else whole).astype(dtype)
 
 
-@for_all(st.data(), quick=20, slow=1000)
+@for_all(st.data(), quick=10, slow=1000)
 def test_functions_of_one(data):
     name = data.draw(st.sampled_from(ONE))
     x = data.draw(values((3, 4)))
@@ -79,7 +79,7 @@ def test_functions_of_one(data):
     agree(getattr(np, name), x)
 
 
-@for_all(st.data(), quick=20, slow=1000)
+@for_all(st.data(), quick=10, slow=1000)
 def test_functions_of_two(data):
     name = data.draw(st.sampled_from(TWO))
     shapes = data.draw(st.sampled_from([((3, 4), (3, 4)), ((3, 4), (4,)), ((3, 1), (1, 4)),
@@ -141,7 +141,7 @@ def keys(draw):
     return tuple(empty if isinstance(part, list) and not part else part for part in parts)
 
 
-@for_all(keys(), quick=20, slow=1000)
+@for_all(keys(), quick=10, slow=1000)
 def test_indexing(key):
     x = np.arange(3 * 4 * 3 * 2).reshape(3, 4, 3, 2)
     try:
@@ -151,7 +151,7 @@ def test_indexing(key):
         assert x[key].size == 0
 
 
-@for_all(keys(), quick=20, slow=500)
+@for_all(keys(), quick=10, slow=500)
 def test_indices_of_run_time(key):
     """Arrays in the key become inputs of the graph."""
     x = np.arange(3 * 4 * 3 * 2).reshape(3, 4, 3, 2)
@@ -195,13 +195,13 @@ REDUCTIONS = words(
 )
 
 
-@for_all(st.tuples(st.sampled_from(REDUCTIONS), values((2, 3, 4)), AXES, st.booleans()), 20, 500)
+@for_all(st.tuples(st.sampled_from(REDUCTIONS), values((2, 3, 4)), AXES, st.booleans()), 10, 500)
 def test_reductions(case):
     name, x, axis, keep = case
     agree(lambda x: getattr(np, name)(x, axis=axis, keepdims=keep), x, ulps=64)
 
 
-@for_all(st.tuples(st.sampled_from(ALONG), values((2, 3, 4)), AXIS), 20, 500)
+@for_all(st.tuples(st.sampled_from(ALONG), values((2, 3, 4)), AXIS), 10, 500)
 def test_along_an_axis(case):
     name, x, axis = case
 
@@ -277,7 +277,7 @@ def _in_place(x):
     return y
 
 
-@for_all(st.tuples(st.sampled_from(sorted(MOVES)), values((2, 3, 4), NUMBERS)), 20, 500)
+@for_all(st.tuples(st.sampled_from(sorted(MOVES)), values((2, 3, 4), NUMBERS)), 10, 500)
 def test_moves(case):
     name, x = case
     agree(MOVES[name], x, ulps=32)

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from aotc import traced
 from aotc.tracing import batching, derivatives, jacobians, spec
@@ -12,6 +13,7 @@ from aotc.tracing import batching, derivatives, jacobians, spec
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "python.md"
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_guide_run(capsys):
     blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.S)
     assert len(blocks) >= 4
