@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aotc.artifact.bundle import Bundle, make_bundle
 from aotc.artifact.manifest import Provenance
@@ -29,8 +29,6 @@ from aotc.codegen.machine import assembly, compile_module
 from aotc.codegen.signature import describe_signature, make_c_identifier
 from aotc.compiled import Code, CompiledModel, CompiledModels
 from aotc.config import VERSION, DimSize, Options
-from aotc.cuda.build import DeviceObject, archs_of, build_object, host_of, make_device_bundle
-from aotc.cuda.compiled import CudaModel
 from aotc.debug.dump import graph_text, program_text
 from aotc.debug.timing import Stopwatch
 from aotc.errors import UsageError
@@ -70,6 +68,9 @@ from aotc.together import (
     options_of_each,
     rename,
 )
+
+if TYPE_CHECKING:
+    from aotc.cuda.build import DeviceObject
 
 Progress = Callable[[str, int, int], None]
 """Called as (what is being done, steps finished, steps in all) when something begins."""
@@ -250,10 +251,9 @@ def _memory(build: Build) -> None:
 def _codegen(whole: ObjectBuild) -> None:
     """Programs, MemoryPlans -> LLVM text -> object bytes, the weights not yet in them."""
     if whole.target.is_gpu:
-        options = whole.builds[0].options
-        made = build_object(
-            whole.entries[0], whole.constants, archs_of(options), host_of(options)
-        )
+        from aotc.cuda.build import build_object
+
+        made = build_object(whole.entries[0], whole.constants, whole.builds[0].options)
         whole.device = made
         whole.texts |= {"llvm": lambda: made.llvm, "ptx": lambda: made.code.ptx}
         return
@@ -272,13 +272,13 @@ def _artifact(whole: ObjectBuild) -> None:
         weights_dtype=whole.builds[0].options.weights_dtype,
     )
     if whole.device is not None:
-        whole.bundle = make_device_bundle(
-            whole.entries[0], whole.constants, whole.device, provenance
-        )
+        from aotc.cuda.build import make_device_bundle
+
+        (entry,) = whole.entries
+        whole.bundle = make_device_bundle(entry, whole.constants, whole.device, provenance)
         return
-    whole.bundle = make_bundle(
-        whole.name, whole.entries, whole.constants, whole.emitted, provenance
-    )
+    parts = whole.entries, whole.constants, whole.emitted
+    whole.bundle = make_bundle(whole.name, *parts, provenance)
 
 
 STAGES: tuple[tuple[str, Callable[[Build], None]], ...] = (
@@ -497,9 +497,11 @@ def _builds(
     """The compilations of one model: one, or one for each of its sizes."""
     cpu = options.cpu
     if options.target == "cuda":
-        cpu, _ = archs_of(options)[0], host_of(options)
-    target = resolve_target(options.target, cpu, options.abi)
-    target = replace(target, compact=options.opt == "size")
+        from aotc.cuda.build import lowest_arch
+
+        cpu = lowest_arch(options)
+    compact = options.opt == "size"
+    target = replace(resolve_target(options.target, cpu, options.abi), compact=compact)
     if target.is_gpu:
         target = replace(target, precision=options.precision or "tf32")
     if read_only(options.regions) and target.object_format != "elf":
@@ -575,6 +577,8 @@ def _callable(builds: Sequence[Build], whole: ObjectBuild, code: Code) -> Compil
     entries = {id(b): e for b, e in zip(whole.builds, whole.entries, strict=True)}
     texts = _texts(builds, whole)
     if whole.device is not None:
+        from aotc.cuda.compiled import CudaModel
+
         entry, ports = whole.entries[0], builds[0].ports
         return CudaModel(code, entry, texts, ports, whole.device, whole.constants)
     variants = tuple(CompiledModel(code, entries[id(b)], texts, b.ports) for b in builds)

@@ -12,12 +12,10 @@ from aotc.commands.arguments import read_pairs
 from aotc.commands.console import print_table, progress_line
 from aotc.errors import UsageError
 from aotc.frontend.onnx_reader import parse_model
-from aotc.quantize.agreement import compare
 from aotc.quantize.decisions import Rule, read_rules
 from aotc.quantize.errors import Closeness
 from aotc.quantize.images import LAYOUTS, ImageOptions
 from aotc.quantize.report import OutputReport, Report
-from aotc.quantize.runner import Runner
 from aotc.quantize.samples import Samples, find_samples
 
 DEFAULT_DROP = "0.5%"
@@ -95,6 +93,9 @@ def read_share(text: str, flag: str) -> float:
 
 def run_against(args: argparse.Namespace) -> int:
     """0 when at most a share --max-drop of the decisions differs, else 1."""
+    from aotc.quantize.agreement import compare
+    from aotc.quantize.runner import Runner
+
     limit = read_share(args.max_drop, "--max-drop")
     if args.data is None:
         raise UsageError(

@@ -25,11 +25,9 @@ from aotc.commands.arguments import (
     read_options,
 )
 from aotc.commands.console import StageProgress, format_bytes, print_table, progress_line
-from aotc.commands.device import report_device
 from aotc.commands.files import write_file
 from aotc.compiled import CompiledModel, CompiledModels
 from aotc.config import Options
-from aotc.cuda.compiled import CudaModel
 from aotc.debug.dump import graph_text, program_text
 from aotc.driver import STOPS, Build, Stopped, run_stages, run_together
 from aotc.errors import UsageError
@@ -189,7 +187,9 @@ def _write(
     warning = emulation_warning([variant.program for variant in variants], variants[0].target)
     if warning is not None:
         print(f"aotc: warning: {warning}", file=sys.stderr)
-    if isinstance(model, CudaModel):
+    if variants[0].target.is_gpu:
+        from aotc.commands.device import report_device
+
         report_device(model, args.explain)
     elif args.explain:
         _explain(variants)

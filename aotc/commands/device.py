@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from aotc.commands.console import format_bytes, print_table
+from aotc.compiled import CompiledModel, CompiledModels
 from aotc.cuda.compiled import CudaModel
 from aotc.cuda.images import DeviceCode
 
 
-def report_device(model: CudaModel, each_kernel: bool) -> None:
+def report_device(model: CompiledModel | CompiledModels, each_kernel: bool) -> None:
     """What of the device code `aotc compile` shows: for which architectures there is code, whether
     registers are spilled, and with ``each_kernel`` what each kernel takes."""
+    assert isinstance(model, CudaModel)
     made = model.device_object
     code = made.code
     cubins = " ".join(cubin.arch for cubin in code.cubins) or code.remark

@@ -24,7 +24,6 @@ from aotc.commands.agreement import (
 from aotc.commands.console import format_bytes, print_table, progress_line
 from aotc.commands.files import write_file
 from aotc.quantize.codes import CODE_TYPES
-from aotc.quantize.pipeline import QuantizeOptions, quantize_model
 from aotc.quantize.ranges import METHODS
 from aotc.quantize.report import Report
 
@@ -104,6 +103,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the model and prints the report."""
+    from aotc.quantize.pipeline import QuantizeOptions, quantize_model
+
     options = QuantizeOptions(
         activations=args.activations,
         method=args.method,

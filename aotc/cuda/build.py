@@ -4,7 +4,6 @@ manifest out."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,10 +72,16 @@ def host_of(options: Options) -> Target:
     return host
 
 
-def build_object(
-    entry: Entry, constants: ConstantLayout, archs: Sequence[str], host: Target
-) -> DeviceObject:
+def lowest_arch(options: Options) -> str:
+    """The architecture that kernels are lowered for; UsageError for options that do not go with a
+    GPU, or a host that cannot have one."""
+    host_of(options)
+    return archs_of(options)[0]
+
+
+def build_object(entry: Entry, constants: ConstantLayout, options: Options) -> DeviceObject:
     """The object of one model. Errors as for `make_code`."""
+    archs, host = archs_of(options), host_of(options)
     model = describe_model(entry.program, entry.plan, constants)
     code = make_code(model.sources, archs)
     notes = notes_text(
