@@ -279,6 +279,6 @@ def _depth_unroll(sizes: ContractSizes, accumulators: int) -> int:
     if sizes.overlapping:
         # Unrolled, the shared elements would be kept in registers from step to step, and spill.
         return 1
-    if sizes.inner_depth <= 8:
+    if sizes.inner_depth <= 4 or sizes.inner_depth <= 8 and accumulators <= 8:
         return sizes.inner_depth
     return 8 if accumulators <= 4 else 4 if accumulators <= 16 else 2
