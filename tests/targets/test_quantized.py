@@ -33,24 +33,32 @@ def assert_same(found, expected):
         assert array.tobytes() == found[name].tobytes(), name
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("cpu", ["x86-64-v4", "native"])
-def test_every_x86_gives_the_same_bytes(model, cpu):
-    path, inputs, expected = model
+def check_x86(case, cpu):
+    path, inputs, expected = case
     if cpu == "x86-64-v4" and resolve_target("x86_64", "native").vector_bits < 512:
         pytest.skip("this processor has no AVX-512")
     assert_same(aotc.compile(path, cpu=cpu).run_dict(inputs), expected)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", MACHINES)
-def test_emulated_machines_give_the_same_bytes(model, name, tmp_path):
-    path, inputs, expected = model
+def check_machine(case, name, folder):
+    path, inputs, expected = case
     machine = MACHINES[name]
     if machine.missing:
         pytest.skip(machine.missing)
     there = aotc.compile(path, target=machine.target, cpu=machine.cpu)
-    assert_same(run_emulated(there, inputs, machine, tmp_path), expected)
+    assert_same(run_emulated(there, inputs, machine, folder), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", ["x86-64-v4", "native"])
+def test_every_x86_gives_the_same_bytes(model, cpu):
+    check_x86(model, cpu)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MACHINES)
+def test_emulated_machines_give_the_same_bytes(model, name, tmp_path):
+    check_machine(model, name, tmp_path)
 
 
 @pytest.mark.slow
@@ -125,21 +133,13 @@ def test_operators_agree_with_the_reference(seed, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("cpu", ["x86-64-v4", "native"])
 def test_operators_give_the_same_bytes_on_every_x86(operators, cpu):
-    if cpu == "x86-64-v4" and resolve_target("x86_64", "native").vector_bits < 512:
-        pytest.skip("this processor has no AVX-512")
-    path, inputs, expected = operators
-    assert_same(aotc.compile(path, cpu=cpu).run_dict(inputs), expected)
+    check_x86(operators, cpu)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MACHINES)
 def test_operators_give_the_same_bytes_on_emulated_machines(operators, name, tmp_path):
-    path, inputs, expected = operators
-    machine = MACHINES[name]
-    if machine.missing:
-        pytest.skip(machine.missing)
-    there = aotc.compile(path, target=machine.target, cpu=machine.cpu)
-    assert_same(run_emulated(there, inputs, machine, tmp_path), expected)
+    check_machine(operators, name, tmp_path)
 
 
 @pytest.mark.slow
