@@ -45,7 +45,9 @@ def test_every_target_keeps_its_promises(target):
     (stack,) = [p for p in audit.promises if p.claim.startswith("stack of mnist_mlp_run")]
     assert re.match(r"\d+ bytes: mnist_mlp_run", stack.found)
     assert audit.figures["code_bytes"] > 1000
-    assert audit.figures["arena_bytes"] == sum(size for _, size in audit.figures["live_at_peak"])
+    # less than their sum where a result lies over its operand
+    live = [size for _, size in audit.figures["live_at_peak"]]
+    assert max(live) <= audit.figures["arena_bytes"] <= sum(live)
 
 
 def test_the_stack_of_a_known_frame(tmp_path):
