@@ -133,14 +133,19 @@ def _kernel_symbols(entries: Sequence[Entry], prefix: str, stretches: int) -> di
         taken |= {f"{signature.name}_{word}" for word in ("run", "run_threads")}
         taken |= {signature.run, signature.run_threads, signature.task}
     for kernel in dict.fromkeys(k for entry in entries for k in entry.program.kernels()):
-        base = symbol = f"{prefix}_{re.sub(r'[^A-Za-z0-9_]', '_', kernel.name)}"
-        number = 2
-        while symbol in taken:
-            symbol = f"{base}_{number}"
-            number += 1
-        taken.add(symbol)
-        symbols[kernel] = symbol
+        symbols[kernel] = kernel_symbol(prefix, kernel.name, taken)
     return symbols
+
+
+def kernel_symbol(prefix: str, name: str, taken: set[str]) -> str:
+    """A symbol for the kernel ``name`` that is not among those ``taken``, to which it is added."""
+    base = symbol = f"{prefix}_{re.sub(r'[^A-Za-z0-9_]', '_', name)}"
+    number = 2
+    while symbol in taken:
+        symbol = f"{base}_{number}"
+        number += 1
+    taken.add(symbol)
+    return symbol
 
 
 def marker_global(name: str, symbol: str, target: Target, stretch: Part) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import enum
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from aotc.codegen.entry import kernel_symbol
 from aotc.loop.ir import Kernel
 from aotc.loop.launch import Launch, launch_of
 from aotc.loop.program import (
@@ -299,17 +299,8 @@ def _count_launches(steps: Sequence[Step]) -> float:
 
 def _entry_names(kernels: Sequence[Kernel]) -> list[str]:
     """A name for each kernel that PTX takes and no other kernel has."""
-    found: list[str] = []
     taken: set[str] = set()
-    for kernel in kernels:
-        base = name = f"k_{re.sub(r'[^A-Za-z0-9_]', '_', kernel.name)}"
-        number = 2
-        while name in taken:
-            name = f"{base}_{number}"
-            number += 1
-        taken.add(name)
-        found.append(name)
-    return found
+    return [kernel_symbol("k", kernel.name, taken) for kernel in kernels]
 
 
 def _accesses(call: Call, args: Sequence[DeviceArg]) -> Iterator[_Access]:

@@ -131,7 +131,7 @@ class _Quantizer:
     def run(self) -> Quantized:
         options = self._options
         prepared = self._prepare(options.code.opset)
-        trial = self._try(prepared, self._write(prepared))
+        trial = self._try(prepared)
         limit = options.max_drop
         if limit is not None and not trial.holds(limit):
             wide = options.widen and not options.code.symmetric
@@ -179,14 +179,6 @@ class _Quantizer:
             return prepared.placement
         return place(prepared.net, (*options.keep_float, *kept), options.products)
 
-    def _write(
-        self, prepared: _Prepared, wide: Sequence[str] = (), kept: Sequence[str] = ()
-    ) -> Written:
-        """The model with the data of the layers ``wide`` in 16 bits, and ``kept`` in float."""
-        placement = self._placement(prepared, kept)
-        codings = self._codings(prepared, placement, wide)
-        return write(prepared.net, placement, codings, self._means(prepared))
-
     def _codings(
         self, prepared: _Prepared, placement: Placement, wide: Sequence[str]
     ) -> dict[str, Coding]:
@@ -199,8 +191,14 @@ class _Quantizer:
         """The means of channels for bias correction, if it is wanted."""
         return prepared.calibration.means() if self._options.correct_bias else {}
 
-    def _try(self, prepared: _Prepared, written: Written) -> _Trial:
-        """Judges a quantised model by its outputs."""
+    def _try(
+        self, prepared: _Prepared, wide: Sequence[str] = (), kept: Sequence[str] = ()
+    ) -> _Trial:
+        """Writes the model with the data of the layers ``wide`` in 16 bits, and ``kept`` in float,
+        and judges it by its outputs."""
+        placement = self._placement(prepared, kept)
+        codings = self._codings(prepared, placement, wide)
+        written = write(prepared.net, placement, codings, self._means(prepared))
         path = self._scratch.save(written.model)
         outputs = compare(
             Runner(path, prepared.net.outputs),
@@ -218,12 +216,12 @@ class _Quantizer:
         never holds."""
         every = tuple(unit.name for unit in prepared.placement.units) if widen else ()
         kept: tuple[str, ...] = ()
-        best = self._try(prepared, self._write(prepared, every)) if widen else None
+        best = self._try(prepared, every) if widen else None
         if best is None or not best.holds(limit):
             kept, best = self._settle(
                 self._search(prepared, every, None, ()),
                 limit,
-                lambda names: self._try(prepared, self._write(prepared, every, names)),
+                lambda names: self._try(prepared, every, names),
             )
         if best is None:
             raise UsageError(
@@ -234,7 +232,7 @@ class _Quantizer:
             _, narrow = self._settle(
                 self._search(prepared, (), every, kept),
                 limit,
-                lambda names: self._try(prepared, self._write(prepared, names, kept)),
+                lambda names: self._try(prepared, names, kept),
             )
             best = narrow or best
         return best
