@@ -322,6 +322,29 @@ class Mma(Stmt):
     b_at: Expr
 
 
+#: Bytes of a row of a tile that a TensorMap brings: one row of the banks of shared memory, in which
+#: pieces of 16 bytes are exchanged by the number of the row ("128-byte swizzle").
+SWIZZLED_BYTES = 128
+
+
+@dataclass(frozen=True, eq=False)
+class TensorMap:
+    """Boxes of a tensor in GLOBAL memory, for TileCopy (loop/ir_async.py): an operand of a GPU kernel
+    that the host makes (cuTensorMapEncodeTiled). Axes are from the outside in, up to five; element
+    (i, j, ...) is ``buffer[offset + i*strides[0] + j*strides[1] + ...]``. The innermost stride is 1;
+    ``offset`` and the other strides are multiples of 16 bytes. ``box`` is what one TileCopy brings,
+    up to 256 along each axis; its innermost extent is SWIZZLED_BYTES. ``tf32`` says that float32 is rounded to the format of tensor cores
+    on the way. Maps compare by identity; ``buffer`` is a parameter of the kernel."""
+
+    name: str
+    buffer: Buffer
+    offset: int
+    dims: tuple[int, ...]
+    strides: tuple[int, ...]
+    box: tuple[int, ...]
+    tf32: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """A function over GLOBAL buffers. ``writes`` are the parameters it stores to; ``may_alias``
@@ -331,7 +354,8 @@ class Kernel:
     they may run at the same time.
 
     On a GPU the body is one nest: up to three BLOCK loops, then up to three THREAD loops, with
-    nothing between them but the declarations of SHARED buffers (loop/launch.py)."""
+    nothing between them but the declarations of SHARED buffers (loop/launch.py). ``maps`` are
+    operands that follow the parameters."""
 
     name: str
     params: tuple[Buffer, ...]
@@ -340,3 +364,4 @@ class Kernel:
     may_alias: bool = False
     recipe: str = ""
     independent: bool = False
+    maps: tuple[TensorMap, ...] = ()
