@@ -329,12 +329,13 @@ SWIZZLED_BYTES = 128
 
 @dataclass(frozen=True, eq=False)
 class TensorMap:
-    """Boxes of a tensor in GLOBAL memory, for TileCopy (loop/ir_async.py): an operand of a GPU kernel
-    that the host makes (cuTensorMapEncodeTiled). Axes are from the outside in, up to five; element
-    (i, j, ...) is ``buffer[offset + i*strides[0] + j*strides[1] + ...]``. The innermost stride is 1;
-    ``offset`` and the other strides are multiples of 16 bytes. ``box`` is what one TileCopy brings,
-    up to 256 along each axis; its innermost extent is SWIZZLED_BYTES. ``tf32`` says that float32 is rounded to the format of tensor cores
-    on the way. Maps compare by identity; ``buffer`` is a parameter of the kernel."""
+    """Boxes of a tensor in GLOBAL memory, for TileCopy (loop/ir_async.py): an operand of a GPU
+    kernel that the host makes (cuTensorMapEncodeTiled). Axes are from the outside in, up to five;
+    element (i, j, ...) is ``buffer[offset + i*strides[0] + j*strides[1] + ...]``. The innermost
+    stride is 1; ``offset`` and the other strides are multiples of 16 bytes. ``box`` is what one
+    TileCopy brings, up to 256 along each axis; its innermost extent is SWIZZLED_BYTES. ``tf32``
+    says that float32 is rounded to the format of tensor cores on the way. Maps compare by identity;
+    ``buffer`` is a parameter of the kernel."""
 
     name: str
     buffer: Buffer

@@ -122,8 +122,8 @@ class Wgmma(Stmt):
     the tile is column n of the product and holds its depth; ``b_at`` is the element of row 0 at
     which this part of the depth would begin without swizzle: a multiple of 32 bytes in the row, in
     a tile aligned to 1024 bytes. Otherwise (16-bit kinds only) rows are the depth, and hold 64
-    columns each; the next 64 columns begin ``b_step`` elements behind; ``b_at`` is the first element
-    of a row that is a multiple of 8.
+    columns each; the next 64 columns begin ``b_step`` elements behind; ``b_at`` is the first
+    element of a row that is a multiple of 8.
 
     ``a`` is K-major in SHARED memory in the same way, or a REGISTER buffer with the thread's
     fragments of 4 words: rows (t%32)//4 and 8 below of the warp's 16, as the left factor of an Mma
