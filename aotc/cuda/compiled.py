@@ -135,9 +135,12 @@ class CudaModel(CompiledModel):
             )
         return self._bind_device(given)
 
-    def time_on_device(self, arrays: Mapping[str, Any], rounds: int) -> list[float]:
-        """The seconds of ``rounds`` runs on these inputs (host arrays, by name) as events on the
-        device measure them, without the copies. Errors as for `bind`."""
+    def time_on_device(
+        self, arrays: Mapping[str, Any], rounds: int, repeats: int = 1
+    ) -> list[float]:
+        """The seconds of a run on these inputs (host arrays, by name) as events on the device
+        measure them, without the copies, behind a run that is not measured: ``rounds`` times the
+        mean of ``repeats`` runs in a row. Errors as for `bind`."""
         signature, context = self.signature, self.context()
         memory, places = _allocate(context, (*signature.inputs, *signature.outputs))
         given = arrange(signature.inputs, (), arrays)
@@ -146,12 +149,14 @@ class CudaModel(CompiledModel):
                 array = fit_input(param, value)
                 if array.nbytes:
                     driver.call("cuMemcpyHtoD_v2", place, array.ctypes.data, array.nbytes)
-        seconds = context.time(lambda _: context.run(places, DEFAULT_STREAM), rounds)
+        context.run(places, DEFAULT_STREAM)
+        seconds = context.time(lambda _: context.run(places, DEFAULT_STREAM), rounds, repeats)
         del memory
         return seconds
 
-    def copy_bandwidth(self, size_bytes: int, rounds: int) -> float:
-        """The bytes of a second that the device reads, and writes, when it copies: the median."""
+    def copy_bandwidth(self, size_bytes: int, rounds: int, repeats: int = 1) -> float:
+        """The bytes of a second that the device reads and writes when it copies: the median, of
+        copies between events as in `time_on_device`."""
         context = self.context()
         source, target = (DeviceMemory(context, size_bytes) for _ in range(2))
         seconds = context.time(
@@ -159,6 +164,7 @@ class CudaModel(CompiledModel):
                 "cuMemcpyDtoDAsync_v2", target.address, source.address, size_bytes, DEFAULT_STREAM
             ),
             rounds,
+            repeats,
         )
         return 2 * size_bytes / statistics.median(seconds)
 

@@ -88,9 +88,11 @@ class DeviceContext:
         finally:
             self._turn.release()
 
-    def time(self, action: Callable[[Driver], None], rounds: int) -> list[float]:
+    def time(
+        self, action: Callable[[Driver], None], rounds: int, repeats: int = 1
+    ) -> list[float]:
         """The seconds that what ``action`` puts into the default stream takes on the device, each
-        of ``rounds`` times, between two events."""
+        of ``rounds`` times, between two events: the mean of ``repeats`` actions in a row."""
         with self.current() as driver, contextlib.ExitStack() as ends:
             events = []
             for _ in range(2):
@@ -100,12 +102,13 @@ class DeviceContext:
             found = []
             for _ in range(rounds):
                 driver.call("cuEventRecord", events[0], DEFAULT_STREAM)
-                action(driver)
+                for _ in range(repeats):
+                    action(driver)
                 driver.call("cuEventRecord", events[1], DEFAULT_STREAM)
                 driver.call("cuEventSynchronize", events[1])
                 milliseconds = ctypes.c_float()
                 driver.call("cuEventElapsedTime", ctypes.byref(milliseconds), *events)
-                found.append(milliseconds.value * 1e-3)
+                found.append(milliseconds.value * 1e-3 / repeats)
             return found
 
     def free(self, address: int) -> None:
