@@ -19,7 +19,7 @@ class _Parts:
     """An index sorted by where its terms can be computed; all in elements."""
 
     const: int
-    loops: dict[int, tuple[str, int]] = field(default_factory=dict)  # depth: variable, factor
+    loops: list[tuple[int, str, int]] = field(default_factory=list)  # depth, variable, factor
     hoisted: list[tuple[int, Key, Expr, int]] = field(default_factory=list)  # terms of one depth
     here: list[tuple[Expr, int]] = field(default_factory=list)  # terms that read memory
 
@@ -42,13 +42,13 @@ class Addresses(Writer):
         """A pointer to ``buffer[index]``; every variable in ``index`` has a scalar value now."""
         parts, size = self._parts(index), buffer.dtype.size_bytes
         pointer, current = self.bases[buffer], self.lines
-        depths = [*parts.loops, *(depth for depth, *_ in parts.hoisted)]
-        for depth in sorted(set(depths)):
+        depths = {part[0] for part in parts.loops} | {part[0] for part in parts.hoisted}
+        for depth in sorted(depths):
             scope = self.scopes[depth]
             self.lines = scope.head
-            if depth in parts.loops:
-                name, coef = parts.loops[depth]
-                pointer = self._advance(scope, pointer, name, coef * size)
+            for at, name, coef in parts.loops:
+                if at == depth:
+                    pointer = self._advance(scope, pointer, name, coef * size)
             for at, key, term, coef in parts.hoisted:
                 if at == depth:
                     if key not in scope.names:
@@ -68,7 +68,7 @@ class Addresses(Writer):
             if isinstance(value, int):
                 parts.const += coef * value
             elif value is not None:
-                parts.loops[value[1]] = (value[0], coef)
+                parts.loops.append((value[1], value[0], coef))
             elif self.analysis.has_load(term):
                 parts.here.append((term, coef))
             else:

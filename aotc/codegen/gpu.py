@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from aotc.codegen.emit import Emitter
 from aotc.codegen.expressions import Value, aligned
+from aotc.codegen.gpu_async import emit_copy_statement
 from aotc.codegen.text import type_of
 from aotc.errors import VerifyError
 from aotc.graph.types import DType
@@ -27,8 +28,10 @@ from aotc.loop.ir import (
     Shuffle,
     Space,
     Stmt,
+    Un,
     Var,
 )
+from aotc.loop.ir_async import AsyncCommit, AsyncCopy, AsyncWait, LoadMatrix
 from aotc.loop.launch import SHARED_ALIGNMENT, launch_of, nest_of
 from aotc.loop.mma import KINDS, RESULT_ELEMS
 from aotc.loop.walk import fragments
@@ -89,6 +92,9 @@ class GpuEmitter(Emitter):
                 self.do("call void @llvm.nvvm.barrier.cta.sync.aligned.all(i32 0)")
             case Mma():
                 self._mma(stmt)
+            case AsyncCopy() | AsyncCommit() | AsyncWait() | LoadMatrix():
+                self.memo = {}
+                emit_copy_statement(self, stmt)
             case Prefetch():
                 pass  # the caches of a GPU are not asked ahead
             case _:
@@ -127,6 +133,8 @@ class GpuEmitter(Emitter):
             self.do(f"store float {self.put(f'extractvalue {ty} {found}, {i}')}, ptr {place}")
 
     def _compute(self, expr: Expr) -> Value:
+        if isinstance(expr, Un) and expr.fn == "tf32":
+            return self._to_tf32(expr.x)
         if not isinstance(expr, Shuffle):
             return super()._compute(expr)
         if self.vector is not None or expr.dtype.size_bytes != 4:
@@ -136,6 +144,21 @@ class GpuEmitter(Emitter):
         lane, ty = self.put(f"trunc i64 {source} to i32"), type_of(expr.dtype)
         call = f"call {ty} @llvm.nvvm.shfl.sync.idx.{kind}(i32 -1, {ty} {x}, i32 {lane}, i32 31)"
         return Value(self.put(call), False)
+
+    def _to_tf32(self, x: Expr) -> Value:
+        value, lanes = self.expr(x), self.lanes
+
+        def rounded(text: str) -> str:
+            bits = self.put(f"call i32 @llvm.nvvm.f2tf32.rna(float {text})")
+            return self.put(f"bitcast i32 {bits} to float")
+
+        if not value.is_vector:
+            return Value(rounded(value.text), False)
+        ty, total = type_of(DType.F32, lanes), "poison"
+        for lane in range(lanes):
+            one = rounded(self.put(f"extractelement {ty} {value.text}, i64 {lane}"))
+            total = self.put(f"insertelement {ty} {total}, float {one}, i64 {lane}")
+        return Value(total, True)
 
     def _is_crowded_step(self, loop: For) -> bool:
         return False  # ptxas orders the loads of a thread

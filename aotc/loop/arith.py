@@ -36,7 +36,15 @@ def unary(fn: str, x: np.ndarray) -> np.ndarray:
                 return np.asarray(np.logical_not(x))
             case "bitnot":
                 return _keep(np.invert(x), x)
+            case "tf32":
+                return _to_tf32(x)
     raise ValueError(f"unknown unary function '{fn}'")
+
+
+def _to_tf32(x: np.ndarray) -> np.ndarray:
+    """As cvt.rna.tf32.f32: bit 12 and those below it are rounded off the magnitude."""
+    raised = (x.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
+    return np.where(np.isfinite(x), raised.view(np.float32), x)
 
 
 def binary(fn: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:

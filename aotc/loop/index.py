@@ -7,6 +7,7 @@ the unsimplified ones for every value of the loop variables within their extents
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -300,3 +301,26 @@ def extents_of(stmts: Iterable[Stmt]) -> dict[Var, int]:
             found[stmt.var] = stmt.extent
         stack.extend(getattr(stmt, "body", ()))
     return found
+
+
+def divisor(expr: Expr, known: Mapping[Var, int]) -> int:
+    """A number that divides every value of the integer ``expr``; 0 where that is always 0. Of
+    variables the numbers in ``known`` do, else 1."""
+    match expr:
+        case Lit(value=int(value)):
+            return abs(value)
+        case Var():
+            return known.get(expr, 1)
+        case Bin(fn="add" | "sub" | "min" | "max", a=a, b=b) | Sel(a=a, b=b):
+            return math.gcd(divisor(a, known), divisor(b, known))
+        case Bin(fn="mul", a=a, b=b):
+            return divisor(a, known) * divisor(b, known)
+        case Bin(fn="mod", a=a, b=Lit(value=int(value))):
+            return math.gcd(divisor(a, known), value)
+        case Bin(fn="div", a=a, b=Lit(value=int(value))) if value > 0:
+            found = divisor(a, known)
+            return found // value if found % value == 0 else 1
+        case Bin(fn="xor" | "or", a=a, b=b):
+            both = divisor(a, known) | divisor(b, known)
+            return both & -both
+    return 1

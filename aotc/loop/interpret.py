@@ -207,10 +207,15 @@ class Run:
         self, buffer: Buffer, index: Expr, values: dict[int, np.ndarray], is_store: bool = False
     ) -> tuple[Memory, int | np.ndarray]:
         """The buffer's memory and the checked position in it, one a lane or one for all."""
+        return self._at(buffer, self._index(index, values), is_store)
+
+    def _at(
+        self, buffer: Buffer, where: int | np.ndarray, is_store: bool = False
+    ) -> tuple[Memory, int | np.ndarray]:
+        """As `_locate`, of an index that is known."""
         memory = self._memory.get(buffer)
         if memory is None:
             raise VerifyError(f"kernel '{self._kernel.name}': no buffer '{buffer.name}' in scope")
-        where = self._index(index, values)
         low, high = (where, where) if isinstance(where, int) else (where.min(), where.max())
         if low < 0 or high >= memory.elems:
             bad = int(low if low < 0 else high)

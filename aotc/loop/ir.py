@@ -87,7 +87,8 @@ class Load(Expr):
 @dataclass(frozen=True, eq=False, slots=True)
 class Un(Expr):
     """``fn``: neg abs sqrt floor ceil round(half to even) not(bool) bitnot. IEEE correctly
-    rounded."""
+    rounded. On GPUs also tf32: a float32 to nearest of 10 bits behind the point, halves away from
+    zero; NaN and infinity stay what they are."""
 
     fn: str
     x: Expr

@@ -13,6 +13,8 @@ from aotc.loop.ir import Buffer, Expr, Stmt, TensorMap
 
 #: Threads that execute a Wgmma together: four warps, the first a multiple of four.
 WARPGROUP = 128
+#: A LoadMatrix loads matrices of 8 rows of as many bytes, each row so aligned.
+MATRIX_ROWS, MATRIX_ROW_BYTES = 8, 16
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -8,9 +8,9 @@ them storing to it, with no barrier between, are a race. So are two blocks, barr
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,27 +30,17 @@ from aotc.loop.ir import (
     Stmt,
     Var,
 )
+from aotc.loop.ir_async import (
+    MATRIX_ROWS,
+    AsyncCommit,
+    AsyncCopy,
+    AsyncWait,
+    LoadMatrix,
+)
 from aotc.loop.launch import WARP, launch_of
+from aotc.loop.lockstep_shadow import NOBODY, SEVERAL, Copies, Shadow
 from aotc.loop.mma import KINDS, multiply
 from aotc.loop.walk import fragments, has_barrier
-
-_NOBODY, _SEVERAL = -1, -2
-
-
-@dataclass
-class _Shadow:
-    """Who touched each element last: the thread that wrote it and when (in barriers), the one that
-    read it and when; ``readers`` is the block that has read it since the kernel began."""
-
-    writer: np.ndarray
-    written: np.ndarray
-    reader: np.ndarray
-    read: np.ndarray
-    readers: np.ndarray
-
-    @classmethod
-    def of(cls, elems: int) -> _Shadow:
-        return cls(*(np.full(elems, _NOBODY, np.int64) for _ in range(5)))
 
 
 def _address(memory: Memory) -> int:
@@ -70,7 +60,8 @@ class LockstepRun(Run):
         self._thread_numbers = np.zeros(1, np.int64)
         self._barriers = 0
         self._bound = 0
-        self._shadows: dict[int, _Shadow] = {}
+        self._copies = Copies()
+        self._shadows: dict[int, Shadow] = {}
         # a parameter that is only read may be the memory of one that is written
         written = {_address(memory[buffer]) for buffer in kernel.writes}
         self._watched = {b for b in kernel.params if _address(memory[b]) in written}
@@ -86,8 +77,56 @@ class LockstepRun(Run):
                 self._barriers += 1
             case Mma():
                 self._mma(stmt)
+            case AsyncCopy():
+                self._begin_copy(stmt)
+            case AsyncCommit():
+                self._copies.commit(self._threads())
+            case AsyncWait(pending=pending):
+                self._copies.wait(self._threads(), pending, self._barriers)
+            case LoadMatrix():
+                self._load_matrix(stmt)
             case _:
                 super().statement(stmt)
+
+    def _threads(self) -> np.ndarray:
+        """The number of each lane's thread among all threads of the grid."""
+        numbers = self._block_numbers * self._per_block + self._thread_numbers
+        return np.broadcast_to(numbers, (self._lanes,))
+
+    def _begin_copy(self, stmt: AsyncCopy) -> None:
+        """The copy, after which nobody may touch the elements until it has ended."""
+        values: dict[int, np.ndarray] = {}
+        valid = None if stmt.valid is None else self._eval(stmt.valid, values)
+        source, target = (
+            np.asarray(self._index(at, values)) for at in (stmt.source_at, stmt.at)
+        )
+        for t in range(stmt.elems):
+            memory, where = self._at(stmt.source, source + t)
+            found = memory.data[where]
+            if valid is not None:
+                found = np.where(valid, found, found.dtype.type(0))
+            memory, where = self._at(stmt.buffer, target + t, is_store=True)
+            memory.data[where] = found
+            where = np.broadcast_to(where, (self._lanes,))
+            self._copies.begin(self._shadows[id(stmt.buffer)], where, self._threads())
+
+    def _load_matrix(self, stmt: LoadMatrix) -> None:
+        """The loads of all warps at once. Each thread reads the words that it gets."""
+        self._expect_whole_warps("a load of matrices")
+        elems = 4 // stmt.source.dtype.size_bytes  # of a word
+        starts = np.broadcast_to(np.asarray(self._index(stmt.at, {})), (self._lanes,))
+        to = np.asarray(self._index(stmt.to_at, {}))
+        lane = np.arange(self._lanes)
+        thread = lane % WARP
+        for number, e in itertools.product(range(stmt.count), range(elems)):
+            row, column = thread // 4, thread % 4 * elems + e
+            if stmt.transposed:
+                row, column = column, row
+            first = starts[lane - thread + MATRIX_ROWS * number + row]
+            memory, where = self._at(stmt.source, first + column)
+            found = memory.data[where]
+            memory, where = self._at(stmt.to, to + number * elems + e, is_store=True)
+            memory.data[where] = found
 
     def _mma(self, stmt: Mma) -> None:
         """The product in all warps at once."""
@@ -105,11 +144,15 @@ class LockstepRun(Run):
         data[where] = multiply(KINDS[stmt.kind], a, b, d).reshape(where.shape)
 
     def _expect_whole_warps(self, what: str) -> None:
-        """VerifyError unless the lanes are whole warps, one after the other."""
+        self._expect_together(WARP, what)
+
+    def _expect_together(self, count: int, what: str) -> None:
+        """VerifyError unless the lanes are whole groups of ``count`` threads, one after the other.
+        """
         numbers = self._thread_numbers
-        whole = self._lanes % WARP == 0 and bool(
-            np.all(numbers.reshape(-1, WARP) == numbers[::WARP, None] + np.arange(WARP))
-            and np.all(numbers[::WARP] % WARP == 0)
+        whole = self._lanes % count == 0 and bool(
+            np.all(numbers.reshape(-1, count) == numbers[::count, None] + np.arange(count))
+            and np.all(numbers[::count] % count == 0)
         )
         if not whole:
             raise VerifyError(f"kernel '{self._kernel.name}': {what} without all of its threads")
@@ -194,12 +237,14 @@ class LockstepRun(Run):
         super()._alloc(buffer, body)
         if buffer.space is Space.SHARED:
             self._watched.remove(buffer)
-            self._shadows = {k: s for k, s in self._shadows.items() if k != id(buffer)}
+            shadow = self._shadows.pop(id(buffer), None)
+            if shadow is not None:
+                self._copies.forget(shadow)
 
-    def _locate(
-        self, buffer: Buffer, index: Expr, values: dict[int, np.ndarray], is_store: bool = False
+    def _at(
+        self, buffer: Buffer, where: int | np.ndarray, is_store: bool = False
     ) -> tuple[Memory, int | np.ndarray]:
-        memory, where = super()._locate(buffer, index, values, is_store)
+        memory, where = super()._at(buffer, where, is_store)
         if buffer in self._watched:
             self._touch(buffer, memory, where, is_store)
         return memory, where
@@ -210,16 +255,18 @@ class LockstepRun(Run):
         block, thread = self._block_numbers[lane], self._thread_numbers[lane]
         return f" (block {block}, thread {thread})"
 
+    def _shadow_of(self, buffer: Buffer, memory: Memory) -> Shadow:
+        # parameters that are one memory have one shadow
+        key = id(buffer) if buffer.space is Space.SHARED else _address(memory)
+        if key not in self._shadows:
+            self._shadows[key] = Shadow.of(memory.data.size)
+        return self._shadows[key]
+
     def _touch(
         self, buffer: Buffer, memory: Memory, where: int | np.ndarray, is_store: bool
     ) -> None:
         """Remembers who touches which element, and refuses races."""
-        # parameters that are one memory have one shadow
-        is_local = buffer.space is Space.SHARED
-        key = id(buffer) if is_local else _address(memory)
-        if key not in self._shadows:
-            self._shadows[key] = _Shadow.of(memory.data.size)
-        shadow = self._shadows[key]
+        shadow = self._shadow_of(buffer, memory)
         at = np.broadcast_to(np.asarray(where, np.int64), (self._lanes,))
         blocks = self._block_numbers
         me = blocks * self._per_block + self._thread_numbers
@@ -238,25 +285,30 @@ class LockstepRun(Run):
             return found
 
         verb = "stores" if is_store else "reads"
+        copier = shadow.copier[at]
+        if (copier != NOBODY).any():
+            lane = int(np.flatnonzero(copier != NOBODY)[0])
+            what = f"{verb} {'to ' * is_store}what is being copied there by"
+            self._race(buffer, memory, int(at[lane]), int(me[lane]), int(copier[lane]), what)
         writer = shadow.writer[at]
         conflict(writer, apart(writer, shadow.written[at]), f"{verb} what is stored by")
         if is_store:
             reader, when = shadow.reader[at], shadow.read[at]
-            several = (reader == _SEVERAL) & (when == now)
+            several = (reader == SEVERAL) & (when == now)
             conflict(reader, apart(reader, when) | several, "stores to what is read by")
             readers = shadow.readers[at]
-            foreign = (readers != _NOBODY) & (readers != blocks)
+            foreign = (readers != NOBODY) & (readers != blocks)
             conflict(reader, foreign, "stores to what is read by")
             shadow.writer[at], shadow.written[at] = me, now
             conflict(shadow.writer[at], shadow.writer[at] != me, "stores to the same as")
             return
-        fresh = (shadow.read[at] != now) | (shadow.reader[at] == _NOBODY)
+        fresh = (shadow.read[at] != now) | (shadow.reader[at] == NOBODY)
         shadow.reader[at[fresh]] = me[fresh]
         shadow.read[at] = now
-        shadow.reader[at[shadow.reader[at] != me]] = _SEVERAL
-        fresh = shadow.readers[at] == _NOBODY
+        shadow.reader[at[shadow.reader[at] != me]] = SEVERAL
+        fresh = shadow.readers[at] == NOBODY
         shadow.readers[at[fresh]] = blocks[fresh]
-        shadow.readers[at[shadow.readers[at] != blocks]] = _SEVERAL
+        shadow.readers[at[shadow.readers[at] != blocks]] = SEVERAL
 
     def _race(
         self, buffer: Buffer, memory: Memory, at: int, me: int, other: int, what: str

@@ -40,6 +40,7 @@ from aotc.loop.ir import (
     Var,
     Widened,
 )
+from aotc.loop.ir_async import AsyncCommit, AsyncCopy, AsyncWait, LoadMatrix
 from aotc.loop.program import Arg, Call, Check, If, Loop, Program, Step
 from aotc.loop.tiles import Tile, TileDot, TileLoad, TileStmt, TileStore, TileZero
 from aotc.loop.walk import fragments, operands, post_order
@@ -219,6 +220,8 @@ class _Printer:
                 yield f"{pad}{d} += mma<{mma}>({a}, {b})"
             case TileStmt():
                 yield from self._tile_statement(stmt, pad)
+            case AsyncCopy() | AsyncCommit() | AsyncWait() | LoadMatrix():
+                yield from self._copy_statement(stmt, pad)
             case Alloc(buffer=buffer, body=body):
                 yield f"{pad}{buffer.space.value} {self._declare(buffer)}:"
                 yield from self.block(body, depth + 1)
@@ -241,6 +244,28 @@ class _Printer:
                 yield f"{pad}{place} = {name(tile)}"
             case TileDot(c=c, a=a, b=b):
                 yield f"{pad}{name(c)} += tile_dot4({name(a)}, {name(b)})"
+
+    def _copy_statement(
+        self, stmt: AsyncCopy | AsyncCommit | AsyncWait | LoadMatrix, pad: str
+    ) -> Iterator[str]:
+        name = self._names.of
+        match stmt:
+            case AsyncCopy(buffer=buffer, at=at, source=source, source_at=source_at):
+                condition = () if stmt.valid is None else (stmt.valid,)
+                yield from self._lets((at, source_at, *condition), pad)
+                places = f"{name(buffer)}[{self._index(at)} ..]", self._index(source_at)
+                note = "".join(f" if {self._outer(valid)}, else 0" for valid in condition)
+                text = f"{places[0]} = {stmt.elems} of {name(source)}[{places[1]} ..]{note}"
+                yield f"{pad}begin {text}"
+            case AsyncCommit():
+                yield f"{pad}commit copies"
+            case AsyncWait(pending=pending):
+                yield f"{pad}wait for copies, all but {pending}"
+            case LoadMatrix(to=to, to_at=to_at, source=source, at=at, count=count):
+                yield from self._lets((at,), pad)
+                kind = f"{count}, transposed" if stmt.transposed else str(count)
+                place = f"{name(source)}[{self._index(at)} ..]"
+                yield f"{pad}{name(to)}[{self._index(to_at)} ..] = matrices<{kind}>({place})"
 
     def _lets(self, roots: Sequence[Expr], pad: str) -> Iterator[str]:
         """One line for each expression that the statement reaches more than once, or that nests

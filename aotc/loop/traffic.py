@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
 from aotc.loop.ir import Alloc, Bind, Buffer, For, Kernel, Stmt, Store
+from aotc.loop.ir_async import AsyncCopy, TileCopy
 from aotc.loop.program import Program, Storage, counted_calls
 from aotc.loop.tiles import TileStmt, elements_moved
 from aotc.loop.walk import elements_read, post_order
@@ -46,6 +48,13 @@ def _count(
                 for expr in post_order((index, value)):
                     for source, _ in elements_read(expr):
                         reads[source] += times
+            case AsyncCopy(buffer=buffer, source=source, elems=elems):
+                writes[buffer] += times * elems
+                reads[source] += times * elems
+            case TileCopy(buffer=buffer, map=source_map):
+                elems = math.prod(source_map.box)
+                writes[buffer] += times * elems
+                reads[source_map.buffer] += times * elems
             case TileStmt():
                 moved = elements_moved(stmt)
                 if moved is not None:

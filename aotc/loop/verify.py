@@ -15,7 +15,7 @@ from typing import NoReturn
 from aotc.errors import VerifyError
 from aotc.graph.types import DType
 from aotc.loop.disjoint import disjointness
-from aotc.loop.index import affine, bounds, range_of
+from aotc.loop.index import affine, bounds, divisor, range_of
 from aotc.loop.ir import (
     Alloc,
     Barrier,
@@ -46,6 +46,7 @@ from aotc.loop.ir import (
     Var,
     Widened,
 )
+from aotc.loop.ir_async import AsyncCommit, AsyncCopy, AsyncWait, LoadMatrix
 from aotc.loop.launch import is_gpu_kernel, launch_of
 from aotc.loop.mma import KINDS
 from aotc.loop.program import (
@@ -74,9 +75,11 @@ from aotc.loop.tiles import (
     shape_problem,
     tile_accesses,
 )
+from aotc.loop.verify_async import Range, copy_problem, copy_ranges
 from aotc.loop.walk import elements_read, fragments, post_order
 
 _FLOAT_UN = frozenset({"sqrt", "floor", "ceil", "round"})
+_SINGLE_UN = frozenset({"tf32"})
 _NUMBER_UN = frozenset({"neg", "abs"})
 _NUMBER_BIN = frozenset({"add", "sub", "mul", "div", "min", "max"})
 _BIT_BIN = frozenset({"and", "or", "xor"})
@@ -220,6 +223,7 @@ class _KernelCheck:
         self._buffers: set[Buffer] = set(kernel.params)
         self._is_gpu = is_gpu_kernel(kernel)
         self._binds = 0
+        self._divisors: dict[Var, int] = {}  # of the values of bound variables
         self._tiles: dict[int, tuple[int, int]] = {}  # rows and bytes of a row, by number
         self._checked: set[int] = set()
         self._stmt: Stmt | None = None
@@ -248,6 +252,8 @@ class _KernelCheck:
                     self._expr(index)
                 case TileStmt():
                     self._tile_statement(stmt)
+                case AsyncCopy() | AsyncCommit() | AsyncWait() | LoadMatrix():
+                    self._copy(stmt)
                 case _:
                     self._fail("not a statement")
 
@@ -294,6 +300,7 @@ class _KernelCheck:
         self._expr(bind.value)
         low, high = bounds(bind.value, self._extents)
         some = low < 0 or high >= bind.extent
+        self._divisors[bind.var] = divisor(bind.value, self._divisors)
         self._extents[bind.var] = bind.extent
         self._binds += some
         self.block(bind.body)
@@ -387,6 +394,26 @@ class _KernelCheck:
             self._expr(first)
             self._access(buffer, first)
             self._access(buffer, Bin("add", first, Lit(count - 1)))
+
+    def _copy(self, stmt: AsyncCopy | AsyncCommit | AsyncWait | LoadMatrix) -> None:
+        self._require(self._is_gpu, "a statement of GPUs in a kernel of a processor")
+        problem = copy_problem(stmt, self._kernel.writes)
+        self._require(problem is None, problem or "")
+        self._checked = set()
+        if isinstance(stmt, AsyncCopy) and stmt.valid is not None:
+            self._expr(stmt.valid)
+            self._same("a condition", stmt.valid.dtype, DType.BOOL)
+        for part in copy_ranges(stmt):
+            self._range(part)
+
+    def _range(self, part: Range) -> None:
+        """Check neighbouring elements that are touched together, and so aligned."""
+        self._expr(part.first)
+        self._access(part.buffer, part.first)
+        self._access(part.buffer, Bin("add", part.first, Lit(part.elems - 1)))
+        held = part.buffer.space is Space.REGISTER
+        aligned = held or divisor(part.first, self._divisors) % part.elems == 0
+        self._require(aligned, f"an access to '{part.buffer.name}' that may not be aligned")
 
     def _buffer_in_scope(self, buffer: Buffer) -> None:
         self._require(buffer in self._buffers, f"buffer '{buffer.name}' is not in scope")
@@ -498,6 +525,7 @@ class _KernelCheck:
         dtype = expr.x.dtype
         legal = (
             (expr.fn in _FLOAT_UN and dtype.is_float)
+            or (expr.fn in _SINGLE_UN and dtype is DType.F32)
             or (expr.fn in _NUMBER_UN and dtype is not DType.BOOL)
             or (expr.fn == "not" and dtype is DType.BOOL)
             or (expr.fn == "bitnot" and dtype.is_int)

@@ -22,13 +22,37 @@ from aotc.loop.ir import (
     Load,
     Mma,
     Shuffle,
+    Space,
     Stmt,
     Store,
     Widened,
 )
+from aotc.loop.ir_async import (
+    MATRIX_ROW_BYTES,
+    AsyncCommit,
+    AsyncCopy,
+    AsyncWait,
+    LoadMatrix,
+    ProxyFence,
+    SignalExpect,
+    SignalInit,
+    SignalWait,
+    TileCopy,
+    Wgmma,
+    WgmmaCommit,
+    WgmmaFence,
+    WgmmaWait,
+)
 from aotc.loop.mma import KINDS, RESULT_ELEMS
 from aotc.loop.tiles import TileStmt, tile_accesses
+from aotc.loop.wgmma import result_elems
 
+#: Statements in which the order of the threads, or what they do together, matters.
+_TOGETHER = (
+    *(Barrier, Mma, AsyncCopy, AsyncCommit, AsyncWait, LoadMatrix),
+    *(SignalInit, SignalExpect, SignalWait, TileCopy, ProxyFence),
+    *(Wgmma, WgmmaFence, WgmmaCommit, WgmmaWait),
+)
 #: The fields of expressions that may be expressions themselves.
 OPERAND_FIELDS = ("cond", "x", "i", "j", "a", "b", "c", "index")
 
@@ -85,10 +109,17 @@ def has_parallel_loops(body: Sequence[Stmt]) -> bool:
     )
 
 
+def all_statements(body: Sequence[Stmt]) -> Iterator[Stmt]:
+    """Every statement of ``body``, each before those inside it."""
+    for stmt in body:
+        yield stmt
+        yield from all_statements(getattr(stmt, "body", ()))
+
+
 def has_barrier(body: Sequence[Stmt]) -> bool:
     """Whether threads meet, or work together, anywhere in ``body``."""
     for stmt in body:
-        if isinstance(stmt, (Barrier, Mma)) or has_barrier(getattr(stmt, "body", ())):
+        if isinstance(stmt, _TOGETHER) or has_barrier(getattr(stmt, "body", ())):
             return True
         roots = (stmt.index, stmt.value) if isinstance(stmt, Store) else ()
         if any(isinstance(expr, Shuffle) for expr in post_order(roots)):
@@ -104,6 +135,63 @@ def fragments(mma: Mma) -> tuple[tuple[Buffer, Expr, int], ...]:
         (mma.a, mma.a_at, kind.left_elems),
         (mma.b, mma.b_at, kind.right_elems),
     )
+
+
+def loaded_words(stmt: LoadMatrix) -> int:
+    """Elements of its register buffer that a LoadMatrix sets in one thread."""
+    return stmt.count * 4 // stmt.to.dtype.size_bytes
+
+
+def copy_accesses(stmt: AsyncCopy | LoadMatrix) -> Iterator[tuple[Buffer, Expr, bool]]:
+    """(buffer, index, is a store) of what a thread asks for."""
+    if isinstance(stmt, AsyncCopy):
+        for expr in post_order((stmt.at, stmt.source_at, *((stmt.valid,) if stmt.valid else ()))):
+            yield from ((*read, False) for read in elements_read(expr))
+        for buffer, at in _neighbours(stmt.source, stmt.source_at, stmt.elems):
+            yield buffer, at, False
+        for buffer, at in _neighbours(stmt.buffer, stmt.at, stmt.elems):
+            yield buffer, at, True
+        return
+    row = MATRIX_ROW_BYTES // stmt.source.dtype.size_bytes
+    for buffer, at in _neighbours(stmt.source, stmt.at, row):
+        yield buffer, at, False
+    for buffer, at in _neighbours(stmt.to, stmt.to_at, loaded_words(stmt)):
+        yield buffer, at, True
+
+
+def box_start(stmt: TileCopy) -> Expr:
+    """The index of the first element of the box in the buffer of the map."""
+    at: Expr = Lit(stmt.map.offset)
+    for first, stride in zip(stmt.position, stmt.map.strides, strict=True):
+        at = Bin("add", at, Bin("mul", first, Lit(stride)))
+    return at
+
+
+def product_registers(stmt: Wgmma) -> tuple[tuple[Buffer, Expr, int], ...]:
+    """The registers that a thread gives to a product, the result first: buffer, first element,
+    number of elements."""
+    sums = (stmt.d, stmt.d_at, result_elems(stmt.columns))
+    left = (stmt.a, stmt.a_at, KINDS[stmt.kind].left_elems)
+    return (sums, left) if stmt.a.space is Space.REGISTER else (sums,)
+
+
+def warpgroup_accesses(stmt: TileCopy | Wgmma) -> Iterator[tuple[Buffer, Expr, bool]]:
+    """(buffer, index, is a store) of what a thread asks for: of boxes and tiles the first element,
+    of registers all."""
+    if isinstance(stmt, TileCopy):
+        for expr in post_order((*stmt.position, stmt.at, stmt.signal_at)):
+            yield from ((*read, False) for read in elements_read(expr))
+        yield stmt.map.buffer, box_start(stmt), False
+        yield stmt.buffer, stmt.at, True
+        return
+    yield stmt.b, stmt.b_at, False
+    if stmt.a.space is Space.SHARED:
+        yield stmt.a, stmt.a_at, False
+    for number, (buffer, first, count) in enumerate(product_registers(stmt)):
+        for _, at in _neighbours(buffer, first, count):
+            yield buffer, at, False
+            if number == 0:
+                yield buffer, at, True
 
 
 def accesses(body: Sequence[Stmt]) -> Iterator[tuple[Buffer, Expr, bool]]:
@@ -123,6 +211,10 @@ def accesses(body: Sequence[Stmt]) -> Iterator[tuple[Buffer, Expr, bool]]:
                 yield from accesses(inner)
             case TileStmt():
                 yield from tile_accesses(stmt)
+            case AsyncCopy() | LoadMatrix():
+                yield from copy_accesses(stmt)
+            case TileCopy() | Wgmma():
+                yield from warpgroup_accesses(stmt)
             case Mma():
                 for number, (buffer, first, count) in enumerate(fragments(stmt)):
                     for t in range(count):

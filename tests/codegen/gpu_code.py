@@ -22,6 +22,12 @@ DECLARATIONS = "".join(
         "declare i32 @gpu_shuffle_i32(i32, i32, i32, i32)\n",
         "declare float @gpu_shuffle_f32(i32, float, i32, i32)\n",
         *(f"declare i32 @sreg_{name}_{axis}()\n" for name in ("tid", "ctaid") for axis in "xyz"),
+        "declare void @gpu_copies()\n",
+        "declare void @gpu_copies_wait(i32)\n",
+        "declare i32 @gpu_tf32(float)\n",
+        "declare void @gpu_matrices(ptr, ptr, i32, i32)\n",
+        *(f"declare void @gpu_copy_{size}(ptr, ptr)\n" for size in (4, 8, 16)),
+        *(f"declare void @gpu_copy_{size}_s(ptr, ptr, i32)\n" for size in (4, 8, 16)),
         *(
             f"declare void @gpu_mma_{kind}(ptr, {', '.join(['i32'] * 6 + ['float'] * 4)})\n"
             for kind in ("tf32", "f16", "bf16")
@@ -32,6 +38,19 @@ _MMA = re.compile(
     r"(%\w+) = call \{ float, float, float, float \} "
     r'asm "mma\.sync\.aligned\.m16n8k\d+\.row\.col\.f32\.(\w+)\.[^"]*", "[^"]*"\(([^)]*)\).*'
 )
+_MATRICES = re.compile(
+    r"(%\w+) = call (i32|\{[^}]*\}) @llvm\.nvvm\.ldmatrix\.sync\.aligned\.m8n8\.x(\d)(\.trans)?"
+    r"\.b16\.p3\(ptr (\S+)\)"
+)
+
+
+def _matrices(found):
+    name, ty, count, transposed, pointer = found.groups()
+    arguments = f"ptr {name}.p, ptr {pointer}, i32 {count}, i32 {int(transposed is not None)}"
+    return (
+        f"{name}.p = alloca {ty}\n  call void @gpu_matrices({arguments})\n"
+        f"  {name} = load {ty}, ptr {name}.p"
+    )
 
 
 def for_this_machine(text):
@@ -41,6 +60,14 @@ def for_this_machine(text):
     text = text.replace("@llvm.nvvm.barrier.cta.sync.aligned.all", "@gpu_barrier")
     text = text.replace("@llvm.nvvm.shfl.sync.idx.", "@gpu_shuffle_")
     text = text.replace("addrspacecast (ptr addrspace(3) @shared to ptr)", "@shared")
+    text = re.sub(r"addrspacecast ptr (.+) to ptr addrspace\(\d\)", r"bitcast ptr \1 to ptr", text)
+    text = re.sub(r"ptr addrspace\(\d\)", "ptr", text)
+    text = re.sub(r"@llvm\.nvvm\.cp\.async\.c[ag]\.shared\.global\.(\d+)", r"@gpu_copy_\1", text)
+    text = re.sub(r"@gpu_copy_(\d+)\.s", r"@gpu_copy_\1_s", text)
+    text = text.replace("@llvm.nvvm.cp.async.commit.group", "@gpu_copies")
+    text = text.replace("@llvm.nvvm.cp.async.wait.group", "@gpu_copies_wait")
+    text = text.replace("@llvm.nvvm.f2tf32.rna", "@gpu_tf32")
+    text = _MATRICES.sub(_matrices, text)
     result = rf"\1.p = alloca {RESULT}\n  call void @gpu_mma_\2(ptr \1.p, \3)\n"
     text = _MMA.sub(rf"{result}  \1 = load {RESULT}, ptr \1.p", text)
     assert "nvvm.read" not in text and " asm " not in text and "addrspace" not in text

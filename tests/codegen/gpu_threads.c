@@ -19,6 +19,7 @@ typedef struct {
 _Alignas(128) char shared[SHARED];
 static pthread_barrier_t block_barrier, warp_barriers[MOST_WARPS];
 static uint32_t exchanged[MOST_WARPS][WARP];
+static const uint16_t *matrix_rows[MOST_WARPS][WARP];
 static held fragments[MOST_WARPS][WARP];
 static _Thread_local uint32_t thread_at[3], block_at[3], lane, warp;
 
@@ -49,6 +50,41 @@ float gpu_shuffle_f32(uint32_t mask, float x, uint32_t source, uint32_t clamp) {
     bits = gpu_shuffle_i32(mask, bits, source, clamp);
     memcpy(&x, &bits, 4);
     return x;
+}
+
+/* Copies end at once here; the evaluator finds those that are used too early. */
+#define COPY(size)                                                                                \
+    void gpu_copy_##size(char *to, const char *from) { memcpy(to, from, size); }                  \
+    void gpu_copy_##size##_s(char *to, const char *from, uint32_t read) {                         \
+        memset(to, 0, size);                                                                      \
+        memcpy(to, from, read);                                                                   \
+    }
+COPY(4)
+COPY(8)
+COPY(16)
+
+void gpu_copies(void) {}
+void gpu_copies_wait(uint32_t pending) { (void)pending; }
+
+uint32_t gpu_tf32(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    return (bits & 0x7F800000u) == 0x7F800000u ? bits : (bits + 0x1000u) & 0xFFFFE000u;
+}
+
+/* Of each matrix thread t gets two elements of 16 bits, side by side, or, transposed, below each
+   other. */
+void gpu_matrices(uint32_t *out, const uint16_t *row, uint32_t count, uint32_t is_transposed) {
+    matrix_rows[warp][lane] = row;
+    pthread_barrier_wait(&warp_barriers[warp]);
+    for (uint32_t m = 0; m < count; m++)
+        for (uint32_t e = 0; e < 2; e++) {
+            uint32_t down = lane / 4, along = lane % 4 * 2 + e;
+            const uint16_t *at = is_transposed ? matrix_rows[warp][m * 8 + along] + down
+                                               : matrix_rows[warp][m * 8 + down] + along;
+            out[m] = e ? out[m] | (uint32_t)*at << 16 : *at;
+        }
+    pthread_barrier_wait(&warp_barriers[warp]);
 }
 
 static double half(uint16_t bits) {
