@@ -14,9 +14,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-import ml_dtypes
-import numpy as np
-
 from aotc.fuse.groups import Group
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
@@ -39,9 +36,9 @@ from aotc.loop.program import Call
 from aotc.lower.context import Context
 from aotc.lower.contract_kernel import Operands
 from aotc.lower.gpu.binding import bind, digits
+from aotc.lower.gpu.operands import channels_first, own_batch, packed_weights, product_kind
 from aotc.lower.gpu.products import FmaProduct, MmaProduct, Product
 from aotc.lower.gpu.staging import Placed, Source, Staging
-from aotc.lower.packed import constant_array
 from aotc.lower.pointwise import evaluate_nodes, sweep, weight_of
 from aotc.lower.scope import Access, KernelScope, loop
 from aotc.lower.views import View
@@ -54,7 +51,7 @@ MIN_RESULTS, MANY_PRODUCTS = 64, 64
 
 def suits_blocks(operands: Operands) -> bool:
     """Whether a product is large enough for blocks, and the grid for its batch."""
-    batch = _own_batch(operands)
+    batch = own_batch(operands)
     results = math.prod(operands.lhs.shape[batch : operands.batch + 2]) * operands.rhs.shape[-1]
     products = math.prod(operands.lhs.shape[:batch])
     fits = products * MOST_SPLITS <= MAX_GRID[2]
@@ -69,9 +66,8 @@ def lower_gpu_contract(
     operands: Operands,
 ) -> None:
     """Emits the kernel of a contraction in canonical form."""
-    batch, sums = _own_batch(operands), group.anchor.type.dtype
-    kind = context.target.precision if sums is DType.F32 else "f32"
-    kind = "fma" if kind == "f32" else kind
+    batch, sums = own_batch(operands), group.anchor.type.dtype
+    kind = product_kind(operands, sums, context.target.precision)
     lhs = operands.lhs
     rows = math.prod(lhs.shape[batch : operands.batch + 2])
     depth = lhs.shape[operands.batch + 2 :]
@@ -84,10 +80,10 @@ def lower_gpu_contract(
         kind,
     )
     if operands.rhs.is_constant:
-        rhs = context.constant(_packed(operands, kind), "packed")
+        rhs = context.constant(packed_weights(operands, kind), "packed")
         operands = replace(operands, rhs=_unpacked(rhs, operands))
     else:
-        operands = replace(operands, rhs=_channels_first(operands))
+        operands = replace(operands, rhs=channels_first(operands))
     if tile.splits == 1:
         context.emit(GpuContract(group, epilogue, leaf_nodes, operands, tile).call())
         return
@@ -122,41 +118,8 @@ def join_parts(
     sweep(context, f"{group.label}_join", operands.result, [*each, *operands.leaves], compute, 1)
 
 
-def _own_batch(operands: Operands) -> int:
-    """The batch axes along which the right-hand side changes, and those before: along the others
-    the left-hand side has more rows."""
-    batch = operands.batch
-    while batch and operands.rhs.strides[batch - 1] == 0:
-        batch -= 1
-    return batch
-
-
-def _channels_first(operands: Operands) -> View:
-    """The right-hand side as [*batch, channel, *depth], with the depth axes of the left."""
-    batch, rank = operands.batch, len(operands.rhs.shape)
-    return operands.rhs.transpose((*range(batch), rank - 1, *range(batch, rank - 1)))
-
-
-def _packed(operands: Operands, kind: str) -> np.ndarray:
-    """Constant weights as [*batch, channel, all depth], in the type of the products; batch axes
-    along which they repeat are of size 1."""
-    view, batch = _channels_first(operands), operands.batch
-    repeated = tuple(
-        1 if stride == 0 else dim for dim, stride in zip(view.shape, view.strides, strict=True)
-    )
-    kept = (*repeated[:batch], *view.shape[batch:])
-    values = constant_array(replace(view, shape=kept))
-    values = values.reshape(*kept[: batch + 1], -1)
-    if kind == "f16":
-        with np.errstate(over="ignore"):
-            return values.astype(np.float16)
-    if kind == "bf16":
-        return values.astype(ml_dtypes.bfloat16).view(np.uint16)
-    return np.ascontiguousarray(values)
-
-
 def _unpacked(packed: View, operands: Operands) -> View:
-    """What `_packed` made, with the batch and depth axes of the left-hand side."""
+    """What `packed_weights` made, with the batch and depth axes of the left-hand side."""
     batch, lhs = operands.batch, operands.lhs
     depth = lhs.shape[batch + 2 :]
     channels = packed.shape[batch]
@@ -190,7 +153,7 @@ class GpuContract:
         self.group, self.epilogue, self.leaf_nodes = group, epilogue, leaf_nodes
         self.operands, self.tile = operands, tile
         self.sums = group.anchor.type.dtype
-        batch, lhs = _own_batch(operands), operands.lhs
+        batch, lhs = own_batch(operands), operands.lhs
         rows = operands.batch + 2 - batch
         rhs = _without_axes(operands.rhs, batch, operands.batch)
         self.scope = KernelScope(aligned=True)
