@@ -183,7 +183,7 @@ class RowWriter:
         self.full = group.anchor.inputs[0].shape
         self.kept_rank = len(self.full) - len(op.axes)
         self.length = row_length(group)
-        self.scope = KernelScope()
+        self.scope = KernelScope(aligned=context.target.is_gpu)
         leaf_nodes = context.operands(group.nodes, group.nodes)
         views = [self._leaf_view(node) for node in leaf_nodes]
         out = self._flat(context.view(group.result), group.result)
@@ -225,7 +225,7 @@ class RowWriter:
         view = self._flat(self.context.view(node), node)
         if view is None:
             source = self.context.view(node)
-            packed = self.context.temporary(source.dtype, source.shape, "rows")
+            packed = self.context.temporary(source.dtype, source.shape, "rows", source.value)
             self.context.copy(source, packed)
             view = self._flat(packed, node)
             assert view is not None
@@ -268,12 +268,13 @@ class RowWriter:
         return repeated[-1] if repeated and self.is_full(self.group.result) else None
 
     def _fits_result(self, node: Node) -> bool:
-        return node.type.dtype is self.group.result.type.dtype
+        return node.type.dtype is self.result.buffer.dtype
 
     def _fits_stack(self, node: Node) -> bool:
         """Whether there is a stack that has room for a row of ``node``."""
         bytes_ = self.length * node.type.dtype.size_bytes
-        return not self.context.target.is_bare_metal and bytes_ <= STACK_ROW_BYTES
+        has_stack = not (self.context.target.is_bare_metal or self.context.target.is_gpu)
+        return has_stack and bytes_ <= STACK_ROW_BYTES
 
     def _row_of_its_own(self) -> Buffer | None:
         """Where the saved row waits, if that is not the result."""
@@ -281,12 +282,18 @@ class RowWriter:
             return None
         return Buffer("row", self.saved.type.dtype, self.length, Space.STACK)
 
-    def _save(self, at: tuple[Expr, ...], i: Expr, value: Expr) -> Stmt:
+    def _waits(self, node: Node) -> bool:
+        """Whether the row of ``node`` is kept when it has been computed."""
+        return node is self.saved
+
+    def _save(self, at: tuple[Expr, ...], i: Expr, node: Node, value: Expr) -> Stmt:
+        """Keeps element ``i`` of ``node``."""
         if self.beside_row is None:
             return self.result.store((*at, i), value)
         return Store(self.beside_row, i, value)
 
-    def _load_saved(self, at: tuple[Expr, ...], i: Expr) -> Expr:
+    def _load_saved(self, at: tuple[Expr, ...], i: Expr, node: Node) -> Expr:
+        """Element ``i`` of ``node``, which was kept."""
         if self.beside_row is None:
             return self.result.load((*at, i))
         return Load(self.beside_row, i)
@@ -356,7 +363,7 @@ class RowWriter:
             if node in values:
                 return values[node]
             if node in self.available:
-                values[node] = self._load_saved(at, i)
+                values[node] = self._load_saved(at, i, node)
             elif node in self.scalars:
                 values[node] = self._per_row(at, node)
             elif node in self.leaves:
@@ -370,11 +377,11 @@ class RowWriter:
                     values[node] = values[node.inputs[0]]
                 else:
                     values[node] = expression(node, values)
-                if node is self.saved:
-                    stores.append(self._save(at, i, values[node]))
-                    values[node] = self._load_saved(at, i)
             else:
                 return None  # a scalar constant: `expression` finds it by itself
+            if self._waits(node) and node not in self.available:
+                stores.append(self._save(at, i, node, values[node]))
+                values[node] = self._load_saved(at, i, node)
             return values[node]
 
         found = value(root)

@@ -1,13 +1,21 @@
-"""Rows on a GPU: a warp for each row gives the bytes of the CPU."""
+"""Rows on a GPU: several threads for each row give the bytes of the CPU in float32, and read each
+element once."""
+
+import math
+from collections import Counter
+from dataclasses import replace
 
 import pytest
-from graph_runs import BASE, Net, check, for_all
+from graph_runs import BASE, Net, assert_close, check, for_all, inputs_of, lowered
 from hypothesis import strategies as st
 
+from aotc.graph.eval import evaluate
 from aotc.graph.types import DType
-from aotc.loop.ir import Shuffle, Store
+from aotc.loop.eval import run_program
+from aotc.loop.ir import For, Kind, Load, Shuffle, Space, Store
 from aotc.loop.launch import launch_of, nest_of
 from aotc.loop.walk import post_order
+from aotc.passes.runner import run_passes
 from aotc.target import cuda_target
 
 GPU = cuda_target("sm_80")
@@ -47,19 +55,20 @@ def test_rows(make, length):
     net = Net()
     program = check(net.graph(make(net, net.x(3, length))), native=False, targets=(BASE, GPU))
     (kernel,) = program.kernels()
-    assert launch_of(kernel).block[:1] == (32,) and launch_of(kernel).shared_bytes == 0
+    launch = launch_of(kernel)
+    assert launch.block[0] * launch.block[1] >= 32 and launch.shared_bytes == 0
     assert shuffles(nest_of(kernel).body) > 0
 
 
 def test_many_rows_share_blocks():
     net = Net()
     program = check(net.graph(softmax(net, net.x(3, 700, 17))), native=False, targets=(BASE, GPU))
-    assert launch_of(program.kernels()[0]).block == (32, 8, 1)
-    assert launch_of(program.kernels()[0]).grid == (263, 1, 1)
+    assert launch_of(program.kernels()[0]).block == (16, 4, 1)
+    assert launch_of(program.kernels()[0]).grid == (525, 1, 1)
 
 
 def test_short_rows_and_wide_types_take_a_thread_each():
-    for shape, dtype in (((40, 9), DType.F32), ((5, 40), DType.F64)):
+    for shape, dtype in (((40, 4), DType.F32), ((5, 40), DType.F64)):
         net = Net()
         y = net.b.reduce("sum", net.x(*shape, dtype=dtype), (1,), keep=False)
         program = check(net.graph(y), native=False, targets=(BASE, GPU))
@@ -79,3 +88,40 @@ def test_reductions_of_every_kind(data):
     if draw(st.booleans()):
         y = net.b.binary("sub", x, y)
     check(net.graph(y), native=False, targets=(BASE, GPU))
+
+
+@pytest.mark.parametrize("length", [8, 200, pytest.param(1100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("make", [softmax, layer_norm])
+def test_free_order(make, length):
+    net = Net()
+    graph = run_passes(net.graph(make(net, net.x(3, length))))
+    program = lowered(graph, replace(GPU, precision="tf32"))
+    inputs = inputs_of(graph)
+    found, wanted = run_program(program, inputs), evaluate(graph, inputs)
+    for name, array in wanted.items():
+        assert_close(found[name], array, 1e-5)
+    (kernel,) = program.kernels()
+    assert vector_loops(kernel.body) == {4}
+    loads = count_loads(nest_of(kernel).body)
+    threads, rows = launch_of(kernel).block[:2]
+    # no element of the operand is read twice
+    assert loads["in0"] <= math.ceil(length / 4 / threads) * 4 and rows <= 32
+
+
+def vector_loops(body):
+    """The lanes of the vector loops in ``body``."""
+    found = {s.lanes for s in body if isinstance(s, For) and s.kind is Kind.VECTOR}
+    return found.union(*(vector_loops(getattr(stmt, "body", ())) for stmt in body))
+
+
+def count_loads(body, times=1):
+    """How many elements of each parameter a thread reads."""
+    found = Counter()
+    for stmt in body:
+        if isinstance(stmt, Store):
+            for expr in post_order((stmt.value,)):
+                if isinstance(expr, Load) and expr.buffer.space is Space.GLOBAL:
+                    found[expr.buffer.name] += times
+        extent = stmt.extent if isinstance(stmt, For) else 1
+        found += count_loads(getattr(stmt, "body", ()), times * extent)
+    return found

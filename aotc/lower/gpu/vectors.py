@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from aotc.lower.scope import STORAGE_ALIGNMENT
+from aotc.lower.scope import STORAGE_ALIGNMENT, Access
 from aotc.lower.views import View
 
 #: Elements below which more threads are worth more than fewer instructions.
@@ -30,3 +30,23 @@ def _divides(view: View, lanes: int) -> bool:
         return False
     starts = (view.offset, *outer, *(step for _, step in view.moves))
     return inner == 0 or all(start % lanes == 0 for start in starts)
+
+
+def neighbours(accesses: Sequence[Access], length: int) -> int:
+    """Elements along the last axis, of ``length`` elements, for one access of 16 bytes to the
+    widest of the ``accesses``; fewer where some do not lie so."""
+    if not accesses:
+        return 1
+    lanes = STORAGE_ALIGNMENT // max(access.buffer.dtype.size_bytes for access in accesses)
+    while lanes > 1 and (length % lanes or not all(_lies_so(x, lanes) for x in accesses)):
+        lanes //= 2
+    return lanes
+
+
+def _lies_so(access: Access, lanes: int) -> bool:
+    *outer, inner = access.strides
+    size = access.buffer.dtype.size_bytes
+    if inner == 0:
+        return True
+    aligned = access.buffer.alignment % (lanes * size) == 0
+    return inner == 1 and aligned and all(x % lanes == 0 for x in (access.base, *outer))
