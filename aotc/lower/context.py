@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,17 +21,32 @@ from aotc.schedule.cpu import ChooseContract, choose_contract
 from aotc.target import Target
 
 
+@dataclass(frozen=True)
+class Held:
+    """What a GPU holds in 16 bits. ``stored`` has the stored type of float32 nodes (bfloat16 is
+    stored as U16), ``decoded`` are nodes that show the 16-bit floats that another node stores: they
+    are in no group."""
+
+    stored: Mapping[Node, DType] = field(default_factory=dict)
+    decoded: Mapping[Node, Node] = field(default_factory=dict)
+
+
 class Context:
     """Maps nodes to views and collects the steps in order. One instance for each graph, also for
     nested ones.
 
-    ``choose`` gives the recipe of each contraction.
+    ``choose`` gives the recipe of each contraction, ``held`` what is stored in 16 bits.
     """
 
     def __init__(
-        self, groups: Groups, target: Target, choose: ChooseContract = choose_contract
+        self,
+        groups: Groups,
+        target: Target,
+        choose: ChooseContract = choose_contract,
+        held: Held | None = None,
     ) -> None:
         self.groups = groups
+        self.held = held or Held()
         self.graph = groups.graph
         self.target = target
         self.choose = choose
@@ -72,20 +87,28 @@ class Context:
             return self.constant(node.data, "weights")
         if node in self.groups.widened or isinstance(node.op, ops.Widen):
             return self.view(node.inputs[0])
+        if node in self.held.decoded:
+            return replace(self.view(self.held.decoded[node]), value=node.type.dtype)
         if isinstance(node.op, VIEW_OPS):
             source = self.view(node.inputs[0])
             derived = apply_view_op(node, source)
             if derived is not None:
                 return derived
-            packed = self.temporary(source.dtype, source.shape, "copy")
+            packed = self.temporary(source.dtype, source.shape, "copy", source.value)
             self.copy(source, packed)
             derived = apply_view_op(node, packed)
             assert derived is not None
             return derived
-        return self.temporary(node.type.dtype, node.shape, node.op.mnemonic)
+        dtype = node.type.dtype
+        kept = self.held.stored.get(node, dtype)
+        value = None if kept is dtype else dtype
+        return self.temporary(kept, node.shape, node.op.mnemonic, value)
 
-    def temporary(self, dtype: DType, shape: tuple[int, ...], name: str) -> View:
-        """Fresh packed arena storage."""
+    def temporary(
+        self, dtype: DType, shape: tuple[int, ...], name: str, value: DType | None = None
+    ) -> View:
+        """Fresh packed arena storage of ``dtype``, for numbers of type ``value`` if that is
+        another."""
         elems = math.prod(shape)
         if elems == 0:
             raise UnsupportedError(
@@ -96,7 +119,7 @@ class Context:
         # rows of tile registers are whole groups: the last pixel's may end beyond its bytes
         beyond = GROUP - 1 if self.target.tiles and dtype is DType.U8 else 0
         storage = Storage(f"{name}{number}", Role.ARENA, elems * dtype.size_bytes + beyond)
-        return View.packed(storage, dtype, shape)
+        return replace(View.packed(storage, dtype, shape), value=value)
 
     def constant(self, values: np.ndarray, name: str) -> View:
         """Read-only storage holding ``values`` in row-major order; equal constant arrays
@@ -151,5 +174,5 @@ def apply_view_op(node: Node, source: View) -> View | None:
         case ops.Broadcast(shape=shape):
             return source.broadcast(shape)
         case ops.Relabel(dtype=dtype):
-            return replace(source, dtype=dtype.machine)
+            return replace(source, dtype=dtype.machine, value=None)
     raise AssertionError(node.op)

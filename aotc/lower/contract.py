@@ -230,7 +230,7 @@ def _side_by_side(context: Context, rhs: View) -> View:
     """The right-hand side, copied if it is made at run time and its channels lie apart."""
     if rhs.is_constant or rhs.strides[-1] in (0, 1) or context.target.is_gpu:
         return rhs
-    packed = context.temporary(rhs.dtype, rhs.shape, "packed")
+    packed = context.temporary(rhs.dtype, rhs.shape, "packed", rhs.value)
     context.copy(rhs, packed)
     return packed
 

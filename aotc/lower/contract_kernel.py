@@ -295,8 +295,8 @@ class ContractWriter:
         if self.bytes:
             i = self.lhs.index((*pixel, *k[:-1], self.bytes.first(k[-1])))
             return DotProduct(self.lhs.buffer, i, b.buffer, b.index, total)
-        a = self.lhs.load((*pixel, *k))
-        return multiply_add(widened(a, self.dtype), widened(b, self.dtype), total)
+        x, weight = self.lhs.load((*pixel, *k)), self.rhs.number(b)
+        return multiply_add(widened(x, self.dtype), widened(weight, self.dtype), total)
 
     def _each(
         self, tile: Tile, body: Callable[[Expr, Expr, int], list[Stmt]], kind: Kind
@@ -432,7 +432,7 @@ class ContractWriter:
         self, at: tuple[Expr, ...], tile: Tile, k: tuple[Expr, ...], w: int, v: Expr
     ) -> Load:
         if not self.rhs_packed:
-            return self.rhs.load((*at, *k, self._channel(tile, w, v)))
+            return self.rhs.element((*at, *k, self._channel(tile, w, v)))
         place = self._packed_index(self.depth, at, tile, k, w, v)
         return Load(self.rhs.buffer, index.mul(place, self.cell))
 

@@ -25,7 +25,7 @@ from aotc.lower.pointwise import UNROLL, innermost_last, sweep
 from aotc.lower.ranking import lower_arg_reduce, lower_top_k
 from aotc.lower.scan import lower_cumsum
 from aotc.lower.scope import Access, KernelScope, loop, vector_sweep
-from aotc.lower.views import View, collapse
+from aotc.lower.views import View, as_stored, collapse
 
 _I64_MAX = (1 << 63) - 1
 
@@ -54,7 +54,7 @@ class _Addressed:
     components: tuple[_Component, ...]
 
 
-_Writer = Callable[[Access, tuple[Expr, ...], Buffer, Expr], Stmt]
+_Writer = Callable[[Access, tuple[Expr, ...], Access, Expr], Stmt]
 
 
 def lower_gather(context: Context, group: Group) -> None:
@@ -139,7 +139,7 @@ def lower_iota(context: Context, group: Group) -> None:
     scope.reserve(result)
     whole = scope.access(result, write=True)
     target, counter = innermost_last(collapse([result, replace(result, strides=count)]))
-    output = Access(whole.buffer, target.strides, whole.base)
+    output = replace(whole, strides=target.strides)
     number = Access(whole.buffer, counter.strides)
     lanes = context.lanes_for(op.dtype, DType.I64)
 
@@ -258,6 +258,7 @@ def _copy_pattern(
     target = result.reshape(source.shape)
     if target is None:
         return False
+    target, source = as_stored(target, source)
     sweep(context, group.label, target, [source], lambda loads: loads[0], UNROLL)
     return True
 
@@ -291,8 +292,11 @@ def _run(values: np.ndarray, step: int) -> int:
 
 
 def _emit_gather(context: Context, group: Group, source: _Addressed, result: View) -> None:
-    def move(output: Access, at: tuple[Expr, ...], buffer: Buffer, flat: Expr) -> Stmt:
-        return output.store(at, Load(buffer, flat))
+    whole, result = as_stored(source.whole, result)
+    source = replace(source, whole=whole)
+
+    def move(output: Access, at: tuple[Expr, ...], whole: Access, flat: Expr) -> Stmt:
+        return output.store(at, whole.number(Load(whole.buffer, flat)))
 
     context.emit(_kernel(context, group, source, result, move, gathers=True))
 
@@ -300,10 +304,10 @@ def _emit_gather(context: Context, group: Group, source: _Addressed, result: Vie
 def _emit_scatter(
     context: Context, group: Group, target: _Addressed, updates: View, fn: str
 ) -> None:
-    def move(source: Access, at: tuple[Expr, ...], buffer: Buffer, flat: Expr) -> Stmt:
+    def move(source: Access, at: tuple[Expr, ...], whole: Access, flat: Expr) -> Stmt:
         update = source.load(at)
-        value = update if fn == "set" else Bin(fn, Load(buffer, flat), update)
-        return Store(buffer, flat, value)
+        value = update if fn == "set" else Bin(fn, Load(whole.buffer, flat), update)
+        return Store(whole.buffer, flat, value)
 
     context.emit(_kernel(context, group, target, updates, move, gathers=False))
 
@@ -348,11 +352,11 @@ def _space(scope: KernelScope, addressed: _Addressed, plain: View, gathers: bool
     components = []
     for part, view in zip(parts, chosen, strict=True):
         access = scope.access(part.indices)
-        components.append((Access(access.buffer, view.strides, access.base), part))
+        components.append((replace(access, strides=view.strides), part))
     return _Space(
         to.shape,
-        Access(plain_access.buffer, to.strides, plain_access.base),
-        Access(whole.buffer, fixed.strides, whole.base),
+        replace(plain_access, strides=to.strides),
+        replace(whole, strides=fixed.strides),
         tuple(components),
         max(moving, default=-1) + 1,
     )
@@ -385,7 +389,7 @@ def _kernel(
     def element(at: tuple[Expr, ...]) -> list[Stmt]:
         offset = Load(place, index.lit(0)) if rows else space.offset(at)
         flat = index.add(space.fixed.index(at), offset)
-        return [move(space.plain, at, space.fixed.buffer, flat)]
+        return [move(space.plain, at, space.fixed, flat)]
 
     def nest(at: tuple[Expr, ...]) -> list[Stmt]:
         depth = len(at)

@@ -34,9 +34,9 @@ def assign_homes(context: Context) -> None:
     """Lets the producers of Pad and Concat operands write into the result's storage directly.
 
     Walks users before producers, so that a Concat inside a Pad ends up inside the Pad's
-    storage. An operand that is an input, a constant, a view of something else, or at home
-    elsewhere already, is copied later; but one sweep over its elements writes them transposed as
-    well, if nothing else reads them.
+    storage. An operand that is an input, a constant, a view of something else, at home elsewhere
+    already, or not held in as few bits, is copied later; but one sweep over its elements writes
+    them transposed as well, if nothing else reads them.
     """
     users = context.graph.users()
     swept = {group.result for group in context.groups.groups if group.kind is GroupKind.MAP}
@@ -50,7 +50,10 @@ def assign_homes(context: Context) -> None:
                 if source in swept and len(users[operand]) == len(users[source]) == 1:
                     producer, place = source, part.transpose(inverse(operand.op.perm))
             foreign = isinstance(producer.op, (Parameter, Constant, *VIEW_OPS))
-            if not foreign and not context.is_bound(producer):
+            foreign = foreign or producer in context.held.decoded
+            # who reads the operand elsewhere may need more bits than the whole is held in
+            shorter = part.value is not None and producer not in context.held.stored
+            if not foreign and not shorter and not context.is_bound(producer):
                 context.bind(producer, place)
 
 

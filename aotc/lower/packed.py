@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from aotc.lower.short import numbers_of
 from aotc.lower.views import View
 from aotc.schedule.recipe import ContractRecipe
 
 
 def constant_array(view: View) -> np.ndarray:
-    """The values that a view of constant storage shows."""
+    """The numbers that a view of constant storage shows."""
     data = view.storage.data
     assert data is not None
     flat = data.reshape(-1).view(view.dtype.numpy)
     strides = [stride * view.dtype.size_bytes for stride in view.strides]
+    if view.value is not None:
+        flat = numbers_of(flat, view.value)
+        strides = [stride * view.value.size_bytes for stride in view.strides]
     return np.lib.stride_tricks.as_strided(
         flat[view.offset :], view.shape, strides, writeable=False
     )

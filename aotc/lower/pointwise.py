@@ -15,7 +15,7 @@ from aotc.lower.gpu.vectors import vector_lanes
 from aotc.lower.rounding import quantize
 from aotc.lower.scope import KernelScope, loop, rest_lanes, vector, vector_sweep
 from aotc.lower.spread import spread_constants
-from aotc.lower.views import View, collapse
+from aotc.lower.views import View, as_stored, collapse
 
 #: Vectors per unrolled chunk of a sweep: enough to overlap loads with arithmetic latency.
 UNROLL = 4
@@ -90,12 +90,13 @@ def lower_map(context: Context, group: Group) -> None:
 
 def lower_copy(context: Context, source: View, target: View) -> None:
     """Emits a kernel that copies ``source`` to ``target``, two views of one shape and type."""
+    target, source = as_stored(target, source)
     sweep(context, "copy", target, [source], lambda loads: loads[0], UNROLL)
 
 
 def fill(context: Context, target: View, value: float | int) -> None:
     """Emits a kernel that sets every element of ``target``."""
-    sweep(context, "fill", target, [], lambda _: Lit(value, target.dtype), UNROLL)
+    sweep(context, "fill", target, [], lambda _: Lit(value, target.value_dtype), UNROLL)
 
 
 def sweep(

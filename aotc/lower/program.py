@@ -18,6 +18,7 @@ from aotc.lower.control import bind_result, lower_control, made_by
 from aotc.lower.gates import lower_gates
 from aotc.lower.gpu.attention import lower_attention
 from aotc.lower.gpu.attention_match import find_attention
+from aotc.lower.gpu.held import hold
 from aotc.lower.gpu.rows import lower_gpu_rows
 from aotc.lower.grid import to_grid
 from aotc.lower.indexing import INDEXING
@@ -65,7 +66,8 @@ def lower(
     nothing else may be without (passes/empty.py).
     """
     graph = groups.graph
-    context = Context(groups, target, choose or choose_contract)
+    groups, held = hold(groups, target)
+    context = Context(groups, target, choose or choose_contract, held)
     inputs = tuple(
         (node.op.name, node.type, Storage(node.op.name, Role.INPUT, node.type.size_bytes))
         for node in graph.inputs

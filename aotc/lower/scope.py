@@ -10,6 +10,7 @@ from aotc.graph.types import DType
 from aotc.loop import index
 from aotc.loop.ir import Buffer, Expr, For, Kernel, Kind, Load, Stmt, Store, Var
 from aotc.loop.program import Arg, Call
+from aotc.lower.short import decoded, encoded
 from aotc.lower.views import View
 
 Body = Callable[[Expr], Sequence[Stmt]]
@@ -20,12 +21,13 @@ STORAGE_ALIGNMENT = 16
 
 @dataclass(frozen=True)
 class Access:
-    """A view as the kernel sees it: a parameter buffer, strides in elements, and a constant
-    base index."""
+    """A view as the kernel sees it: a parameter buffer, strides in elements, a constant base index,
+    and the type of the numbers if the buffer holds them in fewer bits."""
 
     buffer: Buffer
     strides: tuple[int, ...]
     base: int = 0
+    value: DType | None = None
 
     def index(self, at: Sequence[Expr]) -> Expr:
         """The flat index of the element at the multi-dimensional position ``at``."""
@@ -34,11 +36,22 @@ class Access:
             total = index.add(total, index.mul(position, stride))
         return total
 
-    def load(self, at: Sequence[Expr]) -> Load:
+    def load(self, at: Sequence[Expr]) -> Expr:
+        """The number at ``at``."""
+        return self.number(self.element(at))
+
+    def element(self, at: Sequence[Expr]) -> Load:
+        """What is stored for it."""
         return Load(self.buffer, self.index(at))
 
+    def number(self, element: Expr) -> Expr:
+        """The number that ``element`` of the buffer stands for."""
+        return element if self.value is None else decoded(element, self.value)
+
     def store(self, at: Sequence[Expr], value: Expr) -> Store:
-        return Store(self.buffer, self.index(at), value)
+        """Stores the number ``value``, rounded if it is held in fewer bits."""
+        kept = value if self.value is None else encoded(value, self.buffer.dtype)
+        return Store(self.buffer, self.index(at), kept)
 
 
 _Place = tuple[Arg, DType]
@@ -81,7 +94,7 @@ class KernelScope:
         buffer, position = self._params[key]
         if write:
             self._written.add(position)
-        access = Access(buffer, view.strides, view.offset - view.low)
+        access = Access(buffer, view.strides, view.offset - view.low, view.value)
         self._accesses.setdefault(position, set()).add(access)
         return access
 

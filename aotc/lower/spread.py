@@ -65,4 +65,5 @@ def _written_out(context: Context, view: View, period: int) -> View:
     values = np.ascontiguousarray(known[places])
     made = context.constant(values, view.storage.name)
     strides = (*(0 for _ in outer), 0, width, 1)
-    return replace(made, shape=(*outer, rows // period, period, width), strides=strides)
+    shape = (*outer, rows // period, period, width)
+    return replace(made, shape=shape, strides=strides, value=view.value)

@@ -18,6 +18,9 @@ class View:
     ``offset`` and ``strides`` count elements of ``dtype``. A stride of 0 repeats an element,
     negative strides are allowed. Axes of size 1 have stride 0. ``moves`` are (counter, elements):
     the offset grows by so many elements with every iteration of that loop around the reader.
+    ``value`` is the type of the numbers where elements are stored in fewer bits than these have:
+    float32 as float16, or as the bits of a bfloat16 (``dtype`` is U16 then); None where they are
+    what is stored.
     """
 
     storage: Storage
@@ -26,11 +29,17 @@ class View:
     strides: tuple[int, ...]
     offset: int = 0
     moves: tuple[tuple[Counter, int], ...] = ()
+    value: DType | None = None
 
     @classmethod
     def packed(cls, storage: Storage, dtype: DType, shape: tuple[int, ...]) -> View:
         """The whole storage in row-major order."""
         return cls(storage, dtype, shape, row_major(shape))
+
+    @property
+    def value_dtype(self) -> DType:
+        """The type of the numbers: what a load gives and a store takes."""
+        return self.value or self.dtype
 
     @property
     def is_packed(self) -> bool:
@@ -115,6 +124,15 @@ class View:
         """The row-major reshape, or None when no strides can express it."""
         strides = reshape_strides(self.shape, self.strides, shape)
         return None if strides is None else replace(self, shape=shape, strides=strides)
+
+
+def as_stored(*views: View) -> tuple[View, ...]:
+    """The views as what they store, for who only moves elements; unchanged where they store their
+    numbers in different types."""
+    (first, *others) = views
+    if any((view.dtype, view.value) != (first.dtype, first.value) for view in others):
+        return views
+    return tuple(replace(view, value=None) for view in views)
 
 
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -45,7 +45,7 @@ def lower_window(context: Context, group: Group) -> None:
     assert isinstance(op, ops.ReduceWindow) and not any(op.low) and not any(op.high)
     data = context.view(group.anchor.inputs[0])
     windows = sliding(data, group.anchor.shape, op.window, op.strides, op.dilation)
-    first = lowest(data.dtype) if op.fn == "max" else 0
+    first = lowest(data.value_dtype) if op.fn == "max" else 0
     fn = "max" if op.fn == "max" else "add"
     _Sweep(context, group, windows, None, first, lambda acc, x, _: Bin(fn, acc, x)).emit()
 
@@ -77,7 +77,7 @@ def lower_depthwise(context: Context, group: Group) -> None:
                 return
         taps = context.constant(packed, "filters")
     else:
-        taps = context.temporary(weights.dtype, taps_last.shape, "filters")
+        taps = context.temporary(weights.dtype, taps_last.shape, "filters", weights.value)
         context.copy(taps_last, taps)
     taps = replace(taps, shape=(*taps.shape, 1), strides=(*taps.strides, 0))
     sweep = _PairedSweep if _sums_pairs(context, group, taps_last) else _Sweep

@@ -32,6 +32,7 @@ from aotc.loop.ir import (
 )
 from aotc.lower.gpu.binding import bind, digits, held_below
 from aotc.lower.scope import Access, loop
+from aotc.lower.short import to_bf16
 
 VECTOR_BYTES = 16
 Chunk = tuple[Expr, ...]
@@ -96,6 +97,12 @@ class Staging:
             f"{name}_ahead", source.access.buffer.dtype, self.count * self.vector, Space.REGISTER
         )
         self.shared = Buffer(f"{name}_tile", dtype, halves * self.size, Space.SHARED, 128)
+
+    def converted(self, x: Expr) -> Expr:
+        """An element of memory as shared memory holds it."""
+        if x.dtype is self.shared.dtype and x.dtype.size_bytes == 2:
+            return x
+        return rounded(self.source.access.number(x), self.kind, self.shared.dtype)
 
     @property
     def _along_depth(self) -> bool:
@@ -252,8 +259,7 @@ class Placed:
                 row, k = (line, within) if along else (within, line)
                 at = index.add(begin, index.add(index.mul(row, staging.stride), k))
                 held = Load(staging.registers, index.add(index.lit(i * staging.vector), v))
-                value = rounded(held, staging.kind, staging.shared.dtype)
-                return Store(staging.shared, at, value)
+                return Store(staging.shared, at, staging.converted(held))
 
             if staging.source.along_depth:
                 stmts.append(self._vector(one))
@@ -287,13 +293,3 @@ def to_tf32(x: Expr) -> Expr:
     rounded = Bits(Bin("and", raised, Lit(0xFFFFE000, DType.U32)), DType.F32)
     exponent = Bin("and", bits, Lit(0x7F800000, DType.U32))
     return Sel(Cmp("eq", exponent, Lit(0x7F800000, DType.U32)), x, rounded)
-
-
-def to_bf16(x: Expr) -> Expr:
-    """The bits of a float32 rounded to bfloat16, to nearest even; NaN stays NaN."""
-    bits = Bits(x, DType.U32)
-    odd = Bin("and", Bin("shr", bits, Lit(16, DType.U32)), Lit(1, DType.U32))
-    raised = Bin("add", bits, Bin("add", odd, Lit(0x7FFF, DType.U32)))
-    quiet = Bin("or", bits, Lit(0x400000, DType.U32))
-    chosen = Sel(Cmp("ne", x, x), quiet, raised)
-    return Conv(Bin("shr", chosen, Lit(16, DType.U32)), DType.U16)
