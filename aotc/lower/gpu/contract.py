@@ -21,7 +21,6 @@ from aotc.loop import index
 from aotc.loop.ir import (
     Alloc,
     Barrier,
-    Bin,
     Expr,
     For,
     Kind,
@@ -38,8 +37,9 @@ from aotc.lower.contract_kernel import Operands
 from aotc.lower.gpu.binding import bind, digits
 from aotc.lower.gpu.operands import channels_first, own_batch, packed_weights, product_kind
 from aotc.lower.gpu.products import FmaProduct, MmaProduct, Product
+from aotc.lower.gpu.split import join_parts
 from aotc.lower.gpu.staging import Placed, Source, Staging
-from aotc.lower.pointwise import evaluate_nodes, sweep, weight_of
+from aotc.lower.pointwise import evaluate_nodes, weight_of
 from aotc.lower.scope import Access, KernelScope, loop
 from aotc.lower.views import View
 from aotc.schedule.gpu import MOST_SPLITS, GpuTile, choose_tile
@@ -91,31 +91,6 @@ def lower_gpu_contract(
     alone = replace(operands, result=parts, leaves=())
     context.emit(GpuContract(group, (), (), alone, tile).call())
     join_parts(context, group, epilogue, leaf_nodes, operands, parts)
-
-
-def join_parts(
-    context: Context,
-    group: Group,
-    epilogue: tuple[Node, ...],
-    leaf_nodes: Sequence[Node],
-    operands: Operands,
-    parts: View,
-) -> None:
-    """Emits the kernel that adds the sums over parts of the depth, in order, through the epilogue.
-    ``parts`` is [parts, *shape of the result]."""
-    count = parts.shape[0]
-    first = replace(parts, shape=parts.shape[1:], strides=parts.strides[1:])
-    each = [replace(first, offset=first.offset + i * parts.strides[0]) for i in range(count)]
-
-    def compute(loads: Sequence[Expr]) -> Expr:
-        total = loads[0]
-        for part in loads[1:count]:
-            total = Bin("add", total, part)
-        values = dict(zip(leaf_nodes, loads[count:], strict=True))
-        found = evaluate_nodes(epilogue, {**values, group.anchor: total})
-        return found[group.result] if epilogue else total
-
-    sweep(context, f"{group.label}_join", operands.result, [*each, *operands.leaves], compute, 1)
 
 
 def _unpacked(packed: View, operands: Operands) -> View:
