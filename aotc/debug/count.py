@@ -6,9 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aotc.loop.ir import Alloc, Bin, Bind, Expr, Fma, For, Kernel, Mma, Space, Stmt, Store, Un
+from aotc.loop.ir_async import WARPGROUP, Wgmma
 from aotc.loop.mma import COLUMNS, KINDS, ROWS
 from aotc.loop.traffic import count_accesses
 from aotc.loop.walk import post_order
+from aotc.loop.wgmma import ROWS as WARPGROUP_ROWS
 
 
 def count_flop(kernel: Kernel) -> int:
@@ -37,6 +39,8 @@ def _flop(stmts: Sequence[Stmt]) -> int:
             case Mma(kind=kind):
                 # what a warp does, shared by its threads
                 total += 2 * ROWS * COLUMNS * KINDS[kind].depth // 32
+            case Wgmma(kind=kind, columns=columns):
+                total += 2 * WARPGROUP_ROWS * columns * KINDS[kind].depth // WARPGROUP
             case For(extent=extent, body=body):
                 total += extent * _flop(body)
             case Alloc(body=body) | Bind(body=body):

@@ -13,7 +13,7 @@ from aotc.graph.types import DType
 from aotc.loop.interpret import POISON_BYTE, Memory, Run
 from aotc.loop.ir import Buffer, Kernel
 from aotc.loop.launch import is_gpu_kernel
-from aotc.loop.lockstep import LockstepRun
+from aotc.loop.lockstep_warpgroup import WarpgroupRun
 from aotc.loop.program import (
     Arg,
     Call,
@@ -51,7 +51,7 @@ def run_kernel(kernel: Kernel, arrays: Sequence[np.ndarray]) -> None:
         for other in arrays
         if one is not other
     ) or len({id(array) for array in arrays}) < len(arrays)
-    run = LockstepRun if is_gpu_kernel(kernel) else Run
+    run = WarpgroupRun if is_gpu_kernel(kernel) else Run
     run(kernel, memory, overlapping).block(kernel.body)
 
 

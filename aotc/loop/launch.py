@@ -19,7 +19,7 @@ MAX_BLOCK = (1024, 1024, 64)
 MAX_THREADS = 1024
 #: Threads that execute one instruction together.
 WARP = 32
-#: Alignment of SHARED buffers: one row of the banks.
+#: Least alignment of SHARED buffers: one row of the banks.
 SHARED_ALIGNMENT = 128
 
 
@@ -43,13 +43,19 @@ class Nest:
     threads: tuple[For, ...]
     body: tuple[Stmt, ...]
 
+    @property
+    def shared_alignment(self) -> int:
+        """What the block's shared memory as a whole must be aligned to."""
+        return max((SHARED_ALIGNMENT, *(buffer.alignment for buffer in self.shared)))
+
     def offsets(self) -> dict[Buffer, int]:
         """Where each SHARED buffer begins, in bytes of the block's shared memory."""
         found, end = {}, 0
         for buffer in self.shared:
+            alignment = max(SHARED_ALIGNMENT, buffer.alignment)
+            end = -(-end // alignment) * alignment
             found[buffer] = end
-            size = buffer.elems * buffer.dtype.size_bytes
-            end += -(-size // SHARED_ALIGNMENT) * SHARED_ALIGNMENT
+            end += buffer.elems * buffer.dtype.size_bytes
         return found
 
 

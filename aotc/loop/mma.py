@@ -82,9 +82,9 @@ def multiply(kind: MmaKind, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.n
     right = np.zeros((warps, kind.depth, COLUMNS))
     for lane in range(32):
         for elem in range(kind.left_elems):
-            left[(slice(None), *left_layout(kind, lane, elem))] = _exact(kind, a[:, lane, elem])
+            left[(slice(None), *left_layout(kind, lane, elem))] = exact(kind, a[:, lane, elem])
         for elem in range(kind.right_elems):
-            right[(slice(None), *right_layout(kind, lane, elem))] = _exact(kind, b[:, lane, elem])
+            right[(slice(None), *right_layout(kind, lane, elem))] = exact(kind, b[:, lane, elem])
     product = left @ right
     result = np.empty_like(c)
     for lane in range(32):
@@ -94,7 +94,7 @@ def multiply(kind: MmaKind, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.n
     return result
 
 
-def _exact(kind: MmaKind, x: np.ndarray) -> np.ndarray:
+def exact(kind: MmaKind, x: np.ndarray) -> np.ndarray:
     """Elements as the multipliers see them: the last 13 bits of a tf32 do not count."""
     if kind.dtype is DType.F32:
         x = (x.view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32)

@@ -40,7 +40,21 @@ from aotc.loop.ir import (
     Var,
     Widened,
 )
-from aotc.loop.ir_async import AsyncCommit, AsyncCopy, AsyncWait, LoadMatrix
+from aotc.loop.ir_async import (
+    AsyncCommit,
+    AsyncCopy,
+    AsyncWait,
+    LoadMatrix,
+    ProxyFence,
+    SignalExpect,
+    SignalInit,
+    SignalWait,
+    TileCopy,
+    Wgmma,
+    WgmmaCommit,
+    WgmmaFence,
+    WgmmaWait,
+)
 from aotc.loop.program import Arg, Call, Check, If, Loop, Program, Step
 from aotc.loop.tiles import Tile, TileDot, TileLoad, TileStmt, TileStore, TileZero
 from aotc.loop.walk import fragments, operands, post_order
@@ -174,6 +188,10 @@ class _Printer:
             params.append(mode + self._declare(buffer))
         alias = " may_alias" if kernel.may_alias else ""
         yield f"kernel {kernel.name}({', '.join(params)}){alias}:"
+        for map_ in kernel.maps:
+            start = f"{self._names.of(map_.buffer)}[{map_.offset} ..]"
+            shape = f"{list(map_.dims)} by {list(map_.strides)}, boxes {list(map_.box)}"
+            yield f"{_INDENT}map {map_.name} of {start}: {shape}{' in tf32' if map_.tf32 else ''}"
         yield from self.block(kernel.body, 1)
 
     def _declare(self, buffer: Buffer) -> str:
@@ -222,6 +240,10 @@ class _Printer:
                 yield from self._tile_statement(stmt, pad)
             case AsyncCopy() | AsyncCommit() | AsyncWait() | LoadMatrix():
                 yield from self._copy_statement(stmt, pad)
+            case SignalInit() | SignalExpect() | SignalWait() | TileCopy():
+                yield from self._signal_statement(stmt, pad)
+            case Wgmma() | WgmmaFence() | WgmmaCommit() | WgmmaWait() | ProxyFence():
+                yield from self._product_statement(stmt, pad)
             case Alloc(buffer=buffer, body=body):
                 yield f"{pad}{buffer.space.value} {self._declare(buffer)}:"
                 yield from self.block(body, depth + 1)
@@ -266,6 +288,49 @@ class _Printer:
                 kind = f"{count}, transposed" if stmt.transposed else str(count)
                 place = f"{name(source)}[{self._index(at)} ..]"
                 yield f"{pad}{name(to)}[{self._index(to_at)} ..] = matrices<{kind}>({place})"
+
+    def _signal_statement(
+        self, stmt: SignalInit | SignalExpect | SignalWait | TileCopy, pad: str
+    ) -> Iterator[str]:
+        name = self._names.of
+        if isinstance(stmt, TileCopy):
+            yield from self._lets((*stmt.position, stmt.at, stmt.signal_at), pad)
+            place = ", ".join(self._index(axis) for axis in stmt.position)
+            signal = f"{name(stmt.signal)}[{self._index(stmt.signal_at)}]"
+            target = f"{name(stmt.buffer)}[{self._index(stmt.at)} ..]"
+            yield f"{pad}begin {target} = box of {stmt.map.name} at ({place}), signals {signal}"
+            return
+        parity = (stmt.parity,) if isinstance(stmt, SignalWait) else ()
+        yield from self._lets((stmt.at, *parity), pad)
+        signal = f"{name(stmt.buffer)}[{self._index(stmt.at)}]"
+        match stmt:
+            case SignalInit(arrivals=arrivals):
+                yield f"{pad}signal {signal} of {arrivals} arrivals"
+            case SignalExpect(bytes=count):
+                yield f"{pad}arrive at {signal}, expect {count} bytes"
+            case SignalWait():
+                yield f"{pad}wait for {signal} in phase {self._index(stmt.parity)}"
+
+    def _product_statement(
+        self, stmt: Wgmma | WgmmaFence | WgmmaCommit | WgmmaWait | ProxyFence, pad: str
+    ) -> Iterator[str]:
+        name = self._names.of
+        match stmt:
+            case Wgmma(kind=kind, columns=columns):
+                yield from self._lets((stmt.d_at, stmt.a_at, stmt.b_at), pad)
+                places = ((stmt.d, stmt.d_at), (stmt.a, stmt.a_at), (stmt.b, stmt.b_at))
+                d, a, b = (f"{name(buffer)}[{self._index(at)} ..]" for buffer, at in places)
+                across = f", columns {stmt.b_step} apart" if stmt.b_step else ""
+                yield f"{pad}begin {d} += wgmma<{kind}, {columns}>({a}, {b}{across})"
+            case WgmmaFence():
+                yield f"{pad}fence registers of products"
+            case WgmmaCommit():
+                yield f"{pad}commit products"
+            case WgmmaWait(pending=pending, sums=sums):
+                names = ", ".join(name(buffer) for buffer in sums)
+                yield f"{pad}wait for products in {names}, all but {pending}"
+            case ProxyFence():
+                yield f"{pad}fence shared memory"
 
     def _lets(self, roots: Sequence[Expr], pad: str) -> Iterator[str]:
         """One line for each expression that the statement reaches more than once, or that nests

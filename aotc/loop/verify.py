@@ -46,7 +46,16 @@ from aotc.loop.ir import (
     Var,
     Widened,
 )
-from aotc.loop.ir_async import AsyncCommit, AsyncCopy, AsyncWait, LoadMatrix
+from aotc.loop.ir_async import (
+    AsyncCommit,
+    AsyncCopy,
+    AsyncWait,
+    LoadMatrix,
+    SignalWait,
+    TileCopy,
+    Wgmma,
+    WgmmaWait,
+)
 from aotc.loop.launch import is_gpu_kernel, launch_of
 from aotc.loop.mma import KINDS
 from aotc.loop.program import (
@@ -76,6 +85,13 @@ from aotc.loop.tiles import (
     tile_accesses,
 )
 from aotc.loop.verify_async import Range, copy_problem, copy_ranges
+from aotc.loop.verify_warpgroup import (
+    WarpgroupStmt,
+    factor_problem,
+    maps_problem,
+    warpgroup_problem,
+    warpgroup_ranges,
+)
 from aotc.loop.walk import elements_read, fragments, post_order
 
 _FLOAT_UN = frozenset({"sqrt", "floor", "ceil", "round"})
@@ -98,6 +114,9 @@ def verify_kernel(kernel: Kernel) -> None:
             raise VerifyError(f"kernel '{kernel.name}': parameter '{buffer.name}' is not global")
     if not kernel.writes <= set(kernel.params):
         raise VerifyError(f"kernel '{kernel.name}': writes a buffer that is no parameter")
+    problem = maps_problem(kernel)
+    if problem is not None:
+        raise VerifyError(f"kernel '{kernel.name}': {problem}")
     if is_gpu_kernel(kernel):
         launch_of(kernel)
     _KernelCheck(kernel).block(kernel.body)
@@ -254,6 +273,8 @@ class _KernelCheck:
                     self._tile_statement(stmt)
                 case AsyncCopy() | AsyncCommit() | AsyncWait() | LoadMatrix():
                     self._copy(stmt)
+                case _ if isinstance(stmt, WarpgroupStmt):
+                    self._warpgroup(stmt)
                 case _:
                     self._fail("not a statement")
 
@@ -406,13 +427,34 @@ class _KernelCheck:
         for part in copy_ranges(stmt):
             self._range(part)
 
+    def _warpgroup(self, stmt: WarpgroupStmt) -> None:
+        self._require(self._is_gpu, "a statement of GPUs in a kernel of a processor")
+        problem = warpgroup_problem(stmt, self._kernel)
+        self._require(problem is None, problem or "")
+        self._checked = set()
+        if isinstance(stmt, (SignalWait, TileCopy)):
+            for place in (stmt.parity,) if isinstance(stmt, SignalWait) else stmt.position:
+                self._index_type(place)
+                self._expr(place)
+                low, high = bounds(place, self._extents)
+                inside = low >= 0 if affine(place) is not None else high >= 0
+                self._require(inside, f"a place or parity of {low}..{high}")
+        if isinstance(stmt, WgmmaWait):
+            for buffer in stmt.sums:
+                self._buffer_in_scope(buffer)
+        for part in warpgroup_ranges(stmt):
+            self._range(part)
+        if isinstance(stmt, Wgmma):
+            problem = factor_problem(stmt, self._divisors, self._extents)
+            self._require(problem is None, problem or "")
+
     def _range(self, part: Range) -> None:
         """Check neighbouring elements that are touched together, and so aligned."""
         self._expr(part.first)
         self._access(part.buffer, part.first)
         self._access(part.buffer, Bin("add", part.first, Lit(part.elems - 1)))
         held = part.buffer.space is Space.REGISTER
-        aligned = held or divisor(part.first, self._divisors) % part.elems == 0
+        aligned = held or divisor(part.first, self._divisors) % (part.unit or part.elems) == 0
         self._require(aligned, f"an access to '{part.buffer.name}' that may not be aligned")
 
     def _buffer_in_scope(self, buffer: Buffer) -> None:

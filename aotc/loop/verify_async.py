@@ -17,11 +17,13 @@ _COUNTS = (1, 2, 4)
 
 
 class Range(NamedTuple):
-    """``elems`` neighbours of ``buffer``; where it is memory, at a multiple of their number."""
+    """``elems`` neighbours of ``buffer``; where it is memory, at a multiple of their number, or of
+    ``unit`` if that is not 0."""
 
     buffer: Buffer
     first: Expr
     elems: int
+    unit: int = 0
 
 
 def copy_problem(
