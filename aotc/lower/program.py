@@ -18,6 +18,7 @@ from aotc.lower.control import bind_result, lower_control, made_by
 from aotc.lower.gates import lower_gates
 from aotc.lower.gpu.attention import lower_attention
 from aotc.lower.gpu.attention_match import find_attention
+from aotc.lower.gpu.columns import lower_gpu_reduce
 from aotc.lower.gpu.held import hold
 from aotc.lower.gpu.rows import lower_gpu_rows
 from aotc.lower.grid import to_grid
@@ -54,7 +55,7 @@ BY_OP: Mapping[type[Op], Lowering] = MappingProxyType(
 
 #: Those of them that differ for a GPU.
 BY_KIND_ON_GPU: Mapping[GroupKind, Lowering] = MappingProxyType(
-    {**BY_KIND, GroupKind.ROWS: lower_gpu_rows}
+    {**BY_KIND, GroupKind.ROWS: lower_gpu_rows, GroupKind.REDUCE: lower_gpu_reduce}
 )
 
 

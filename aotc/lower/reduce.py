@@ -9,8 +9,8 @@ fixed tree then joins, so the bytes do not depend on the target's vectors.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from aotc.loop import index
 from aotc.loop.ir import Alloc, Bin, Buffer, Expr, Lit, Load, Space, Stmt, Store
 from aotc.lower.context import Context
 from aotc.lower.pointwise import evaluate_nodes, expression, operand_value, widened
-from aotc.lower.scope import KernelScope, loop, rest_lanes, vector, vector_sweep
+from aotc.lower.scope import Access, KernelScope, loop, rest_lanes, vector, vector_sweep
 from aotc.lower.views import View, collapse
 
 #: Virtual lanes of a row reduction, and how many such vectors accumulate side by side in long rows.
@@ -65,34 +65,92 @@ def _joined(kept: View, reduced: View) -> View:
     return replace(kept, shape=kept.shape + reduced.shape, strides=kept.strides + reduced.strides)
 
 
+@dataclass(frozen=True)
+class Reduction:
+    """A REDUCE group taken apart. Views of ``full`` have the kept axes of the result, then those of
+    the ``terms`` of each result; ``kept`` are read after the sum, and lie like ``out``."""
+
+    group: Group
+    full: Mapping[Node, View]
+    kept: Mapping[Node, View]
+    out: View
+    terms: tuple[int, ...]
+
+    @classmethod
+    def of(cls, context: Context, group: Group) -> Reduction:
+        """The parts of ``group``."""
+        op = group.anchor.op
+        assert isinstance(op, ops.Reduce)
+        source = group.anchor.inputs[0]
+        kept_axes = [axis for axis in range(source.type.rank) if axis not in op.axes]
+        before, after = _around_anchor(group)
+        full_nodes = context.operands((*before, group.anchor), group.nodes)
+        kept_nodes = context.operands(after, group.nodes)
+        full = [context.view(node) for node in full_nodes]
+        kept = [context.view(node) for node in kept_nodes]
+        result = context.view(group.result)
+        out, *parts = collapse([result, *kept, *(_axes_part(view, kept_axes) for view in full)])
+        kept, parts = parts[: len(kept)], parts[len(kept) :]
+        reduced = collapse([_axes_part(view, op.axes) for view in full]) if full else []
+        full = [_joined(a, b) for a, b in zip(parts, reduced, strict=True)]
+        terms = reduced[0].shape if reduced else _axes_shape(source, op.axes)
+        full_views = dict(zip(full_nodes, full, strict=True))
+        return cls(group, full_views, dict(zip(kept_nodes, kept, strict=True)), out, terms)
+
+    @property
+    def fn(self) -> str:
+        """What joins two terms."""
+        op = self.group.anchor.op
+        assert isinstance(op, ops.Reduce)
+        return COMBINE[op.fn]
+
+    @property
+    def dtype(self) -> DType:
+        """The type of the sums."""
+        return self.group.anchor.type.dtype
+
+    @property
+    def first(self) -> Lit:
+        """The value that no term changes."""
+        op = self.group.anchor.op
+        assert isinstance(op, ops.Reduce)
+        return Lit(identity(op.fn, self.dtype), self.dtype)
+
+    def term(self, sources: Mapping[Node, Access], at: tuple[Expr, ...]) -> Expr:
+        """One term; ``at`` is a position on the kept axes, then on those of the terms."""
+        before, _ = _around_anchor(self.group)
+        loads: dict[Node, Expr] = {
+            node: widened(source.load(at), node.type.dtype.machine)
+            for node, source in sources.items()
+        }
+        return operand_value(self.group.anchor.inputs[0], evaluate_nodes(before, loads))
+
+    def finished(
+        self, total: Expr, leaves: Mapping[Node, Access], at: tuple[Expr, ...]
+    ) -> Expr:
+        """The result of one sum at the position ``at``."""
+        values = {self.group.anchor: total}
+        values |= {node: leaf.load(at) for node, leaf in leaves.items()}
+        _, after = _around_anchor(self.group)
+        return evaluate_nodes(after, values)[self.group.result]
+
+
+def _around_anchor(group: Group) -> tuple[tuple[Node, ...], tuple[Node, ...]]:
+    """The nodes before the anchor and after it."""
+    at = group.nodes.index(group.anchor)
+    return group.nodes[:at], group.nodes[at + 1 :]
+
+
 def lower_reduce(context: Context, group: Group) -> None:
     """Emits the kernel of a REDUCE group."""
-    op = group.anchor.op
-    assert isinstance(op, ops.Reduce)
-    rank = group.anchor.inputs[0].type.rank
-    kept_axes = [axis for axis in range(rank) if axis not in op.axes]
-    at = group.nodes.index(group.anchor)
-    before, after = group.nodes[:at], group.nodes[at + 1 :]
-    full_nodes = context.operands((*before, group.anchor), group.nodes)
-    kept_nodes = context.operands(after, group.nodes)
-    full = [context.view(node) for node in full_nodes]
-    kept = [context.view(node) for node in kept_nodes]
-    result = context.view(group.result)
-    out, *parts = collapse([result, *kept, *(_axes_part(view, kept_axes) for view in full)])
-    kept, parts = parts[: len(kept)], parts[len(kept) :]
-    reduced = collapse([_axes_part(view, op.axes) for view in full]) if full else []
-    full = [_joined(a, b) for a, b in zip(parts, reduced, strict=True)]
-
+    parts = Reduction.of(context, group)
+    out, dtype = parts.out, parts.dtype
     scope = KernelScope()
-    scope.reserve(out, *kept, *full)
-    sources = [scope.access(view) for view in full]
-    leaves = [scope.access(view) for view in kept]
+    scope.reserve(out, *parts.kept.values(), *parts.full.values())
+    sources = {node: scope.access(view) for node, view in parts.full.items()}
+    leaves = {node: scope.access(view) for node, view in parts.kept.items()}
     target = scope.access(out, write=True)
-    dtype = group.anchor.type.dtype
-    lanes = context.lanes_for(dtype, out.dtype, *(view.dtype for view in full))
-    first = Lit(identity(op.fn, dtype), dtype)
-    terms = reduced[0].shape if reduced else _axes_shape(group.anchor.inputs[0], op.axes)
-    extent = out.shape[-1]
+    lanes = context.lanes_for(dtype, out.dtype, *(view.dtype for view in parts.full.values()))
 
     def tile(at: tuple[Expr, ...], start: Expr, active: int, width: int) -> list[Stmt]:
         """``active`` neighbouring results in vectors of ``width`` lanes."""
@@ -106,32 +164,24 @@ def lower_reduce(context: Context, group: Group) -> None:
             return [part(begin) for begin in range(0, active, width)]
 
         def step(r: tuple[Expr, ...]) -> list[Stmt]:
-            def term(v: Expr) -> Stmt:
-                position = (*at, index.add(start, v), *r)
-                loads: dict[Node, Expr] = {
-                    n: widened(s.load(position), n.type.dtype.machine)
-                    for n, s in zip(full_nodes, sources, strict=True)
-                }
-                value = operand_value(group.anchor.inputs[0], evaluate_nodes(before, loads))
-                return Store(acc, v, Bin(COMBINE[op.fn], Load(acc, v), value))
+            def add(v: Expr) -> Stmt:
+                value = parts.term(sources, (*at, index.add(start, v), *r))
+                return Store(acc, v, Bin(parts.fn, Load(acc, v), value))
 
-            return each(term)
+            return each(add)
 
         def finish(v: Expr) -> Stmt:
             position = (*at, index.add(start, v))
-            values: dict[Node, Expr] = {group.anchor: Load(acc, v)}
-            values |= {n: leaf.load(position) for n, leaf in zip(kept_nodes, leaves, strict=True)}
-            return target.store(position, evaluate_nodes(after, values)[group.result])
+            return target.store(position, parts.finished(Load(acc, v), leaves, position))
 
-        clear = each(lambda v: Store(acc, v, first))
-        return [Alloc(acc, (*clear, *_nest(terms, step), *each(finish)))]
+        clear = each(lambda v: Store(acc, v, parts.first))
+        return [Alloc(acc, (*clear, *_nest(parts.terms, step), *each(finish)))]
 
     def outer(at: tuple[Expr, ...], dims: Sequence[int]) -> list[Stmt]:
         if dims:
             return loop(f"d{len(at)}", dims[0], lambda i: outer((*at, i), dims[1:]))
-        # a GPU has threads enough for one result each
-        block = lanes * (1 if context.target.is_gpu else COLUMN_VECTORS)
-        blocks, rest = divmod(extent, block)
+        block = lanes * COLUMN_VECTORS
+        blocks, rest = divmod(out.shape[-1], block)
         stmts: list[Stmt] = []
         if blocks:
             stmts += loop("n", blocks, lambda n: tile(at, index.mul(n, block), block, lanes))

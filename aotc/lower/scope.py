@@ -128,6 +128,21 @@ def loop(name: str, extent: int, body: Body, kind: Kind = Kind.SERIAL) -> list[S
     return [For(var, extent, tuple(body(var)), kind)]
 
 
+def overlapped(count: int, in_line: int, body: Body) -> list[Stmt]:
+    """``body`` for every index below ``count``, ``in_line`` of them laid out in line, so that their
+    loads overlap."""
+    rounds, rest = divmod(count, in_line)
+
+    def several(i: Expr) -> list[Stmt]:
+        first = index.mul(i, in_line)
+        return loop("u", in_line, lambda u: body(index.add(first, u)), Kind.UNROLLED)
+
+    stmts = loop("i", rounds, several) if rounds else []
+    for number in range(rounds * in_line, rounds * in_line + rest):
+        stmts += body(index.lit(number))
+    return stmts
+
+
 def vector(name: str, active: int, lanes: int, body: Body) -> For:
     """A vector loop over ``active`` of ``lanes`` lanes; plain scalar code for a single lane."""
     var = Var(name)

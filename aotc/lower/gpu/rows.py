@@ -40,7 +40,7 @@ from aotc.lower.gpu.row_threads import RowThreads, share_row
 from aotc.lower.gpu.vectors import neighbours
 from aotc.lower.pointwise import weight_of
 from aotc.lower.reduce import COMBINE, RowWriter, identity, lower_rows, row_length
-from aotc.lower.scope import loop, vector
+from aotc.lower.scope import loop, overlapped, vector
 
 #: Rows below which a thread alone is as good as several.
 MIN_LENGTH = 5
@@ -194,7 +194,7 @@ class GpuRowWriter(RowWriter):
         if share.kept:
             stmts = loop("i", rounds, round_of, Kind.UNROLLED) if rounds else []
         else:
-            stmts = _overlapped(rounds, 1 if heavy else max(1, IN_LINE // share.cells), round_of)
+            stmts = overlapped(rounds, 1 if heavy else max(1, IN_LINE // share.cells), round_of)
         for cell in range(more):
             number = index.lit(rounds * share.cells + cell)
             stmts += whole(number, index.lit(cell))
@@ -315,20 +315,3 @@ class GpuRowWriter(RowWriter):
             return [*stores, self.result.store((*at, i), value)]
 
         return self._own(self._each_element(self._is_heavy(self.group.result), one))
-
-
-def _overlapped(
-    count: int, in_line: int, body: Callable[[Expr], list[Stmt]]
-) -> list[Stmt]:
-    """``body`` of each number below ``count``, ``in_line`` of them laid out in line."""
-    rounds, rest = divmod(count, in_line)
-
-    def several(i: Expr) -> list[Stmt]:
-        first = index.mul(i, in_line)
-        return loop("u", in_line, lambda u: body(index.add(first, u)), Kind.UNROLLED)
-
-    stmts = loop("i", rounds, several) if rounds else []
-    for number in range(rounds * in_line, count):
-        stmts += body(index.lit(number))
-    return stmts
-

@@ -15,8 +15,11 @@ MIN_ELEMS = 1 << 16
 def vector_lanes(views: Sequence[View]) -> int:
     """Elements along the innermost axis for one access of 16 bytes to the widest of the views; 1
     where some view does not lie so, or where so few elements leave the GPU idle."""
-    if math.prod(views[0].shape) < MIN_ELEMS:
-        return 1
+    return 1 if math.prod(views[0].shape) < MIN_ELEMS else widest_lanes(views)
+
+
+def widest_lanes(views: Sequence[View]) -> int:
+    """The same, however few elements there are."""
     lanes = STORAGE_ALIGNMENT // max(view.dtype.size_bytes for view in views)
     while lanes > 1 and not all(_divides(view, lanes) for view in views):
         lanes //= 2
