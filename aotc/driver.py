@@ -44,6 +44,7 @@ from aotc.lower.numerics import without_fma
 from aotc.lower.parallel import parallelize
 from aotc.lower.program import lower
 from aotc.lower.sharing import SamePanels, Shared
+from aotc.machines import targets_of
 from aotc.memory.arena import MemoryPlan
 from aotc.memory.check import check_plan
 from aotc.memory.constants import ConstantLayout, lay_out_constants
@@ -53,12 +54,12 @@ from aotc.memory.spread import place_in_regions
 from aotc.passes.keep_codes import expand
 from aotc.passes.runner import PIPELINE, pipeline, run_passes
 from aotc.passes.shrink import shrink
-from aotc.regions import read_only, read_regions, writable
+from aotc.regions import read_regions, writable
 from aotc.schedule.book import read_book
 from aotc.schedule.compact import choose_compact
 from aotc.schedule.cpu import ChooseContract, choose_contract
 from aotc.schedule.emulated import warn_of_emulation
-from aotc.target import Target, resolve_target
+from aotc.target import Target
 from aotc.together import (
     Source,
     expect_one_interface,
@@ -253,9 +254,9 @@ def _codegen(whole: ObjectBuild) -> None:
     if whole.target.is_gpu:
         from aotc.cuda.build import build_object
 
-        made = build_object(whole.entries[0], whole.constants, whole.builds[0].options)
+        made = build_object(whole.entries, whole.constants, whole.builds[0].options)
         whole.device = made
-        whole.texts |= {"llvm": lambda: made.llvm, "ptx": lambda: made.code.ptx}
+        whole.texts |= {"llvm": lambda: made.llvm, "ptx": lambda: made.ptx}
         return
     text = emit_module(whole.name, whole.entries, whole.target, whole.constants)
     whole.emitted = compile_module(text, whole.target)
@@ -274,8 +275,8 @@ def _artifact(whole: ObjectBuild) -> None:
     if whole.device is not None:
         from aotc.cuda.build import make_device_bundle
 
-        (entry,) = whole.entries
-        whole.bundle = make_device_bundle(entry, whole.constants, whole.device, provenance)
+        first = whole.entries[: whole.device.sizes]
+        whole.bundle = make_device_bundle(first, whole.constants, whole.device, provenance)
         return
     parts = whole.entries, whole.constants, whole.emitted
     whole.bundle = make_bundle(whole.name, *parts, provenance)
@@ -494,46 +495,26 @@ def _builds(
     choose: ChooseContract | None,
     shared: Shared | None = None,
 ) -> list[Build]:
-    """The compilations of one model: one, or one for each of its sizes."""
-    cpu = options.cpu
-    if options.target == "cuda":
-        from aotc.cuda.build import lowest_arch
-
-        cpu = lowest_arch(options)
-    compact = options.opt == "size"
-    target = replace(resolve_target(options.target, cpu, options.abi), compact=compact)
-    if target.is_gpu:
-        target = replace(target, precision=options.precision or "tf32")
-    if read_only(options.regions) and target.object_format != "elf":
-        raise UsageError(
-            f"objects for {target} have no sections for weights in "
-            f"'{read_only(options.regions)[0].name}'",
-            remedy="give regions of the workspace only, or a target with ELF objects",
-        )
+    """The compilations of one model: one, or one for each of its sizes, for each target."""
+    targets = targets_of(options)
     if choose is None:
-        choose = choose_compact if target.compact else choose_contract
+        choose = choose_compact if targets[0].compact else choose_contract
         if options.recipes is not None:
             choose = read_book(options.recipes).choose
+    if len(targets) > 1 or options.sizes:
+        shared = shared or Shared()
     if not options.sizes:
-        source, options = for_size(model, options, ())
-        return [Build(options, target, source, choose=choose, shared=shared)]
+        source, own = for_size(model, options, ())
+        return [Build(own, target, source, choose=choose, shared=shared) for target in targets]
     if isinstance(model, Graph):
         raise UsageError("a Graph has its sizes already", remedy="give the file of the model")
-    panels, shared = SamePanels(choose), shared or Shared()
     builds = []
-    for sizes in options.each_size():
-        source, own = for_size(model, options, sizes)
-        builds.append(
-            Build(
-                own,
-                target,
-                source,
-                choose=panels.choose,
-                sizes=sizes,
-                shared=shared,
-                panels=panels,
-            )
-        )
+    for target in targets:
+        panels = SamePanels(choose)
+        for sizes in options.each_size():
+            source, own = for_size(model, options, sizes)
+            build = Build(own, target, source, sizes=sizes, shared=shared, panels=panels)
+            builds.append(replace(build, choose=panels.choose))
     return builds
 
 
@@ -577,10 +558,12 @@ def _callable(builds: Sequence[Build], whole: ObjectBuild, code: Code) -> Compil
     entries = {id(b): e for b, e in zip(whole.builds, whole.entries, strict=True)}
     texts = _texts(builds, whole)
     if whole.device is not None:
-        from aotc.cuda.compiled import CudaModel
+        from aotc.cuda.compiled import Devices, device_models
 
-        entry, ports = whole.entries[0], builds[0].ports
-        return CudaModel(code, entry, texts, ports, whole.device, whole.constants)
+        first = whole.entries[: whole.device.sizes]
+        ports = [build.ports for build in builds[: whole.device.sizes]]
+        devices = Devices(whole.device, whole.constants)
+        return device_models(code, first, texts, ports, devices)[0]
     variants = tuple(CompiledModel(code, entries[id(b)], texts, b.ports) for b in builds)
     for variant in variants:
         variant.variants = variants

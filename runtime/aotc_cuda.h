@@ -11,7 +11,7 @@ extern "C" {
 #endif
 
 /* The layout of what follows; an object and a loader of different layouts refuse each other. */
-#define AOTC_CUDA_LAYOUT 1
+#define AOTC_CUDA_LAYOUT 2
 
 /* What every function returns; the same values as in the model's header. */
 enum {
@@ -42,16 +42,34 @@ typedef struct aotc_cuda_image {
     const void *data; /* an ELF file if kind has CUBIN, else PTX that ends in a NUL */
     uint64_t bytes;
     uint32_t arch;
-    uint32_t kind; /* EXACT: for this compute capability only, as sm_90a */
+    uint32_t kind;    /* EXACT: for this compute capability only, as sm_90a */
+    uint32_t driver;  /* least version, as cuDriverGetVersion has it */
+    uint32_t variant; /* whose kernels it has */
 } aotc_cuda_image;
 
 typedef struct aotc_cuda_kernel {
     const char *name;
     uint32_t grid[3];
     uint32_t block[3];
-    uint32_t shared_bytes; /* of dynamic shared memory in each block */
+    uint32_t shared_bytes;    /* of dynamic shared memory in each block */
+    uint32_t first_map, maps; /* parameters behind the pointers */
     uint32_t reserved;
 } aotc_cuda_kernel;
+
+/* A tensor map (CUtensorMap), which a kernel takes by value: boxes of a tensor that lies at one of
+ * the kernel's pointers. Axes are from the inside out. */
+enum { AOTC_CUDA_MAP_AXES = 5, AOTC_CUDA_MAP_BYTES = 128, AOTC_CUDA_MAP_ALIGNMENT = 64 };
+typedef struct aotc_cuda_map {
+    uint32_t arg;       /* the number of the pointer */
+    uint32_t type;      /* CUtensorMapDataType */
+    uint32_t promotion; /* CUtensorMapL2promotion */
+    uint32_t rank;
+    uint64_t offset; /* in bytes, of the first element */
+    uint64_t dims[AOTC_CUDA_MAP_AXES];
+    uint64_t strides[AOTC_CUDA_MAP_AXES - 1]; /* in bytes, of all axes but the innermost */
+    uint32_t box[AOTC_CUDA_MAP_AXES];
+    uint32_t reserved;
+} aotc_cuda_map;
 
 /* `bytes` more for each that a counter of the host has counted. */
 typedef struct aotc_cuda_move {
@@ -70,7 +88,7 @@ typedef struct aotc_cuda_arg {
 
 typedef struct aotc_cuda_launch {
     uint32_t kernel;
-    uint32_t first_arg, args;     /* as many as the kernel has parameters */
+    uint32_t first_arg, args;     /* as many as the kernel has pointers */
     uint32_t first_after, afters; /* earlier ones of its graph that must be complete before */
 } aotc_cuda_launch;
 
@@ -79,7 +97,7 @@ typedef struct aotc_cuda_graph {
     uint32_t first, end;
 } aotc_cuda_graph;
 
-/* What the host does, one step after the other: a model without control flow runs one graph. */
+/* What the host does, one step after the other: an entry without control flow runs one graph. */
 enum {
     AOTC_CUDA_RUN = 0,    /* graph `number` */
     AOTC_CUDA_JUMP = 1,   /* to step `target` */
@@ -96,24 +114,43 @@ typedef struct aotc_cuda_step {
     int64_t value;
 } aotc_cuda_step;
 
-/* A compiled model: read-only, part of the object. */
-typedef struct aotc_cuda_model {
-    uint32_t layout;
-    uint32_t driver; /* least version, as cuDriverGetVersion has it */
-    uint32_t images, kernels, launches, most_args, inputs, outputs;
-    uint32_t graphs, steps, counters, reserved;
-    const aotc_cuda_image *image;
+/* A model in one size: graphs and steps, from the first up to the one before the end. */
+typedef struct aotc_cuda_entry {
+    uint32_t first_graph, end_graph;
+    uint32_t first_step, end_step;
+} aotc_cuda_entry;
+
+/* Constants that a variant needs: where they are among those of the object, and of the device. */
+typedef struct aotc_cuda_piece {
+    uint64_t from, to, bytes;
+} aotc_cuda_piece;
+
+/* The model as it is run on some devices, in all its sizes. */
+typedef struct aotc_cuda_variant {
+    uint32_t kernels, launches, graphs, pieces;
+    uint32_t most_args, most_maps, counters, reserved;
     const aotc_cuda_kernel *kernel;
+    const aotc_cuda_map *map;
     const aotc_cuda_launch *launch;
     const aotc_cuda_arg *arg;
     const aotc_cuda_move *move;
     const uint32_t *after;
     const aotc_cuda_graph *graph;
     const aotc_cuda_step *step;
-    const uint64_t *tensor_bytes; /* of inputs, then outputs */
-    const void *constants;
-    uint64_t constants_bytes;
+    const aotc_cuda_entry *entry;
+    const aotc_cuda_piece *piece;
+    uint64_t constants_bytes; /* on the device */
     uint64_t arena_bytes;
+} aotc_cuda_variant;
+
+/* A compiled model: read-only, part of the object. */
+typedef struct aotc_cuda_model {
+    uint32_t layout;
+    uint32_t images, variants, entries, inputs, outputs;
+    const aotc_cuda_image *image;
+    const aotc_cuda_variant *variant;
+    const uint64_t *tensor_bytes; /* of inputs, then outputs, of one entry after the other */
+    const void *constants;
 } aotc_cuda_model;
 
 /* A device with the model's weights on it, and the memory of one run at a time. */
@@ -130,19 +167,19 @@ int aotc_cuda_share(aotc_cuda_context *first, aotc_cuda_context **context);
  * driver call that failed; everything is freed all the same, unless the context is busy. */
 int aotc_cuda_destroy(aotc_cuda_context *context);
 
-/* Puts one run in order into the stream (a CUstream; NULL is the default stream) and returns; if
- * the model has control flow, when the run is complete. `tensors` are device pointers, inputs
+/* Puts one run of an entry in order into the stream (a CUstream; NULL is the default stream) and
+ * returns; if it has control flow, when the run is complete. `tensors` are device pointers, inputs
  * first, aligned to 16 bytes. */
-int aotc_cuda_run_device(const aotc_cuda_model *model, aotc_cuda_context *context, void *stream,
-                         const void *const *tensors);
+int aotc_cuda_run_device(const aotc_cuda_model *model, uint32_t entry, aotc_cuda_context *context,
+                         void *stream, const void *const *tensors);
 
 /* Copies the inputs to the device, runs, copies the outputs back, and returns when all is done.
  * `tensors` are host pointers. */
-int aotc_cuda_run_host(const aotc_cuda_model *model, aotc_cuda_context *context,
+int aotc_cuda_run_host(const aotc_cuda_model *model, uint32_t entry, aotc_cuda_context *context,
                        const void *const *tensors);
 
 /* The same on device 0, in a context that the first call creates; threads take turns. */
-int aotc_cuda_run(const aotc_cuda_model *model, const void *const *tensors);
+int aotc_cuda_run(const aotc_cuda_model *model, uint32_t entry, const void *const *tensors);
 
 /* Frees the context that aotc_cuda_run created, if there is one. */
 int aotc_cuda_release(const aotc_cuda_model *model);

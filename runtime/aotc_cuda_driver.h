@@ -55,6 +55,11 @@ enum { /* attributes of devices and functions */
     MOST_SHARED_BYTES = 97,
     DYNAMIC_SHARED_BYTES = 8
 };
+enum { /* of tensor maps: CUtensorMapInterleave, ...Swizzle, ...FloatOOBfill */
+    NO_INTERLEAVE = 0,
+    SWIZZLE_128_BYTES = 3,
+    FILL_WITH_ZEROS = 0
+};
 
 typedef struct kernel_node {
     void *function;
@@ -88,6 +93,10 @@ typedef struct kernel_node {
     call(stream_create, "cuStreamCreate", (void **, unsigned))                                     \
     call(stream_destroy, "cuStreamDestroy_v2", (void *))                                           \
     call(stream_synchronize, "cuStreamSynchronize", (void *))                                      \
+    call(stream_wait, "cuStreamWaitEvent", (void *, void *, unsigned))                             \
+    call(event_create, "cuEventCreate", (void **, unsigned))                                       \
+    call(event_record, "cuEventRecord", (void *, void *))                                          \
+    call(event_destroy, "cuEventDestroy_v2", (void *))                                             \
     call(graph_create, "cuGraphCreate", (void **, unsigned))                                       \
     call(graph_destroy, "cuGraphDestroy", (void *))                                                \
     call(graph_kernel, "cuGraphAddKernelNode",                                                     \
@@ -97,9 +106,16 @@ typedef struct kernel_node {
     call(exec_launch, "cuGraphLaunch", (void *, void *))                                           \
     call(exec_destroy, "cuGraphExecDestroy", (void *))
 
+/* What only models with tensor maps need; NULL in a driver that lacks it (before CUDA 12.0). */
+#define LATER_CALLS(call)                                                                          \
+    call(encode_map, "cuTensorMapEncodeTiled",                                                     \
+         (void *, int, uint32_t, void *, const uint64_t *, const uint64_t *, const uint32_t *,     \
+          const uint32_t *, int, int, int, int))
+
 typedef struct driver {
 #define DECLARE(field, symbol, parameters) result(CUDAAPI *field) parameters;
     DRIVER_CALLS(DECLARE)
+    LATER_CALLS(DECLARE)
 #undef DECLARE
 } driver;
 
@@ -136,9 +152,12 @@ static int status_of(result r)
 /* Opens the library; the driver stays loaded, as it wants to. */
 static int load_driver(driver *d)
 {
-    static const struct { const char *name; size_t place; } symbols[] = {
-#define NAME(field, symbol, parameters) {symbol, offsetof(driver, field)},
+    static const struct { const char *name; size_t place; int later; } symbols[] = {
+#define NAME(field, symbol, parameters) {symbol, offsetof(driver, field), 0},
         DRIVER_CALLS(NAME)
+#undef NAME
+#define NAME(field, symbol, parameters) {symbol, offsetof(driver, field), 1},
+        LATER_CALLS(NAME)
 #undef NAME
     };
 #ifdef _WIN32
@@ -154,7 +173,7 @@ static int load_driver(driver *d)
 #else
         void *found = dlsym(library, symbols[i].name);
 #endif
-        if (!found)
+        if (!found && !symbols[i].later)
             return AOTC_CUDA_OLD_DRIVER;
         memcpy((char *)d + symbols[i].place, &found, sizeof found);
     }

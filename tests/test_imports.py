@@ -28,6 +28,7 @@ ORDER = [
     {"pool", "compiled", "debug", "together"},
     {"cuda"},
     {"bindings"},
+    {"machines"},
     {"driver"},
     {"traced", "numpy"},
     {"importers"},

@@ -31,8 +31,11 @@ from aotc.errors import UsageError
 from aotc.memory.arena import needed_in_regions
 
 
-def write_many_header(name: str, entries: Sequence[Entry], facts: HeaderFacts) -> str:
-    """The whole header of the object ``name``, C99 and C++; UsageError when names collide."""
+def write_many_header(
+    name: str, entries: Sequence[Entry], facts: HeaderFacts, more: Sequence[str] = ()
+) -> str:
+    """The whole header of the object ``name``, C99 and C++, which ends with the declarations
+    ``more``; UsageError when names collide."""
     first = entries[0].signature
     codes = {status for entry in entries for status in entry.signature.statuses}
     if any(entry.signature.sizes for entry in entries):
@@ -45,6 +48,7 @@ def write_many_header(name: str, entries: Sequence[Entry], facts: HeaderFacts) -
     ]
     for model in models_of(entries):
         parts += _model(model, name)
+    parts += more
     several = len({entry.signature.name for entry in entries}) > 1
     what = "compiled models" if several else "a compiled model"
     text = enclose(name, what, facts.version, parts)

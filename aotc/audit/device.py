@@ -3,6 +3,7 @@ kernels out."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from aotc.audit.elf import SHF_ALLOC, SHF_WRITE, ElfObject
@@ -18,18 +19,25 @@ def read_device(notes: dict[str, Any]) -> dict[str, Any]:
     device = notes["device"]
     return {
         "functions": [str(name) for name in device["functions"]],
-        "ptx": str(device["ptx"]),
-        "kernels": [str(name) for name in device["kernels"]],
+        "variants": [_read_variant(variant) for variant in device["variants"]],
+    }
+
+
+def _read_variant(variant: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "ptx": str(variant["ptx"]),
+        "kernels": [str(name) for name in variant["kernels"]],
         "cubins": {
             str(arch): [(str(name), *map(int, figures)) for name, *figures in rows]
-            for arch, rows in device["cubins"].items()
+            for arch, rows in variant["cubins"].items()
         },
     }
 
 
-def device_promises(elf: ElfObject, notes: dict[str, Any]) -> list[Promise]:
-    """What an object for GPUs needs, what it changes, and what it is called by."""
-    device = notes["device"]
+def device_promises(elf: ElfObject, notes: Sequence[dict[str, Any]]) -> list[Promise]:
+    """What an object for GPUs needs, what it changes, and what it is called by; ``notes`` are those
+    on each entry, the first with what there is to say of the device code."""
+    device = notes[0]["device"]
     undefined = sorted({s.name for s in elf.symbols if not s.section and s.name})
     foreign = [name for name in undefined if not name.startswith(LOADER)]
     writable = [
@@ -41,7 +49,8 @@ def device_promises(elf: ElfObject, notes: dict[str, Any]) -> list[Promise]:
         and section.name != _TABLES
     ]
     exported = {s.name for s in elf.symbols if s.section and not s.is_local}
-    wanted = [notes["entry"], *device["functions"]]
+    entries = dict.fromkeys(note["entry"] for note in notes)
+    wanted = [*entries, *device["functions"]]
     return [
         Promise(
             "undefined symbols: those of runtime/aotc_cuda.c only",
@@ -59,8 +68,12 @@ def device_promises(elf: ElfObject, notes: dict[str, Any]) -> list[Promise]:
 
 def device_figures(device: dict[str, Any]) -> dict[str, Any]:
     """For each architecture with a cubin, what each kernel takes."""
-    found: dict[str, Any] = {"ptx": device["ptx"], "kernels": len(device["kernels"])}
-    for arch, rows in device["cubins"].items():
+    variants = device["variants"]
+    found: dict[str, Any] = {
+        "ptx": ", ".join(variant["ptx"] for variant in variants),
+        "kernels": sum(len(variant["kernels"]) for variant in variants),
+    }
+    for arch, rows in (item for variant in variants for item in variant["cubins"].items()):
         found[arch] = [
             f"{name}: {registers} registers, {shared} bytes shared, {spilled} bytes spilled"
             for name, registers, shared, spilled in rows

@@ -51,7 +51,8 @@ def audit_object(data: bytes) -> Audit:
     elf = read_elf(data)
     notes = _notes(elf)
     if "device" in notes[0]:
-        held = [*device_promises(elf, notes[0]), *_memory(notes[0], alone=True)]
+        held = device_promises(elf, notes)
+        held += [promise for note in notes for promise in _memory(note, alone=len(notes) == 1)]
         figures = device_figures(notes[0]["device"])
         return Audit(tuple(held), {**_figures(elf, notes, {}), **figures})
     functions = read_functions(elf)

@@ -38,11 +38,11 @@ def describe_dispatcher(entries: Sequence[Signature]) -> Dispatcher:
 
 def emit_dispatchers(entries: Sequence[Signature]) -> list[str]:
     """The functions, the one for threads last if there is one."""
-    dispatcher = describe_dispatcher(entries)
-    texts = [_emit(dispatcher, dispatcher.run, [entry.run for entry in entries], [])]
+    dispatcher, given = describe_dispatcher(entries), parameters(entries[0])
+    texts = [emit_choice(dispatcher, dispatcher.run, [entry.run for entry in entries], given)]
     if entries[0].threads:
         calls = [entry.run_threads for entry in entries]
-        texts.append(_emit(dispatcher, dispatcher.run_threads, calls, ["%pool"]))
+        texts.append(emit_choice(dispatcher, dispatcher.run_threads, calls, [*given, "%pool"]))
     return texts
 
 
@@ -58,11 +58,19 @@ def workspaces(signature: Signature) -> list[str]:
     return [f"%{name}" for name in signature.workspaces]
 
 
-def _emit(dispatcher: Dispatcher, name: str, calls: Sequence[str], more: list[str]) -> str:
-    """Comparisons with the sizes of each entry in turn, then its call with the same pointers."""
-    pointers = ", ".join(f"ptr {p}" for p in (*parameters(dispatcher.entries[0]), *more))
-    sizes = "".join(f"i64 %size{i}, " for i in range(len(dispatcher.dims)))
-    lines = [f'define i32 @{name}({sizes}{pointers}) nounwind "no-builtins" {{']
+def emit_choice(
+    dispatcher: Dispatcher,
+    name: str,
+    calls: Sequence[str],
+    params: Sequence[str],
+    first: Sequence[str] = (),
+) -> str:
+    """The function ``name`` of the pointers ``first``, sizes, and the pointers ``params``:
+    comparisons with the sizes of each entry in turn, then its call with the same pointers."""
+    pointers = ", ".join(f"ptr {p}" for p in (*first, *params))
+    sizes = [f"i64 %size{i}" for i in range(len(dispatcher.dims))]
+    head = [*[f"ptr {p}" for p in first], *sizes, *[f"ptr {p}" for p in params]]
+    lines = [f'define i32 @{name}({", ".join(head)}) nounwind "no-builtins" {{']
     for number, (entry, call) in enumerate(zip(dispatcher.entries, calls, strict=True)):
         fits = "true"
         for place, (_, size) in enumerate(entry.sizes):

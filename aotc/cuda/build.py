@@ -1,26 +1,37 @@
-"""A planned program for GPUs and its constants in; device code, an object for the host, header and
-manifest out."""
+"""Planned programs of a model for GPUs and their constants in; device code, an object for the host,
+header and manifest out."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aotc.artifact.bundle import Bundle
 from aotc.artifact.header import HeaderFacts, write_header
+from aotc.artifact.header_many import write_many_header
 from aotc.artifact.manifest import Provenance, build_manifest
 from aotc.artifact.weights import embed_constants
 from aotc.codegen.entry import Entry
 from aotc.codegen.machine import compile_module
 from aotc.codegen.notes import notes_text
+from aotc.codegen.signature import Signature
 from aotc.config import Options
 from aotc.cuda.driver import native_arch, open_driver
 from aotc.cuda.header import device_declarations
-from aotc.cuda.images import DeviceCode, make_code, read_arch_names
+from aotc.cuda.images import (
+    DeviceCode,
+    DeviceVariant,
+    arch_order,
+    is_exact,
+    make_code,
+    read_arch_names,
+)
 from aotc.cuda.model import DeviceModel, describe_model
 from aotc.cuda.object import emit_device_object, functions_of
 from aotc.errors import UsageError
+from aotc.memory.arena import MemoryPlan
 from aotc.memory.constants import ConstantLayout
 from aotc.target import Target, resolve_target
 
@@ -30,14 +41,34 @@ HOSTS = ("x86_64", "aarch64")
 
 @dataclass(frozen=True, eq=False)
 class DeviceObject:
-    """The parts of an object for GPUs: what is launched, its code, and the LLVM text of the module
-    for the host with the object that LLVM made of it, the constants not yet in it."""
+    """The parts of an object for GPUs: the model with its code as it is run on some devices and on
+    others, and the LLVM text of the module for the host with the object that LLVM made of it, the
+    constants not yet in it."""
 
-    model: DeviceModel
-    code: DeviceCode
+    variants: tuple[DeviceVariant, ...]
     host: Target
     llvm: str
     emitted: bytes
+
+    @property
+    def model(self) -> DeviceModel:
+        """As it is run on the oldest devices."""
+        return self.variants[0].model
+
+    @property
+    def code(self) -> DeviceCode:
+        """That of the oldest devices."""
+        return self.variants[0].code
+
+    @property
+    def sizes(self) -> int:
+        """In how many sizes the model is in it."""
+        return len(self.model.entries)
+
+    @property
+    def ptx(self) -> str:
+        """The PTX of all variants, one after the other."""
+        return "\n".join(variant.code.ptx for variant in self.variants)
 
 
 def archs_of(options: Options) -> tuple[str, ...]:
@@ -51,7 +82,6 @@ def archs_of(options: Options) -> tuple[str, ...]:
         "--recipes": options.recipes is not None,
         "--abi": options.abi is not None,
         "--opt size": options.opt == "size",
-        "a list of sizes (--dim)": bool(options.sizes),
     }
     for flag, given in refused.items():
         if given:
@@ -72,61 +102,91 @@ def host_of(options: Options) -> Target:
     return host
 
 
-def lowest_arch(options: Options) -> str:
-    """The architecture that kernels are lowered for; UsageError for options that do not go with a
+def families_of(options: Options) -> tuple[tuple[str, ...], ...]:
+    """The architectures that code is made for, those of equal instructions together and lowest
+    first: kernels are lowered for the first of each. UsageError for options that do not go with a
     GPU, or a host that cannot have one."""
     host_of(options)
-    return archs_of(options)[0]
+    archs = archs_of(options)
+    plain = tuple(arch for arch in archs if not is_exact(arch))
+    exact = tuple((arch,) for arch in archs if is_exact(arch))
+    return (plain, *exact) if plain else exact
 
 
-def build_object(entry: Entry, constants: ConstantLayout, options: Options) -> DeviceObject:
-    """The object of one model. Errors as for `make_code`."""
-    archs, host = archs_of(options), host_of(options)
-    model = describe_model(entry.program, entry.plan, constants)
-    code = make_code(model.sources, archs)
-    notes = notes_text(
-        entry.program, entry.plan, host, entry.signature, device=_notes(entry, model, code)
+def build_object(
+    entries: Sequence[Entry], constants: ConstantLayout, options: Options
+) -> DeviceObject:
+    """The object of one model: ``entries`` are its sizes as they are lowered for each family of
+    architectures, one after the other. What is the same for several families is in the object
+    once. Errors as for `make_code`."""
+    host, families = host_of(options), families_of(options)
+    sizes = len(entries) // len(families)
+    merged: list[tuple[DeviceModel, list[str], Sequence[Entry]]] = []
+    for number, archs in enumerate(families):
+        own = entries[number * sizes : (number + 1) * sizes]
+        model = describe_model([(entry.program, entry.plan) for entry in own], constants)
+        same = [known for known in merged if known[0].does_the_same(model)]
+        if same:
+            same[0][1].extend(archs)
+        else:
+            merged.append((model, list(archs), own))
+    made = [
+        DeviceVariant(model, make_code(model.sources, sorted(archs, key=arch_order)))
+        for model, archs, _ in merged
+    ]
+    kept = [entry for _, _, own in merged for entry in own]
+    signatures = [entry.signature for entry in entries[:sizes]]
+    notes = [notes_text(entry.program, entry.plan, host, entry.signature) for entry in kept]
+    first = kept[0]
+    notes[0] = notes_text(
+        first.program, first.plan, host, first.signature, device=_notes(signatures, made)
     )
-    text = emit_device_object(model, code, entry.signature, constants, host, notes)
-    return DeviceObject(model, code, host, text, compile_module(text, host))
+    text = emit_device_object(made, signatures, constants, host, "\n".join(notes))
+    return DeviceObject(tuple(made), host, text, compile_module(text, host))
 
 
-def _notes(entry: Entry, model: DeviceModel, code: DeviceCode) -> dict[str, Any]:
+def _notes(signatures: Sequence[Signature], variants: Sequence[DeviceVariant]) -> dict[str, Any]:
     """What `aotc audit` is told of the device code."""
-    cubins = {
-        cubin.arch: [
-            [use.name, use.registers, use.shared_bytes, use.spill_load_bytes]
-            for use in cubin.kernels
-        ]
-        for cubin in code.cubins
-    }
+    entries = {signature.run for signature in signatures}
     return {
-        "functions": list(dataclasses.astuple(functions_of(entry.signature))),
-        "ptx": code.arch,
-        "kernels": [kernel.name for kernel in model.kernels],
-        "cubins": cubins,
+        "functions": [name for name in functions_of(signatures).names if name not in entries],
+        "variants": [
+            {
+                "ptx": variant.code.arch,
+                "kernels": [kernel.name for kernel in variant.model.kernels],
+                "cubins": {
+                    cubin.arch: [
+                        [use.name, use.registers, use.shared_bytes, use.spill_load_bytes]
+                        for use in cubin.kernels
+                    ]
+                    for cubin in variant.code.cubins
+                },
+            }
+            for variant in variants
+        ],
     }
 
 
 def make_device_bundle(
-    entry: Entry, constants: ConstantLayout, made: DeviceObject, provenance: Provenance
+    entries: Sequence[Entry], constants: ConstantLayout, made: DeviceObject, provenance: Provenance
 ) -> Bundle:
-    """The object with constants, header and manifest. UsageError when the constants are too many
-    for one object."""
-    name = entry.signature.name
-    manifest = build_manifest(name, [entry], constants, len(made.emitted), provenance)
-    manifest["cuda"] = _about(made)
+    """The object with constants, header and manifest; ``entries`` are those of the first variant.
+    UsageError when the constants are too many for one object."""
+    name = entries[0].signature.name
+    manifest = build_manifest(name, entries, constants, len(made.emitted), provenance)
+    manifest["cuda"] = {
+        "host": made.host.triple,
+        "variants": [_about(variant) for variant in made.variants],
+    }
     facts = HeaderFacts(
         workspaces=[("", 0)],
         target=provenance.target,
         version=provenance.versions["aotc"],
-        digest=entry.digest,
+        digest=entries[0].digest,
         weights_bytes=constants.size_bytes,
         weights_digest=manifest["weights"]["sha256"],
         sections=False,
     )
-    more = device_declarations(entry.signature, len(made.model.steps) > 1)
-    header = write_header(entry.signature, facts, entry.notes, more)
     try:
         image = embed_constants(made.emitted, name, constants)
     except UsageError as error:
@@ -134,23 +194,33 @@ def make_device_bundle(
             error.message,
             remedy="compile parts of the model to objects of their own, with --outputs",
         ) from None
-    return Bundle(name, (entry,), image, header, manifest, None)
+    return Bundle(name, tuple(entries), image, _header(entries, made, facts), manifest, None)
 
 
-def _about(made: DeviceObject) -> dict[str, Any]:
+def _header(entries: Sequence[Entry], made: DeviceObject, facts: HeaderFacts) -> str:
+    """The C header. On the host a model for GPUs needs no workspace."""
+    signatures = [entry.signature for entry in entries]
+    waits = any(end - first > 1 for first, end in (e.steps for e in made.model.entries))
+    more = device_declarations(signatures, waits)
+    if not signatures[0].sizes:
+        return write_header(signatures[0], facts, entries[0].notes, more)
+    empty = MemoryPlan({}, 0, 0, entries[0].plan.alignment)
+    on_host = [replace(entry, plan=empty) for entry in entries]
+    return write_many_header(signatures[0].name, on_host, facts, more)
+
+
+def _about(variant: DeviceVariant) -> dict[str, Any]:
     """What the manifest says of the device code."""
-    kernels = [
-        {"name": kernel.name, **dataclasses.asdict(kernel.launch)} for kernel in made.model.kernels
-    ]
-    cubins = [
-        {"arch": cubin.arch, "kernels": [dataclasses.asdict(use) for use in cubin.kernels]}
-        for cubin in made.code.cubins
-    ]
     return {
-        "host": made.host.triple,
-        "ptx": made.code.arch,
-        "driver": made.code.driver,
-        "cubins": cubins,
-        "kernels": kernels,
-        "launches": len(made.model.launches),
+        "ptx": variant.code.arch,
+        "driver": variant.code.driver,
+        "cubins": [
+            {"arch": cubin.arch, "kernels": [dataclasses.asdict(use) for use in cubin.kernels]}
+            for cubin in variant.code.cubins
+        ],
+        "kernels": [
+            {"name": kernel.name, **dataclasses.asdict(kernel.launch)}
+            for kernel in variant.model.kernels
+        ],
+        "launches": len(variant.model.launches),
     }

@@ -79,13 +79,37 @@ class DeviceArray:
         return array
 
 
+class Devices:
+    """The object of a model on the devices that it is run on."""
+
+    def __init__(self, made: DeviceObject, constants: ConstantLayout) -> None:
+        self.made = made
+        self._constants = constants
+        self._contexts: dict[int, DeviceContext] = {}
+
+    def context(self, device: int) -> DeviceContext:
+        """The one on ``device``, opened when it is first asked for. DeviceError when there is no
+        driver or device, or when it does not do."""
+        if device not in self._contexts:
+            self._contexts[device] = DeviceContext(
+                open_driver(), self.made.variants, self._constants, device
+            )
+        return self._contexts[device]
+
+    def release(self) -> None:
+        """Forgets them all."""
+        self._contexts.clear()
+
+
 class CudaModel(CompiledModel):
-    """A model for GPUs. It runs on a machine with NVIDIA's driver; on any other, calls raise one
-    AotcError, and everything else works: its files, header and texts.
+    """A model for GPUs, in size ``number`` of those in its object. It runs on a machine with
+    NVIDIA's driver; on any other, calls raise one AotcError, and everything else works: its files,
+    header and texts.
 
     Called with numpy arrays it copies them to the device and the outputs back. Called with arrays
     on a device (anything with ``__dlpack__``) it reads them where they are, in the default stream,
-    and gives `DeviceArray`s. Weights go to a device once, when the first call needs it.
+    and gives `DeviceArray`s. Weights go to a device once for all sizes, when the first call needs
+    it.
     """
 
     def __init__(
@@ -94,38 +118,41 @@ class CudaModel(CompiledModel):
         entry: Entry,
         texts: Mapping[str, Callable[[], str]],
         ports: Ports | None,
-        made: DeviceObject,
-        constants: ConstantLayout,
+        devices: Devices,
+        number: int = 0,
     ) -> None:
         super().__init__(code, entry, texts, ports)
-        self.device_object = made
-        self._constants = constants
-        self._contexts: dict[int, DeviceContext] = {}
+        self._devices = devices
+        self._number = number
+
+    @property
+    def device_object(self) -> DeviceObject:
+        """The object, in its parts."""
+        return self._devices.made
 
     @property
     def device_model(self) -> DeviceModel:
-        """The launches of the model."""
+        """The launches of the model, on the oldest devices that it runs on."""
         return self.device_object.model
 
     def context(self, device: int = 0) -> DeviceContext:
         """The model on a device, opened when it is first asked for. DeviceError when there is no
         driver or device, or when it does not do."""
-        if device not in self._contexts:
-            made = self.device_object
-            self._contexts[device] = DeviceContext(
-                open_driver(), made.model, made.code, self._constants, device
-            )
-        return self._contexts[device]
+        return self._devices.context(device)
 
     def release(self) -> None:
-        """Lets go of the devices: weights and workspace are freed, once no output and no function
-        that `bind` gave needs them. The next call opens the device again."""
-        self._contexts.clear()
+        """Lets go of the devices, in all sizes: weights and workspace are freed, once no output and
+        no function that `bind` gave needs them. The next call opens the device again."""
+        self._devices.release()
 
     def bind(self, *arrays: Any, **named: Any) -> Callable[[], tuple[Any, ...]]:
         """A function that runs the model on these inputs, into the same output arrays each time.
         UsageError when they do not fit, DeviceError for what driver and device refuse."""
         given = arrange(self.signature.inputs, arrays, named)
+        names = [param.name for param in self.signature.inputs]
+        fitting = self._fitting(dict(zip(names, given, strict=True)))
+        if fitting is not self:
+            return fitting.bind(*given)
         on_device = [value for value in given if is_on_device(value)]
         if not on_device:
             return self._bind_host(given)
@@ -149,8 +176,8 @@ class CudaModel(CompiledModel):
                 array = fit_input(param, value)
                 if array.nbytes:
                     driver.call("cuMemcpyHtoD_v2", place, array.ctypes.data, array.nbytes)
-        context.run(places, DEFAULT_STREAM)
-        seconds = context.time(lambda _: context.run(places, DEFAULT_STREAM), rounds, repeats)
+        self._run(context, places)
+        seconds = context.time(lambda _: self._run(context, places), rounds, repeats)
         del memory
         return seconds
 
@@ -213,11 +240,28 @@ class CudaModel(CompiledModel):
 
     def _run(self, context: DeviceContext, tensors: Sequence[int]) -> None:
         try:
-            context.run(tensors, DEFAULT_STREAM)
+            context.run(tensors, DEFAULT_STREAM, self._number)
         except DeviceError as error:
             if error.status is Status.OUT_OF_BOUNDS:
                 raise self._failure(error.status) from None
             raise
+
+
+def device_models(
+    code: Code,
+    entries: Sequence[Entry],
+    texts: Mapping[str, Callable[[], str]],
+    ports: Sequence[Ports | None],
+    devices: Devices,
+) -> tuple[CudaModel, ...]:
+    """The model of an object in each of its sizes, those of its first variant, with their ports."""
+    found = tuple(
+        CudaModel(code, entry, texts, own, devices, number)
+        for number, (entry, own) in enumerate(zip(entries, ports, strict=True))
+    )
+    for model in found:
+        model.variants = found
+    return found
 
 
 def _allocate(context: DeviceContext, params: Sequence[Param]) -> tuple[DeviceMemory, list[int]]:

@@ -1,5 +1,5 @@
-"""A DeviceModel with its code and constants on one device: addresses of tensors in, a replay of the
-model's CUDA graphs out. What runtime/aotc_cuda.c does for C programs, for Python."""
+"""A model with its code and constants on one device: addresses of tensors in, a replay of its CUDA
+graphs out. What runtime/aotc_cuda.c does for C programs, for Python."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import ctypes
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from ctypes import c_int64, c_uint8, c_uint64, c_void_p
+from ctypes import c_int64, c_uint8, c_void_p
 
 from aotc.codegen.signature import Status
 from aotc.cuda.driver import (
@@ -18,10 +18,10 @@ from aotc.cuda.driver import (
     MOST_THREADS,
     DeviceError,
     Driver,
-    KernelNode,
 )
-from aotc.cuda.images import DeviceCode, arch_number, is_exact
+from aotc.cuda.images import DeviceVariant, arch_number, is_exact
 from aotc.cuda.model import DeviceArg, DeviceLaunch, DeviceModel, DeviceStep, Op, Place
+from aotc.cuda.node import Node
 from aotc.memory.constants import ConstantLayout
 
 #: What the driver says to one image when it may take another one.
@@ -31,7 +31,8 @@ _USUAL_SHARED_BYTES = 48 << 10
 
 
 class DeviceContext:
-    """The model on device number ``device``: its module, weights, arena and graph.
+    """The model on device number ``device``, as the one of ``variants`` that suits it best: its
+    module, weights, arena and graphs. ``model`` is the DeviceModel of that.
 
     One run at a time: a call from another thread meanwhile raises DeviceError, BUSY_CONTEXT.
     DeviceError as well for whatever the driver refuses.
@@ -40,29 +41,23 @@ class DeviceContext:
     def __init__(
         self,
         driver: Driver,
-        model: DeviceModel,
-        code: DeviceCode,
+        variants: Sequence[DeviceVariant],
         constants: ConstantLayout,
         device: int = 0,
     ) -> None:
         self.driver = driver
         self.device = device
-        self._model = model
         self._turn = threading.Lock()
         self._undo: list[tuple[str, int]] = []  # calls that free what there is, in order of making
         self._nodes: list[int] = []
         self._execs: list[int] = []
-        self._registers = [0] * model.registers
-        self._tensors = [0] * len(model.tensor_bytes)
-        if driver.number("cuDriverGetVersion") < code.driver:
-            raise DeviceError(Status.OLD_DRIVER, f"the object needs version {code.driver}")
         if not 0 <= device < driver.number("cuDeviceGetCount"):
             raise DeviceError(Status.NO_DEVICE, f"number {device}")
         self._handle = driver.number("cuDeviceGet", device)
         self._primary = driver.handle("cuDevicePrimaryCtxRetain", self._handle)
         try:
             with self.current():
-                self._fill(code, constants)
+                self._fill(variants, constants)
         except BaseException:
             with contextlib.suppress(DeviceError):
                 self.close()
@@ -77,14 +72,15 @@ class DeviceContext:
         finally:
             self.driver.handle("cuCtxPopCurrent_v2")
 
-    def run(self, tensors: Sequence[int], stream: int) -> None:
-        """Puts a run on tensors at these device addresses, inputs first, into ``stream``."""
+    def run(self, tensors: Sequence[int], stream: int, entry: int = 0) -> None:
+        """Puts a run of the model in size number ``entry``, on tensors at these device addresses,
+        inputs first, into ``stream``: one stream for all sizes, which share the arena."""
         if not self._turn.acquire(blocking=False):
             raise DeviceError(Status.BUSY_CONTEXT)
         try:
             with self.current():
-                self._aim(list(tensors))
-                self._run_steps(stream)
+                self._aim(entry, list(tensors))
+                self._run_steps(entry, stream)
         finally:
             self._turn.release()
 
@@ -147,12 +143,17 @@ class DeviceContext:
             with contextlib.suppress(DeviceError):
                 self.close()
 
-    def _fill(self, code: DeviceCode, constants: ConstantLayout) -> None:
-        driver, model = self.driver, self._model
-        self._functions = self._find_functions(self._load(code))
-        self._constants = self._allocate(constants.size_bytes)
+    def _fill(self, variants: Sequence[DeviceVariant], constants: ConstantLayout) -> None:
+        driver = self.driver
+        model, module = self._load(variants)
+        self.model = model
+        self._registers = [0] * model.registers
+        self._tensors = [0] * model.tensors  # of the run that is prepared
+        self._aimed = [[0] * model.tensors for _ in model.entries]  # that the graphs have
+        self._functions = self._find_functions(module)
+        self._constants = self._allocate(model.constants.size_bytes)
         position = self._constants
-        for chunk in constants.chunks():
+        for chunk in model.constants.chunks(constants):
             content = (ctypes.c_char * len(chunk)).from_buffer_copy(chunk)
             driver.call("cuMemcpyHtoD_v2", position, content, len(chunk))
             position += len(chunk)
@@ -169,10 +170,18 @@ class DeviceContext:
             made = driver.handle("cuGraphInstantiateWithFlags", graph, 0)
             self._execs.append(self._make("cuGraphExecDestroy", made))
 
-    def _node(self, launch: DeviceLaunch) -> _Node:
-        """What the node of a launch has to hold now."""
+    def _node(self, launch: DeviceLaunch) -> Node:
+        """What the node of a launch has to hold now. While nobody has said where a tensor is, its
+        tensor maps are zeros: the first run writes them."""
+        kernel = self.model.kernels[launch.kernel]
         addresses = [self._address(arg) for arg in launch.args]
-        return _Node(self._functions[launch.kernel], self._model, launch, addresses)
+        unknown = {
+            number
+            for number, arg in enumerate(launch.args)
+            if arg.place is Place.TENSOR and not self._tensors[arg.tensor]
+        }
+        function = self._functions[launch.kernel]
+        return Node(self.driver, function, kernel, addresses, unknown)
 
     def _make(self, undo: str, handle: int) -> int:
         """``handle``, which ``undo`` will free."""
@@ -183,24 +192,26 @@ class DeviceContext:
         address = self.driver.allocate(size_bytes)
         return self._make("cuMemFree_v2", address) if address else 0
 
-    def _load(self, code: DeviceCode) -> int:
-        """The module of the best image that device and driver take."""
+    def _load(self, variants: Sequence[DeviceVariant]) -> tuple[DeviceModel, int]:
+        """The variant with the best image that device and driver take, and its module."""
         driver = self.driver
         major, minor = (
             driver.number("cuDeviceGetAttribute", attribute, self._handle)
             for attribute in (MAJOR, MINOR)
         )
-        images = [(True, cubin.arch, cubin.data) for cubin in code.cubins]
-        images.append((False, code.arch, code.ptx.encode()))
+        version = driver.number("cuDriverGetVersion")
         failure = DeviceError(
             Status.UNSUPPORTED_DEVICE, f"its compute capability is {major}.{minor}"
         )
-        fitting = [image for image in images if _fits(image[0], image[1], major, minor)]
-        fitting.sort(key=lambda image: (image[0], arch_number(image[1]), image[1]))
-        for _, _, data in reversed(fitting):
+        for variant, data in _fitting(variants, major, minor):
+            needed = variant.code.driver
+            lacks_maps = any(k.maps for k in variant.model.kernels) and not driver.has_maps
+            if version < needed or lacks_maps:
+                failure = DeviceError(Status.OLD_DRIVER, f"the object needs version {needed}")
+                continue
             try:
                 module = driver.handle("cuModuleLoadData", data)
-                return self._make("cuModuleUnload", module)
+                return variant.model, self._make("cuModuleUnload", module)
             except DeviceError as error:
                 if error.status not in _REFUSALS:
                     raise
@@ -214,7 +225,7 @@ class DeviceContext:
             for attribute in (MOST_SHARED_BYTES, MOST_THREADS)
         )
         found = []
-        for kernel in self._model.kernels:
+        for kernel in self.model.kernels:
             x, y, z = kernel.launch.block
             shared = kernel.launch.shared_bytes
             if shared > most_shared or x * y * z > most_threads:
@@ -231,41 +242,39 @@ class DeviceContext:
         moved = sum(self._registers[register] * size for register, size in arg.moves)
         return base + arg.offset + moved
 
-    def _aim(self, tensors: list[int]) -> None:
-        """Makes the graphs be about ``tensors``. Runs under way keep the pointers they have."""
-        if tensors == self._tensors:
-            return
-        pairs = enumerate(zip(tensors, self._tensors, strict=True))
-        moved = {number for number, (a, b) in pairs if a != b}
+    def _aim(self, entry: int, tensors: list[int]) -> None:
+        """Makes the graphs of an entry be about ``tensors``. Runs under way keep the pointers they
+        have."""
         self._tensors = tensors
-        try:
-            for number in range(len(self._execs)):
-                self._update(
-                    number, lambda arg: arg.place is Place.TENSOR and arg.tensor in moved
-                )
-        except BaseException:
-            self._tensors = [0] * len(tensors)  # some nodes moved: the next run moves all
-            raise
+        before = self._aimed[entry]
+        if tensors == before:
+            return
+        pairs = enumerate(zip(tensors, before, strict=True))
+        moved = {number for number, (a, b) in pairs if a != b}
+        self._aimed[entry] = [0] * len(tensors)  # if only some nodes move, the next run moves all
+        for number in range(*self.model.entries[entry].graphs):
+            self._update(number, lambda arg: arg.place is Place.TENSOR and arg.tensor in moved)
+        self._aimed[entry] = tensors
 
     def _update(self, graph: int, is_moved: Callable[[DeviceArg], bool]) -> None:
         """Writes the arguments of the launches of a graph that have moved into its nodes."""
-        for number in range(*self._model.graphs[graph]):
-            launch = self._model.launches[number]
+        for number in range(*self.model.graphs[graph]):
+            launch = self.model.launches[number]
             if any(map(is_moved, launch.args)):
                 node, params = self._nodes[number], self._node(launch)
                 self.driver.call(
                     "cuGraphExecKernelNodeSetParams", self._execs[graph], node, params.reference
                 )
 
-    def _run_steps(self, stream: int) -> None:
+    def _run_steps(self, entry: int, stream: int) -> None:
         """What the host does; with more than one step, until all of it is complete."""
-        steps, following = self._model.steps, 0
+        following, end = self.model.entries[entry].steps
+        waits = end - following > 1
         try:
-            while following < len(steps):
-                step = steps[following]
-                following = self._take(step, stream, following + 1)
+            while following < end:
+                following = self._take(self.model.steps[following], stream, following + 1)
         finally:
-            if len(steps) > 1:
+            if waits:
                 self.driver.call("cuStreamSynchronize", stream)
 
     def _take(self, step: DeviceStep, stream: int, following: int) -> int:
@@ -307,24 +316,23 @@ class DeviceContext:
         return found.value
 
 
-class _Node:
-    """The parameters of a kernel node with the memory that they point to."""
-
-    def __init__(
-        self, function: int, model: DeviceModel, launch: DeviceLaunch, addresses: Sequence[int]
-    ) -> None:
-        shape = model.kernels[launch.kernel].launch
-        self._values = (c_uint64 * len(addresses))(*addresses)
-        start = ctypes.addressof(self._values)
-        self._params = (c_void_p * len(addresses))(*[start + 8 * i for i in range(len(addresses))])
-        self._node = KernelNode(
-            function, shape.grid, shape.block, shape.shared_bytes, ctypes.addressof(self._params), 0
-        )
-
-    @property
-    def reference(self) -> object:
-        """A pointer to it, for a call."""
-        return ctypes.byref(self._node)
+def _fitting(
+    variants: Sequence[DeviceVariant], major: int, minor: int
+) -> Iterator[tuple[DeviceVariant, bytes]]:
+    """The images for a device of compute capability ``major.minor``, with what they belong to:
+    cubins before PTX, and those for newer devices before others."""
+    found = []
+    for variant in variants:
+        code = variant.code
+        images = [(True, cubin.arch, cubin.data) for cubin in code.cubins]
+        images.append((False, code.arch, code.ptx.encode()))
+        found += [
+            ((is_cubin, arch_number(arch), arch), variant, data)
+            for is_cubin, arch, data in images
+            if _fits(is_cubin, arch, major, minor)
+        ]
+    for _, variant, data in sorted(found, key=lambda image: image[0], reverse=True):
+        yield variant, data
 
 
 def _fits(is_cubin: bool, arch: str, major: int, minor: int) -> bool:

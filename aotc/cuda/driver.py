@@ -12,6 +12,7 @@ from ctypes import (
     c_int,
     c_size_t,
     c_uint,
+    c_uint32,
     c_uint64,
     c_ulonglong,
     c_void_p,
@@ -39,6 +40,12 @@ class KernelNode(ctypes.Structure):
         ("params", c_void_p),
         ("extra", c_void_p),
     ]
+
+
+class EncodedMap(ctypes.Structure):
+    """CUtensorMap; it has to lie at a multiple of 64 bytes."""
+
+    _fields_ = [("words", c_uint64 * 16)]
 
 
 MAJOR, MINOR, MOST_THREADS, MOST_SHARED_BYTES = 75, 76, 1, 97
@@ -85,6 +92,17 @@ CALLS: Mapping[str, Sequence[type]] = MappingProxyType(
         "cuGraphExecKernelNodeSetParams": (c_void_p, c_void_p, POINTER(KernelNode)),
         "cuGraphLaunch": (c_void_p, c_void_p),
         "cuGraphExecDestroy": (c_void_p,),
+    }
+)
+
+#: What only models with tensor maps need, and drivers before CUDA 12.0 lack.
+LATER_CALLS: Mapping[str, Sequence[type]] = MappingProxyType(
+    {
+        "cuTensorMapEncodeTiled": (
+            *(POINTER(EncodedMap), c_int, c_uint32, c_uint64),
+            *(POINTER(c_uint64), POINTER(c_uint64), POINTER(c_uint32), POINTER(c_uint32)),
+            *(c_int, c_int, c_int, c_int),
+        ),
     }
 )
 
@@ -147,15 +165,22 @@ class Driver:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._calls = {}
-        for symbol, parameters in CALLS.items():
+        for symbol, parameters in (*CALLS.items(), *LATER_CALLS.items()):
             try:
                 function = library[symbol]
             except AttributeError:
+                if symbol in LATER_CALLS:
+                    continue
                 raise DeviceError(Status.OLD_DRIVER, f"it has no {symbol}") from None
             function.argtypes = list(parameters)
             function.restype = c_int
             self._calls[symbol] = function
         self.call("cuInit", 0)
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether it makes tensor maps."""
+        return "cuTensorMapEncodeTiled" in self._calls
 
     def call(self, symbol: str, *arguments: object) -> None:
         """Calls ``symbol``; DeviceError when its result is not success."""

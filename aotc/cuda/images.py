@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from aotc.codegen.ptx import ptx_module
+from aotc.cuda.model import DeviceModel
 from aotc.cuda.ptxas import WHEELS, Cubin, assemble, find_ptxas
 from aotc.errors import UsageError
 from aotc.loop.ir import Kernel
@@ -28,6 +29,14 @@ class DeviceCode:
     remark: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class DeviceVariant:
+    """A model as it is run on some devices, with its code for them."""
+
+    model: DeviceModel
+    code: DeviceCode
+
+
 def read_arch_names(text: str) -> tuple[str, ...]:
     """The architectures of ``--arch sm_80,sm_90a``, lowest first; UsageError for unknown ones."""
     names = [name.strip() for name in text.split(",") if name.strip()]
@@ -37,7 +46,12 @@ def read_arch_names(text: str) -> tuple[str, ...]:
             f"unknown architecture '{unknown[0]}'" if unknown else "--arch names no architecture",
             remedy=f"use some of: {', '.join(SHARED_BYTES)}",
         )
-    return tuple(sorted(dict.fromkeys(names), key=lambda name: (arch_number(name), name)))
+    return tuple(sorted(dict.fromkeys(names), key=arch_order))
+
+
+def arch_order(arch: str) -> tuple[int, str]:
+    """What sorts architectures, lowest first."""
+    return arch_number(arch), arch
 
 
 def arch_number(arch: str) -> int:

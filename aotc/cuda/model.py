@@ -1,7 +1,8 @@
-"""A program for a GPU with its memory plan in, the DeviceModel out: launches with their arguments,
-what each has to wait for, and the steps by which the host runs graphs of them.
+"""A model's programs for a GPU, one for each of its sizes, with their memory plans in, the
+DeviceModel out: launches with their arguments, what each has to wait for, and the steps by which
+the host runs graphs of them.
 
-A model without control flow is one graph. Loops of a fixed number of iterations are written out
+A program without control flow is one graph. Loops of a fixed number of iterations are written out
 in it. What depends on data splits it: the host reads a flag or a number and goes on accordingly.
 """
 
@@ -13,6 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from aotc.codegen.entry import kernel_symbol
+from aotc.cuda.maps import STEP_BYTES, DeviceMap, describe_map
+from aotc.cuda.pieces import DeviceConstants, choose_pieces
+from aotc.errors import VerifyError
 from aotc.loop.ir import Kernel
 from aotc.loop.launch import Launch, launch_of
 from aotc.loop.program import (
@@ -25,6 +29,7 @@ from aotc.loop.program import (
     Program,
     Role,
     Step,
+    Storage,
 )
 from aotc.memory.arena import MemoryPlan
 from aotc.memory.constants import ConstantLayout
@@ -68,11 +73,13 @@ class DeviceArg:
 
 @dataclass(frozen=True)
 class DeviceKernel:
-    """A kernel by the name of its entry, how it is launched and how many pointers it takes."""
+    """A kernel by the name of its entry, how it is launched, how many pointers it takes and which
+    tensor maps follow these."""
 
     name: str
     launch: Launch
     params: int
+    maps: tuple[DeviceMap, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,28 +103,46 @@ class DeviceStep:
     arg: DeviceArg | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
+class DeviceEntry:
+    """The model in one size: graphs and steps, each as (first, one beyond the last), and the bytes
+    of the inputs, then of the outputs."""
+
+    graphs: tuple[int, int]
+    steps: tuple[int, int]
+    tensor_bytes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class DeviceModel:
     """All that a driver has to be told of a model besides its code and constants.
 
     ``graphs`` are (first launch, one beyond the last); launches wait only for those of their own
-    graph. ``steps`` run these, with ``registers`` numbers of 64 bits.
+    graph. The ``steps`` of an entry run its graphs, with ``registers`` numbers of 64 bits.
     ``sources`` are the kernels in loop IR under the names of their entries, in the order of
-    ``kernels``; ``tensor_bytes`` are the sizes of the inputs, then the outputs."""
+    ``kernels``; ``inputs`` are so many of the tensors of each entry."""
 
     kernels: tuple[DeviceKernel, ...]
     launches: tuple[DeviceLaunch, ...]
     sources: tuple[Kernel, ...]
     inputs: int
-    tensor_bytes: tuple[int, ...]
+    entries: tuple[DeviceEntry, ...]
+    constants: DeviceConstants
     arena_bytes: int
     graphs: tuple[tuple[int, int], ...]
     steps: tuple[DeviceStep, ...]
     registers: int = 0
 
+    def does_the_same(self, other: DeviceModel) -> bool:
+        """Whether it runs the same kernels (not just equal ones), on the same memory, in the same
+        order."""
+        bodies = [[id(source.body) for source in model.sources] for model in (self, other)]
+        return bodies[0] == bodies[1] and replace(self, sources=()) == replace(other, sources=())
+
     @property
-    def outputs(self) -> int:
-        return len(self.tensor_bytes) - self.inputs
+    def tensors(self) -> int:
+        """Inputs and outputs of an entry."""
+        return len(self.entries[0].tensor_bytes)
 
 
 _ANYWHERE = 1 << 62
@@ -140,27 +165,31 @@ class _Access:
 
 
 def describe_model(
-    program: Program, plan: MemoryPlan, constants: ConstantLayout
+    programs: Sequence[tuple[Program, MemoryPlan]], constants: ConstantLayout
 ) -> DeviceModel:
-    """The launches of ``program`` in its order, and the steps that run them."""
-    kernels = program.kernels()
+    """The launches of each of ``programs`` in its order, and the steps that run them. VerifyError
+    for a tensor map that the driver would not take."""
+    kernels = list(dict.fromkeys(k for program, _ in programs for k in program.kernels()))
     names = _entry_names(kernels)
-    writer = _Writer(program, plan, constants)
-    writer.block(program.steps, {})
-    writer.end_graph()
+    needed = choose_pieces([program for program, _ in programs], constants)
+    writer = _Writer(kernels, constants, needed)
+    entries = tuple(writer.entry(program, plan) for program, plan in programs)
     named = [
         replace(kernel, name=name) for kernel, name in zip(kernels, names, strict=True)
     ]
     return DeviceModel(
-        kernels=tuple(DeviceKernel(k.name, launch_of(k), len(k.params)) for k in named),
+        kernels=tuple(
+            DeviceKernel(
+                k.name, launch_of(k), len(k.params), tuple(describe_map(k, m) for m in k.maps)
+            )
+            for k in named
+        ),
         launches=tuple(writer.launches),
         sources=tuple(named),
-        inputs=len(program.inputs),
-        tensor_bytes=tuple(
-            item[1].elems * item[1].dtype.size_bytes
-            for item in (*program.inputs, *program.outputs)
-        ),
-        arena_bytes=plan.arena_bytes,
+        inputs=len(programs[0][0].inputs),
+        entries=entries,
+        constants=needed,
+        arena_bytes=max(plan.arena_bytes for _, plan in programs),
         graphs=tuple(writer.graphs),
         steps=tuple(writer.steps),
         registers=writer.registers,
@@ -168,22 +197,35 @@ def describe_model(
 
 
 class _Writer:
-    """Writes a program's steps as launches, graphs of them, and steps of the host.
+    """Writes programs' steps as launches, graphs of them, and steps of the host.
 
     A counter of a loop is a number where the loop is written out, else a register."""
 
-    def __init__(self, program: Program, plan: MemoryPlan, constants: ConstantLayout) -> None:
+    def __init__(
+        self, kernels: Sequence[Kernel], constants: ConstantLayout, needed: DeviceConstants
+    ) -> None:
         self.launches: list[DeviceLaunch] = []
         self.graphs: list[tuple[int, int]] = []
         self.steps: list[DeviceStep] = []
         self.registers = 0
-        self._plan = plan
         self._constants = constants
-        self._kernels = {kernel: number for number, kernel in enumerate(program.kernels())}
-        tensors = (*program.inputs, *program.outputs)
-        self._tensors = {item[2]: number for number, item in enumerate(tensors)}
+        self._needed = needed
+        self._kernels = {kernel: number for number, kernel in enumerate(kernels)}
+        self._plan: Mapping[Storage, int] = {}
+        self._tensors: Mapping[Storage, int] = {}
         self._register_of: dict[Counter, int] = {}
         self._open: list[tuple[int, tuple[DeviceArg, ...], list[_Access]]] = []
+
+    def entry(self, program: Program, plan: MemoryPlan) -> DeviceEntry:
+        """Writes ``program``."""
+        graphs, steps = len(self.graphs), len(self.steps)
+        tensors = (*program.inputs, *program.outputs)
+        self._plan = plan.offsets
+        self._tensors = {item[2]: number for number, item in enumerate(tensors)}
+        self.block(program.steps, {})
+        self.end_graph()
+        sizes = tuple(kind.elems * kind.dtype.size_bytes for _, kind, _ in tensors)
+        return DeviceEntry((graphs, len(self.graphs)), (steps, len(self.steps)), sizes)
 
     def block(self, steps: Sequence[Step], counters: Mapping[Counter, int]) -> None:
         """Writes ``steps``, where written-out loops count ``counters``."""
@@ -191,6 +233,7 @@ class _Writer:
             match step:
                 case Call():
                     args = tuple(self._arg(arg, counters) for arg in step.args)
+                    _expect_mappable(step.kernel, args)
                     found = list(_accesses(step, args))
                     self._open.append((self._kernels[step.kernel], args, found))
                 case Loop() if _is_written_out(step):
@@ -271,9 +314,10 @@ class _Writer:
         offset += sum(counters[c] * size for c, size in arg.moves if c in counters)
         moves = tuple((self._register_of[c], size) for c, size in arg.moves if c not in counters)
         if storage.role is Role.CONST:
-            return DeviceArg(Place.CONSTANTS, 0, self._constants.offsets[storage] + offset, moves)
+            start = self._needed.place_of(self._constants.offsets[storage])
+            return DeviceArg(Place.CONSTANTS, 0, start + offset, moves)
         if storage.role is Role.ARENA:
-            return DeviceArg(Place.ARENA, 0, self._plan.offsets[storage] + offset, moves)
+            return DeviceArg(Place.ARENA, 0, self._plan[storage] + offset, moves)
         return DeviceArg(Place.TENSOR, self._tensors[storage], offset, moves)
 
 
@@ -301,6 +345,18 @@ def _entry_names(kernels: Sequence[Kernel]) -> list[str]:
     """A name for each kernel that PTX takes and no other kernel has."""
     taken: set[str] = set()
     return [kernel_symbol("k", kernel.name, taken) for kernel in kernels]
+
+
+def _expect_mappable(kernel: Kernel, args: Sequence[DeviceArg]) -> None:
+    """VerifyError where a tensor map of ``kernel`` would begin at an address that may not be."""
+    mapped = {tensor.buffer for tensor in kernel.maps}
+    for param, arg in zip(kernel.params, args, strict=True):
+        sizes = (arg.offset, *(size for _, size in arg.moves))
+        if param in mapped and any(size % STEP_BYTES for size in sizes):
+            raise VerifyError(
+                f"kernel '{kernel.name}': a tensor map of '{param.name}', whose offsets "
+                f"are {sizes} bytes"
+            )
 
 
 def _accesses(call: Call, args: Sequence[DeviceArg]) -> Iterator[_Access]:

@@ -1,44 +1,50 @@
-"""A DeviceModel with its code in, the text of the host's LLVM module out: a read-only table that
-runtime/aotc_cuda.c reads, and the functions of the C header, which hand it to that loader."""
+"""A model's variants with their code in, the text of the host's LLVM module out: read-only tables
+that runtime/aotc_cuda.c reads, and the functions of the C header, which hand them to that loader.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aotc.codegen.dispatch import parameters, workspaces
+from aotc.codegen.dispatch import describe_dispatcher, emit_choice, parameters, workspaces
 from aotc.codegen.entry import marker_global, weights_symbol
 from aotc.codegen.notes import emit_notes
 from aotc.codegen.signature import Signature
 from aotc.codegen.text import byte_string
-from aotc.cuda.images import DeviceCode, arch_number, is_exact
-from aotc.cuda.model import DeviceArg, DeviceLaunch, DeviceModel, DeviceStep
+from aotc.cuda.images import DeviceVariant, arch_number, is_exact
+from aotc.cuda.maps import MOST_AXES, DeviceMap
+from aotc.cuda.model import DeviceArg, DeviceKernel, DeviceLaunch, DeviceModel, DeviceStep
 from aotc.memory.constants import ConstantLayout
 from aotc.target import Target
 
-LAYOUT = 1
+LAYOUT = 2
 """AOTC_CUDA_LAYOUT of runtime/aotc_cuda.h."""
 _CUBIN, _EXACT = 1, 2  # AOTC_CUDA_CUBIN, AOTC_CUDA_EXACT
 _IMAGE_ALIGNMENT = 64
 
 #: The structures of runtime/aotc_cuda.h, in their order there.
 _TYPES = """\
-%image = type { ptr, i64, i32, i32 }
-%kernel = type { ptr, [3 x i32], [3 x i32], i32, i32 }
+%image = type { ptr, i64, i32, i32, i32, i32 }
+%kernel = type { ptr, [3 x i32], [3 x i32], i32, i32, i32, i32 }
+%map = type { i32, i32, i32, i32, i64, [5 x i64], [4 x i64], [5 x i32], i32 }
 %move = type { i64, i64 }
 %arg = type { i32, i32, i64, i32, i32 }
 %launch = type { i32, i32, i32, i32, i32 }
 %graph = type { i32, i32 }
 %step = type { i32, i32, i32, i32, i64 }
-%model = type { [12 x i32], ptr, ptr, ptr, ptr, ptr, ptr, ptr, ptr, ptr, ptr, i64, i64 }"""
+%entry = type { i32, i32, i32, i32 }
+%piece = type { i64, i64, i64 }
+%variant = type { [8 x i32], ptr, ptr, ptr, ptr, ptr, ptr, ptr, ptr, ptr, ptr, i64, i64 }
+%model = type { [6 x i32], ptr, ptr, ptr, ptr }"""
 
 _LOADER = """\
 declare i32 @aotc_cuda_create(ptr, i32, ptr)
 declare i32 @aotc_cuda_share(ptr, ptr)
 declare i32 @aotc_cuda_destroy(ptr)
-declare i32 @aotc_cuda_run_device(ptr, ptr, ptr, ptr)
-declare i32 @aotc_cuda_run_host(ptr, ptr, ptr)
-declare i32 @aotc_cuda_run(ptr, ptr)
+declare i32 @aotc_cuda_run_device(ptr, i32, ptr, ptr, ptr)
+declare i32 @aotc_cuda_run_host(ptr, i32, ptr, ptr)
+declare i32 @aotc_cuda_run(ptr, i32, ptr)
 declare i32 @aotc_cuda_release(ptr)"""
 
 
@@ -58,128 +64,192 @@ class _Table:
 
 
 def emit_device_object(
-    model: DeviceModel,
-    code: DeviceCode,
-    signature: Signature,
+    variants: Sequence[DeviceVariant],
+    signatures: Sequence[Signature],
     constants: ConstantLayout,
     host: Target,
     notes: str = "",
 ) -> str:
-    """The module for ``host``: its global symbols are the functions in `functions_of`; it needs
+    """The module for ``host``: its global symbols are the functions of each of ``signatures``, the
+    sizes of the model in the order of the variants' entries, and those in `functions_of`; it needs
     those of runtime/aotc_cuda.c. The constants are a marker, as in `emit_module`; ``notes`` is the
     text for the section that `aotc audit` reads, or empty."""
-    name = signature.name
+    name, first = signatures[0].name, variants[0].model
     parts = [f'source_filename = "{name}"', f'target triple = "{host.triple}"', _TYPES, _LOADER]
     held = "null"
     if constants.size_bytes:
         (stretch,) = constants.stretches
         held = f"@{weights_symbol(name, 0)}"
         parts.append(marker_global(name, weights_symbol(name, 0), host, stretch))
-    parts += _images(name, code)
-    parts += _strings(name, model)
-    tables = _tables(name, model, code)
-    parts += [table.text() for table in tables]
-    most_args = max((kernel.params for kernel in model.kernels), default=0)
-    counts = (
-        LAYOUT,
-        code.driver,
-        1 + len(code.cubins),
-        len(model.kernels),
-        len(model.launches),
-        most_args,
-        model.inputs,
-        model.outputs,
-        len(model.graphs),
-        len(model.steps),
-        model.registers,
-        0,
-    )
-    fields = [
-        _integers(counts),
-        *[f"ptr @{table.symbol}" for table in tables],
-        f"ptr {held}",
-        f"i64 {constants.size_bytes}",
-        f"i64 {model.arena_bytes}",
+    texts, images = _images(name, variants)
+    rows = []
+    for number, variant in enumerate(variants):
+        more, row = _variant(f"{name}_v{number}", variant.model)
+        texts += more
+        rows.append(row)
+    sizes = [str(size) for entry in first.entries for size in entry.tensor_bytes]
+    tables = [
+        _Table(f"{name}_images", "%image", images),
+        _Table(f"{name}_variants", "%variant", rows),
+        _Table(f"{name}_bytes", "i64", sizes),
     ]
-    parts.append(
-        f"@{name}_model = internal constant %model {{ {', '.join(fields)} }}, align 8"
+    counts = (
+        *(LAYOUT, len(images), len(variants), len(first.entries)),
+        *(first.inputs, first.tensors - first.inputs),
     )
-    parts += _functions(signature)
+    pointers = [f"ptr @{table.symbol}" for table in tables]
+    fields = ", ".join([_integers(counts), *pointers, f"ptr {held}"])
+    parts += [*texts, *[table.text() for table in tables]]
+    parts.append(f"@{name}_model = internal constant %model {{ {fields} }}, align 8")
+    parts += _functions(signatures)
     parts += [emit_notes(notes, host)] * bool(notes)
     return "\n\n".join(parts) + "\n"
 
 
 @dataclass(frozen=True)
 class DeviceFunctions:
-    """The names of the functions beside NAME_run."""
+    """The names of the functions beside NAME_run of each size: those that take a context and
+    tensors are of each size too, and one for all sizes."""
 
     create: str
     share: str
     destroy: str
-    run_host: str
-    run_device: str
     release: str
+    run_host: tuple[str, ...]
+    run_device: tuple[str, ...]
+    choosers: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        common = (self.create, self.share, self.destroy, self.release)
+        return (*common, *self.run_host, *self.run_device, *self.choosers)
 
 
-def functions_of(signature: Signature) -> DeviceFunctions:
-    """The functions of an object for GPUs."""
-    name = signature.name
-    words = ("create", "share", "destroy", "run_host", "run_device", "release")
-    return DeviceFunctions(*(f"{name}_{word}" for word in words))
+def functions_of(signatures: Sequence[Signature]) -> DeviceFunctions:
+    """The functions of an object for GPUs, whose model has these sizes."""
+    name = signatures[0].name
+    kinds = ("run", "run_host", "run_device") if signatures[0].sizes else ()
+    return DeviceFunctions(
+        create=f"{name}_create",
+        share=f"{name}_share",
+        destroy=f"{name}_destroy",
+        release=f"{name}_release",
+        run_host=tuple(f"{name}_run_host{s.suffix}" for s in signatures),
+        run_device=tuple(f"{name}_run_device{s.suffix}" for s in signatures),
+        choosers=tuple(f"{name}_{kind}" for kind in kinds),
+    )
 
 
-def _integers(values: Sequence[int]) -> str:
-    return f"[{len(values)} x i32] [{', '.join(f'i32 {value}' for value in values)}]"
+def _integers(values: Sequence[int], width: int = 32) -> str:
+    kind = f"i{width}"
+    return f"[{len(values)} x {kind}] [{', '.join(f'{kind} {value}' for value in values)}]"
 
 
-def _images(name: str, code: DeviceCode) -> list[str]:
-    """The device code as arrays of bytes."""
-    contents = [code.ptx.encode() + b"\0", *(cubin.data for cubin in code.cubins)]
-    return [
-        f"@{name}_image{number} = internal constant [{len(content)} x i8] {byte_string(content)}, "
-        f"align {_IMAGE_ALIGNMENT}"
-        for number, content in enumerate(contents)
+def _images(name: str, variants: Sequence[DeviceVariant]) -> tuple[list[str], list[str]]:
+    """The device code as arrays of bytes, and their rows of the table of images."""
+    texts: list[str] = []
+    rows: list[str] = []
+    for number, variant in enumerate(variants):
+        code = variant.code
+        images = [(0, code.arch, code.ptx.encode() + b"\0")]
+        images += [(_CUBIN, cubin.arch, cubin.data) for cubin in code.cubins]
+        for kind, arch, content in images:
+            symbol = f"{name}_image{len(texts)}"
+            texts.append(
+                f"@{symbol} = internal constant [{len(content)} x i8] {byte_string(content)}, "
+                f"align {_IMAGE_ALIGNMENT}"
+            )
+            rows.append(
+                f"{{ ptr @{symbol}, i64 {len(content)}, i32 {arch_number(arch)}, "
+                f"i32 {kind + _EXACT * is_exact(arch)}, i32 {code.driver}, i32 {number} }}"
+            )
+    return texts, rows
+
+
+def _variant(prefix: str, model: DeviceModel) -> tuple[list[str], str]:
+    """The tables of a variant, whose symbols start with ``prefix``, and its row."""
+    names = [kernel.name.encode() + b"\0" for kernel in model.kernels]
+    texts = [
+        f"@{prefix}_kernel{number} = internal constant [{len(text)} x i8] {byte_string(text)}"
+        for number, text in enumerate(names)
     ]
-
-
-def _strings(name: str, model: DeviceModel) -> list[str]:
-    """The names of the kernels."""
-    texts = [kernel.name.encode() + b"\0" for kernel in model.kernels]
-    return [
-        f"@{name}_kernel{number} = internal constant [{len(text)} x i8] {byte_string(text)}"
-        for number, text in enumerate(texts)
+    tables = _tables(prefix, model)
+    counts = (
+        len(model.kernels),
+        len(model.launches),
+        len(model.graphs),
+        len(model.constants.pieces),
+        max((kernel.params for kernel in model.kernels), default=0),
+        max((len(kernel.maps) for kernel in model.kernels), default=0),
+        model.registers,
+        0,
+    )
+    fields = [
+        _integers(counts),
+        *[f"ptr @{table.symbol}" for table in tables],
+        f"i64 {model.constants.size_bytes}",
+        f"i64 {model.arena_bytes}",
     ]
+    return [*texts, *[table.text() for table in tables]], f"{{ {', '.join(fields)} }}"
 
 
-def _tables(name: str, model: DeviceModel, code: DeviceCode) -> list[_Table]:
-    """The tables that the model points to, in the order of its fields."""
-    sizes = [len(code.ptx.encode()) + 1, *(len(cubin.data) for cubin in code.cubins)]
-    archs = [code.arch, *(cubin.arch for cubin in code.cubins)]
-    images = [
-        f"{{ ptr @{name}_image{i}, i64 {size}, i32 {arch_number(arch)}, "
-        f"i32 {_CUBIN * (i > 0) + _EXACT * is_exact(arch)} }}"
-        for i, (arch, size) in enumerate(zip(archs, sizes, strict=True))
-    ]
-    kernels = [
-        f"{{ ptr @{name}_kernel{i}, {_integers(kernel.launch.grid)}, "
-        f"{_integers(kernel.launch.block)}, i32 {kernel.launch.shared_bytes}, i32 0 }}"
-        for i, kernel in enumerate(model.kernels)
-    ]
+def _tables(prefix: str, model: DeviceModel) -> list[_Table]:
+    """The tables that a variant points to, in the order of its fields."""
+    maps: list[str] = []
+    kernels = []
+    for number, kernel in enumerate(model.kernels):
+        kernels.append(_kernel(f"{prefix}_kernel{number}", kernel, len(maps)))
+        maps += [_map(tensor) for tensor in kernel.maps]
     lists = _Lists()
     launches = [lists.launch(launch) for launch in model.launches]
     steps = [lists.step(step) for step in model.steps]
     graphs = [f"{{ i32 {first}, i32 {end} }}" for first, end in model.graphs]
-    return [
-        _Table(f"{name}_images", "%image", images),
-        _Table(f"{name}_kernels", "%kernel", kernels),
-        _Table(f"{name}_launches", "%launch", launches),
-        _Table(f"{name}_args", "%arg", lists.args),
-        _Table(f"{name}_moves", "%move", lists.moves),
-        _Table(f"{name}_after", "i32", lists.after),
-        _Table(f"{name}_graphs", "%graph", graphs),
-        _Table(f"{name}_steps", "%step", steps),
-        _Table(f"{name}_bytes", "i64", [str(size) for size in model.tensor_bytes]),
+    entries = [
+        "{ " + ", ".join(f"i32 {number}" for number in (*entry.graphs, *entry.steps)) + " }"
+        for entry in model.entries
     ]
+    pieces = [
+        f"{{ i64 {piece.start}, i64 {piece.place}, i64 {piece.size} }}"
+        for piece in model.constants.pieces
+    ]
+    return [
+        _Table(f"{prefix}_kernels", "%kernel", kernels),
+        _Table(f"{prefix}_maps", "%map", maps),
+        _Table(f"{prefix}_launches", "%launch", launches),
+        _Table(f"{prefix}_args", "%arg", lists.args),
+        _Table(f"{prefix}_moves", "%move", lists.moves),
+        _Table(f"{prefix}_after", "i32", lists.after),
+        _Table(f"{prefix}_graphs", "%graph", graphs),
+        _Table(f"{prefix}_steps", "%step", steps),
+        _Table(f"{prefix}_entries", "%entry", entries),
+        _Table(f"{prefix}_pieces", "%piece", pieces),
+    ]
+
+
+def _kernel(symbol: str, kernel: DeviceKernel, first_map: int) -> str:
+    launch = kernel.launch
+    return (
+        f"{{ ptr @{symbol}, {_integers(launch.grid)}, {_integers(launch.block)}, "
+        f"i32 {launch.shared_bytes}, i32 {first_map}, i32 {len(kernel.maps)}, i32 0 }}"
+    )
+
+
+def _map(tensor: DeviceMap) -> str:
+    rank = len(tensor.dims)
+    numbers = (tensor.arg, tensor.type.value, tensor.promotion.value, rank)
+    dims, strides, box = (
+        (*values, *[0] * (most - len(values)))
+        for values, most in (
+            (tensor.dims, MOST_AXES),
+            (tensor.strides, MOST_AXES - 1),
+            (tensor.box, MOST_AXES),
+        )
+    )
+    return (
+        f"{{ {', '.join(f'i32 {number}' for number in numbers)}, i64 {tensor.offset}, "
+        f"{_integers(dims, 64)}, {_integers(strides, 64)}, {_integers(box)}, i32 0 }}"
+    )
 
 
 class _Lists:
@@ -221,24 +291,31 @@ class _Lists:
         )
 
 
-def _functions(signature: Signature) -> list[str]:
+def _functions(signatures: Sequence[Signature]) -> list[str]:
     """The functions of the header."""
-    table, names = f"ptr @{signature.name}_model", functions_of(signature)
-    tensors = [p for p in parameters(signature) if p not in workspaces(signature)]
-    own = [f"ptr {param}" for param in parameters(signature)]
-    given = [f"ptr {param}" for param in tensors]
+    first = signatures[0]
+    table, names = f"ptr @{first.name}_model", functions_of(signatures)
+    tensors = [p for p in parameters(first) if p not in workspaces(first)]
+    context, stream = ["ptr %context"], ["ptr %stream"]
+    found = []
+    for number, signature in enumerate(signatures):
+        entry = [table, f"i32 {number}"]
+        host, device = names.run_host[number], names.run_device[number]
+        found += [
+            _run(signature.run, [], parameters(first), tensors, "run", entry),
+            _run(host, context, tensors, tensors, "run_host", entry),
+            _run(device, context + stream, tensors, tensors, "run_device", entry),
+        ]
+    if names.choosers:
+        run, run_host, run_device = names.choosers
+        choice = describe_dispatcher(signatures)
+        found += [
+            emit_choice(choice, run, [s.run for s in signatures], parameters(first)),
+            emit_choice(choice, run_host, names.run_host, tensors, ["%context"]),
+            emit_choice(choice, run_device, names.run_device, tensors, ["%context", "%stream"]),
+        ]
     return [
-        _run(signature.run, own, tensors, "run", [table]),
-        _run(
-            names.run_host, ["ptr %context", *given], tensors, "run_host", [table, "ptr %context"]
-        ),
-        _run(
-            names.run_device,
-            ["ptr %context", "ptr %stream", *given],
-            tensors,
-            "run_device",
-            [table, "ptr %context", "ptr %stream"],
-        ),
+        *found,
         _forward(names.create, "create", ["i32 %device", "ptr %context"], [table]),
         _forward(names.share, "share", ["ptr %first", "ptr %context"]),
         _forward(names.destroy, "destroy", ["ptr %context"]),
@@ -256,14 +333,21 @@ def _forward(name: str, loader: str, params: Sequence[str], first: Sequence[str]
 
 
 def _run(
-    name: str, params: Sequence[str], tensors: Sequence[str], loader: str, first: Sequence[str]
+    name: str,
+    first: Sequence[str],
+    params: Sequence[str],
+    tensors: Sequence[str],
+    loader: str,
+    entry: Sequence[str],
 ) -> str:
-    """A function that hands its tensors to the loader as an array of pointers."""
-    lines = [f"define i32 @{name}({', '.join(params)}) nounwind {{"]
+    """A function of the parameters ``first`` and pointers called ``params``. It hands the entry,
+    these, and the ``tensors`` among the pointers as an array, to one of the loader."""
+    own = ", ".join([*first, *[f"ptr {param}" for param in params]])
+    lines = [f"define i32 @{name}({own}) nounwind {{"]
     lines.append(f"  %tensors = alloca [{max(len(tensors), 1)} x ptr], align 8")
     for number, tensor in enumerate(tensors):
         lines.append(f"  %slot{number} = getelementptr ptr, ptr %tensors, i64 {number}")
         lines.append(f"  store ptr {tensor}, ptr %slot{number}, align 8")
-    arguments = ", ".join([*first, "ptr %tensors"])
+    arguments = ", ".join([*entry, *first, "ptr %tensors"])
     lines.append(f"  %status = call i32 @aotc_cuda_{loader}({arguments})")
     return "\n".join([*lines, "  ret i32 %status", "}"])

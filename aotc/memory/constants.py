@@ -44,14 +44,22 @@ class ConstantLayout:
 
     def chunks(self) -> Iterator[memoryview]:
         """The blob from its first to its last byte, gaps filled with zeros."""
-        position = 0
+        return self.between(0, self.size_bytes)
+
+    def between(self, start: int, end: int) -> Iterator[memoryview]:
+        """The bytes of the blob from ``start`` up to ``end``."""
+        position = start
         for offset, data in self.parts:
+            if offset + data.nbytes <= position or offset >= end:
+                continue
             if offset > position:
                 yield memoryview(bytes(offset - position))
-            yield _raw(data)
-            position = offset + data.nbytes
-        if self.size_bytes > position:
-            yield memoryview(bytes(self.size_bytes - position))
+                position = offset
+            stop = min(offset + data.nbytes, end)
+            yield _raw(data)[position - offset : stop - offset]
+            position = stop
+        if end > position:
+            yield memoryview(bytes(end - position))
 
     @functools.cached_property
     def digest(self) -> str:

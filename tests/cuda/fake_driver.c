@@ -22,16 +22,33 @@ typedef struct kernel_node {
     void **extra;
 } kernel_node;
 
-/* What runs a kernel: its name, grid, block, shared bytes, and as many pointers as it takes. */
+/* What runs a kernel: its name, grid, block, shared bytes, and as many pointers as it takes. One
+ * that stands for a tensor map points to a tensor_map. */
 typedef void executor(const char *name, const unsigned *grid, const unsigned *block,
                       unsigned shared_bytes, void *const *pointers, unsigned count);
 
 enum { OK, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101 };
 enum { NO_BINARY = 209, INVALID_PTX = 218, NOT_FOUND = 500 };
-enum { MOST_PARAMS = 64, MOST_NODES = 4096, MOST_BLOCKS = 4096, MOST_QUEUED = 65536, DEVICES = 8 };
+enum { MAP_BYTES = 128, MAP_MAGIC = 0x50414D };
+enum { MOST_PARAMS = 64, MOST_MAPS = 4, MOST_NODES = 4096, MOST_BLOCKS = 4096, MOST_QUEUED = 65536, DEVICES = 8 };
 
 typedef struct block { char *start; size_t bytes; int device; } block;
-typedef struct function { char name[256]; unsigned params; int device, shared; } function;
+typedef struct function {
+    char name[256];
+    unsigned params;
+    char is_map[MOST_PARAMS];
+    int device, shared;
+} function;
+
+/* What cuTensorMapEncodeTiled was told, in the 128 bytes of a CUtensorMap. */
+typedef struct tensor_map {
+    uint64_t address;
+    uint64_t strides[4];
+    uint32_t dims[5], box[5]; /* a dim of 2^32 is 0 */
+    uint32_t magic;
+    uint8_t type, rank, promotion, swizzle;
+    char rest[MAP_BYTES - 8 - 32 - 40 - 8];
+} tensor_map;
 typedef struct module { int device; function *functions[MOST_NODES]; unsigned count; } module;
 typedef struct stream { int device; } stream;
 typedef struct node {
@@ -39,6 +56,7 @@ typedef struct node {
     function *function;
     unsigned grid[3], block[3], shared_bytes;
     void *pointers[MOST_PARAMS];
+    tensor_map maps[MOST_MAPS]; /* in order of the parameters that are maps */
     struct node *after[MOST_PARAMS];
     unsigned afters, number;
 } node;
@@ -56,6 +74,7 @@ typedef struct work {
 
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 static long calls, live, launches, node_updates, uploaded_bytes, used_bytes;
+static long map_encodings, waits;
 static long fail_at, fail_with = 999, version = 12040, devices = 1, arch = 80, memory = 1L << 30;
 static long most_shared = 163 << 10, most_threads = 1024;
 static pthread_cond_t idle = PTHREAD_COND_INITIALIZER;
@@ -88,6 +107,7 @@ static const struct setting { const char *name; long *value; } settings[] = {
     {"DEVICES", &devices}, {"ARCH", &arch}, {"MEMORY", &memory}, {"SHARED", &most_shared},
     {"THREADS", &most_threads}, {"CALLS", &calls}, {"LIVE", &live}, {"LAUNCHES", &launches},
     {"NODE_UPDATES", &node_updates}, {"UPLOADED", &uploaded_bytes}, {"USED", &used_bytes},
+    {"MAP_ENCODINGS", &map_encodings}, {"WAITS", &waits},
 };
 
 static long *find_setting(const char *name)
@@ -196,9 +216,17 @@ static void run_nodes(const node *nodes, unsigned count)
         }
         EXPECT(next >= 0, "a graph with a cycle");
         const node *n = &nodes[next];
+        void *pointers[MOST_PARAMS];
+        unsigned maps = 0;
+        for (unsigned i = 0; i < n->function->params; i++) {
+            const tensor_map *map = &n->maps[maps];
+            int is_map = n->function->is_map[i];
+            EXPECT(!is_map || map->magic == MAP_MAGIC, "a launch with a map that nobody encoded");
+            pointers[i] = is_map ? (void *)(uintptr_t)&n->maps[maps++] : n->pointers[i];
+        }
         done[next] = 1;
         if (run_kernel)
-            run_kernel(n->function->name, n->grid, n->block, n->shared_bytes, n->pointers,
+            run_kernel(n->function->name, n->grid, n->block, n->shared_bytes, pointers,
                        n->function->params);
     }
     free(done);
@@ -398,9 +426,11 @@ static unsigned read_entries(module *m, const char *text)
         memcpy(f->name, at, length);
         const char *close = strchr(at, ')');
         EXPECT(close, "an entry without parameters");
-        for (const char *p = at; (p = strstr(p, ".param")) && p < close; p++)
-            f->params++;
-        EXPECT(f->params <= MOST_PARAMS, "a kernel with too many parameters");
+        for (const char *p = at; (p = strstr(p, ".param")) && p < close; p++) {
+            const char *next = strstr(p + 1, ".param"), *aligned = strstr(p, ".align 64 .b8");
+            EXPECT(f->params < MOST_PARAMS, "a kernel with too many parameters");
+            f->is_map[f->params++] = aligned && aligned < close && (!next || aligned < next);
+        }
         f->device = m->device;
         m->functions[m->count++] = f;
     }
@@ -617,8 +647,14 @@ static void fill_node(node *n, const kernel_node *given)
     memcpy(n->grid, given->grid, sizeof n->grid);
     memcpy(n->block, given->block, sizeof n->block);
     n->shared_bytes = given->shared_bytes;
-    for (unsigned i = 0; i < f->params; i++)
-        memcpy(&n->pointers[i], given->params[i], sizeof(void *));
+    unsigned maps = 0;
+    for (unsigned i = 0; i < f->params; i++) {
+        EXPECT(!f->is_map[i] || maps < MOST_MAPS, "a kernel with too many maps");
+        if (f->is_map[i])
+            memcpy(&n->maps[maps++], given->params[i], MAP_BYTES);
+        else
+            memcpy(&n->pointers[i], given->params[i], sizeof(void *));
+    }
 }
 
 result cuGraphAddKernelNode(void **made, void *given, void *const *after, size_t afters,
@@ -692,11 +728,67 @@ result cuGraphExecDestroy(void *given)
     return end(late);
 }
 
+/* What the driver's reference demands of its arguments, for tensors without interleave. */
+__attribute__((unused)) static int is_encodable(const tensor_map *made, int type, uint32_t rank, const void *address,
+                        const uint64_t *dims, const uint64_t *strides, const uint32_t *box,
+                        const uint32_t *steps)
+{
+    static const char sizes[] = {1, 2, 4, 4, 8, 8, 2, 4, 8, 2, 4, 4, 4};
+    if ((uintptr_t)made % 64 || type < 0 || type >= (int)sizeof sizes || !rank || rank > 5)
+        return 0;
+    if (!address || (uintptr_t)address % 16 || box[0] * sizes[type] % 16)
+        return 0;
+    if (box[0] * sizes[type] > 128)
+        return 0; /* more than a row of the swizzle */
+    for (uint32_t i = 0; i < rank; i++) {
+        if (!dims[i] || dims[i] > 1ULL << 32 || !box[i] || box[i] > 256 || !steps[i]
+            || steps[i] > 8)
+            return 0;
+        if (i + 1 < rank && (strides[i] % 16 || strides[i] >= 1ULL << 40))
+            return 0;
+    }
+    return 1;
+}
+
+#ifndef NO_TENSOR_MAPS /* as before CUDA 12.0 */
+result cuTensorMapEncodeTiled(tensor_map *made, int type, uint32_t rank, void *address,
+                              const uint64_t *dims, const uint64_t *strides, const uint32_t *box,
+                              const uint32_t *steps, int interleave, int swizzle, int promotion,
+                              int fill)
+{
+    BEGIN;
+    if (interleave || swizzle != 3 || promotion < 0 || promotion > 3 || fill
+        || !is_encodable(made, type, rank, address, dims, strides, box, steps))
+        return end(INVALID_VALUE);
+    tensor_map map = {(uint64_t)(uintptr_t)address, {0}, {0}, {0}, MAP_MAGIC, (uint8_t)type,
+                      (uint8_t)rank, (uint8_t)promotion, (uint8_t)swizzle, {0}};
+    for (uint32_t i = 0; i < rank; i++) {
+        map.dims[i] = (uint32_t)dims[i];
+        map.box[i] = box[i];
+        if (i + 1 < rank)
+            map.strides[i] = strides[i];
+    }
+    *made = map;
+    map_encodings++;
+    return end(OK);
+}
+#endif
+
+result cuStreamWaitEvent(void *stream, void *event, unsigned flags)
+{
+    (void)stream;
+    BEGIN;
+    EXPECT(event && !flags, "a wait for no event");
+    device_now();
+    waits++;
+    return end(OK);
+}
+
 /* Events: the clock counts runs, a millisecond each. */
 result cuEventCreate(void **made, unsigned flags)
 {
     BEGIN;
-    EXPECT(!flags, "unknown flags of an event");
+    EXPECT(!flags || flags == 2, "unknown flags of an event");
     device_now();
     *made = calloc(1, sizeof(long));
     live++;

@@ -39,7 +39,25 @@ DEFAULTS = {
     "LAUNCHES": 0,
     "NODE_UPDATES": 0,
     "UPLOADED": 0,
+    "MAP_ENCODINGS": 0,
+    "WAITS": 0,
 }
+
+
+class EncodedMap(ctypes.Structure):
+    """tensor_map of fake_driver.c."""
+
+    _fields_ = [
+        ("address", ctypes.c_uint64),
+        ("strides", ctypes.c_uint64 * 4),
+        ("dims", ctypes.c_uint32 * 5),
+        ("box", ctypes.c_uint32 * 5),
+        ("magic", ctypes.c_uint32),
+        ("type", ctypes.c_uint8),
+        ("rank", ctypes.c_uint8),
+        ("promotion", ctypes.c_uint8),
+        ("swizzle", ctypes.c_uint8),
+    ]
 
 
 def build_driver(folder, *flags, compiler="gcc"):
@@ -54,8 +72,8 @@ def build_driver(folder, *flags, compiler="gcc"):
 class FakeGpu:
     """The fake driver in this process, where whoever opens libcuda.so.1 finds it."""
 
-    def __init__(self, folder):
-        self.path = build_driver(folder)
+    def __init__(self, folder, *flags):
+        self.path = build_driver(folder, *flags)
         self.library = ctypes.CDLL(str(self.path))
         self.library.fake_cuda_get.restype = ctypes.c_long
         self.library.fake_cuda_set.argtypes = [ctypes.c_char_p, ctypes.c_long]
@@ -82,13 +100,16 @@ class FakeGpu:
     def learn(self, device_model):
         """Takes the kernels of ``device_model`` for those of the same names in modules."""
         for kernel, source in zip(device_model.kernels, device_model.sources, strict=True):
-            self.kernels[kernel.name] = (kernel.launch, source)
+            self.kernels[kernel.name] = (kernel, source)
 
     def _run(self, name, grid, block, shared_bytes, pointers, count):
         try:
-            launch, kernel = self.kernels[name.decode()]
+            shape, kernel = self.kernels[name.decode()]
+            launch, maps = shape.launch, shape.maps
             assert (tuple(grid[:3]), tuple(block[:3])) == (launch.grid, launch.block)
-            assert (shared_bytes, count) == (launch.shared_bytes, len(kernel.params))
+            assert (shared_bytes, count) == (launch.shared_bytes, len(kernel.params) + len(maps))
+            for tensor, place in zip(maps, pointers[len(kernel.params) : count], strict=True):
+                expect_map(tensor, pointers[tensor.arg], EncodedMap.from_address(place))
             arrays = [
                 _array_at(pointers[i], param) for i, param in enumerate(kernel.params)
             ]
@@ -96,6 +117,17 @@ class FakeGpu:
             self.launches.append(name.decode())
         except Exception as error:  # a callback cannot raise: the test looks
             self.errors.append(error)
+
+
+def expect_map(tensor, start, found):
+    """``found`` is what the driver was to be told of the DeviceMap ``tensor``, of a tensor that
+    begins at ``start``."""
+    rank = len(tensor.dims)
+    assert (found.type, found.rank, found.swizzle) == (tensor.type, rank, 3)
+    assert (found.address, found.promotion) == (start + tensor.offset, tensor.promotion)
+    assert tuple(found.dims[:rank]) == tensor.dims
+    assert tuple(found.strides[: rank - 1]) == tensor.strides
+    assert tuple(found.box[:rank]) == tensor.box
 
 
 def _array_at(address, buffer):

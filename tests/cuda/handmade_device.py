@@ -1,5 +1,6 @@
 """A small model for GPUs made by hand: y = (2 (x + w))^2 - (x + w) in four kernels, two of which
-may run at the same time. The kernels are C functions that the fake driver calls."""
+may run at the same time. The kernels are C functions that the fake driver calls; two of them read
+by tensor maps, one of an input and one of half of what lies in the arena."""
 
 import subprocess
 from pathlib import Path
@@ -12,9 +13,11 @@ from aotc.artifact.weights import embed_constants
 from aotc.codegen.machine import compile_module
 from aotc.codegen.signature import Param, Signature
 from aotc.cuda.header import device_declarations
-from aotc.cuda.images import DeviceCode
+from aotc.cuda.images import DeviceCode, DeviceVariant
+from aotc.cuda.maps import DeviceMap, MapType, Promotion
 from aotc.cuda.model import (
     DeviceArg,
+    DeviceEntry,
     DeviceKernel,
     DeviceLaunch,
     DeviceModel,
@@ -23,6 +26,7 @@ from aotc.cuda.model import (
     Place,
 )
 from aotc.cuda.object import emit_device_object
+from aotc.cuda.pieces import DeviceConstants, Piece
 from aotc.cuda.ptxas import Cubin
 from aotc.graph.types import DType, TensorType
 from aotc.loop.launch import Launch
@@ -34,9 +38,31 @@ WEIGHTS = np.arange(ELEMS, dtype=np.float32)
 KERNELS = {"add": 3, "twice": 2, "negate": 2, "join": 3}
 SHARED = 50 << 10
 
+
+def whole(arg, offset):
+    """A map of rows of four of the tensor at a pointer, from ``offset`` bytes on."""
+    rows = ELEMS // 4 - offset // 16
+    types = MapType.FLOAT32, Promotion.BYTES_128
+    return DeviceMap(arg, *types, offset, (4, rows), (16,), (32, rows))
+
+
+MAPS = {"add": (whole(0, 0),), "twice": (whole(0, 16),)}
+
 #: What the fake driver calls.
 RUN_KERNEL = """
+#include <stdint.h>
 #include <string.h>
+
+/* The beginning of what the fake driver makes a tensor map of. */
+typedef struct { uint64_t address, strides[4]; uint32_t dims[5]; } tensor_map;
+
+static float read_map(const void *map, unsigned i)
+{
+    const tensor_map *m = map;
+    const char *row = (const char *)(uintptr_t)m->address + i / m->dims[0] * m->strides[0];
+    return ((const float *)(const void *)row)[i % m->dims[0]];
+}
+
 void run_kernel(const char *name, const unsigned *grid, const unsigned *block, unsigned shared,
                 float **p, unsigned count);
 void run_kernel(const char *name, const unsigned *grid, const unsigned *block, unsigned shared,
@@ -44,8 +70,8 @@ void run_kernel(const char *name, const unsigned *grid, const unsigned *block, u
 {
     (void)shared; (void)count;
     for (unsigned i = 0; i < grid[0] * block[0]; i++) {
-        if (!strcmp(name, "add")) p[2][i] = p[0][i] + p[1][i];
-        if (!strcmp(name, "twice")) p[1][i] = 2 * p[0][i];
+        if (!strcmp(name, "add")) p[2][i] = read_map(p[3], i) + p[1][i];
+        if (!strcmp(name, "twice")) p[1][i] = 2 * (i < 4 ? p[0][i] : read_map(p[2], i - 4));
         if (!strcmp(name, "negate")) p[1][i] = -p[0][i];
         if (!strcmp(name, "join")) p[2][i] = p[0][i] * p[0][i] + p[1][i];
     }
@@ -55,10 +81,11 @@ void run_kernel(const char *name, const unsigned *grid, const unsigned *block, u
 
 def ptx():
     """Text that names the kernels and their parameters, in which the fake driver finds them."""
-    entries = [
-        f".visible .entry {name}({', '.join(f'.param .u64 p{i}' for i in range(count))}) {{ ret; }}"
-        for name, count in KERNELS.items()
-    ]
+    entries = []
+    for name, count in KERNELS.items():
+        params = [f".param .u64 p{i}" for i in range(count)]
+        params += [f".param .align 64 .b8 m{i}[128]" for i in range(len(MAPS.get(name, ())))]
+        entries.append(f".visible .entry {name}({', '.join(params)}) {{ ret; }}")
     return "\n".join([".version 8.0", ".target sm_80", ".address_size 64", *entries, ""])
 
 
@@ -70,7 +97,12 @@ def device_model():
     w = DeviceArg(Place.CONSTANTS, 0, 0)
     return DeviceModel(
         kernels=tuple(
-            DeviceKernel(name, Launch((2, 1, 1), (4, 1, 1), SHARED * (name == "join")), count)
+            DeviceKernel(
+                name,
+                Launch((2, 1, 1), (4, 1, 1), SHARED * (name == "join")),
+                count,
+                MAPS.get(name, ()),
+            )
             for name, count in KERNELS.items()
         ),
         launches=(
@@ -81,7 +113,8 @@ def device_model():
         ),
         sources=(),
         inputs=1,
-        tensor_bytes=(4 * ELEMS, 4 * ELEMS),
+        entries=(DeviceEntry((0, 1), (0, 1), (4 * ELEMS, 4 * ELEMS)),),
+        constants=DeviceConstants((Piece(0, 0, WEIGHTS.nbytes),), WEIGHTS.nbytes),
         arena_bytes=192,
         graphs=((0, 4),),
         steps=(DeviceStep(Op.RUN),),
@@ -104,12 +137,13 @@ def write_object(folder, host="x86_64", compiler="gcc"):
         "net", (Param("x", "x", kind),), (Param("y", "y", kind),), False, device=True
     )
     target = resolve_target(host)
-    text = emit_device_object(device_model(), device_code(), signature, constants(), target)
+    variant = DeviceVariant(device_model(), device_code())
+    text = emit_device_object([variant], [signature], constants(), target)
     image = embed_constants(compile_module(text, target), "net", constants())
     folder = Path(folder)
     (folder / "net.o").write_bytes(image.to_bytes())
     facts = HeaderFacts([("", 0)], "cuda/sm_80", "0", "", 0, "", sections=False)
-    more = device_declarations(signature)
+    more = device_declarations([signature])
     (folder / "net.h").write_text(write_header(signature, facts, more=more))
     (folder / "kernels.c").write_text(RUN_KERNEL)
     command = [compiler, "-shared", "-fPIC", *STRICT, "kernels.c", "-o", "kernels.so"]

@@ -37,11 +37,12 @@ def test_files_and_tables(capsys, tmp_path, no_ptxas):
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {f"mnist_mlp{end}" for end in (".o", ".h", ".json", ".ptx", ".ll")}
     manifest = json.loads((tmp_path / "mnist_mlp.json").read_text())
-    assert manifest["cuda"]["ptx"] == "sm_80"
+    (about,) = manifest["cuda"]["variants"]
+    assert about["ptx"] == "sm_80"
     ptx = (tmp_path / "mnist_mlp.ptx").read_text()
     assert ".target sm_80" in ptx
-    assert all(kernel["name"] in ptx for kernel in manifest["cuda"]["kernels"])
-    assert all(kernel["name"] in said for kernel in manifest["cuda"]["kernels"])
+    assert all(kernel["name"] in ptx for kernel in about["kernels"])
+    assert all(kernel["name"] in said for kernel in about["kernels"])
 
     audit = audit_object((tmp_path / "mnist_mlp.o").read_bytes())
     assert audit.holds, audit.promises
@@ -57,7 +58,8 @@ def test_files_and_tables(capsys, tmp_path, no_ptxas):
 def test_cubins_and_what_their_kernels_take():
     graph = aotc.trace(lambda x: aotc.softmax(x * 2, axis=1), aotc.spec((4, 8), "float32"))
     model = aotc.compile(graph, target="cuda", arch="sm_80,sm_90a")
-    assert [cubin["arch"] for cubin in model.manifest["cuda"]["cubins"]] == ["sm_80", "sm_90a"]
+    (about,) = model.manifest["cuda"]["variants"]  # because no kernel differs
+    assert [cubin["arch"] for cubin in about["cubins"]] == ["sm_80", "sm_90a"]
     for cubin in model.device_object.code.cubins:
         assert cubin.data[:4] == b"\x7fELF"
         assert {use.name for use in cubin.kernels} == {k.name for k in model.device_model.kernels}

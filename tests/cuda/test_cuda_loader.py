@@ -202,17 +202,18 @@ int main(void)
 {
     const void *none[1] = {NULL};
     const uint64_t no_bytes[1] = {0};
-    aotc_cuda_model other = {.layout = AOTC_CUDA_LAYOUT, .inputs = 1, .tensor_bytes = no_bytes};
+    aotc_cuda_model other = {
+        .layout = AOTC_CUDA_LAYOUT, .entries = 1, .inputs = 1, .tensor_bytes = no_bytes};
     aotc_cuda_model later = {.layout = AOTC_CUDA_LAYOUT + 1};
     net_context *context;
     float y[8];
     open_fake();
     CHECK(net_create(0, &context) == NET_OK)
     aotc_cuda_context *same = (aotc_cuda_context *)context;
-    CHECK(aotc_cuda_run_host(&other, same, none) == NET_WRONG_CONTEXT)
-    CHECK(aotc_cuda_run_device(&other, same, NULL, none) == NET_WRONG_CONTEXT)
+    CHECK(aotc_cuda_run_host(&other, 0, same, none) == NET_WRONG_CONTEXT)
+    CHECK(aotc_cuda_run_device(&other, 0, same, NULL, none) == NET_WRONG_CONTEXT)
     CHECK(aotc_cuda_create(&later, 0, &same) == NET_OTHER_LOADER && !same)
-    CHECK(aotc_cuda_run(&later, none) == NET_OTHER_LOADER)
+    CHECK(aotc_cuda_run(&later, 0, none) == NET_OTHER_LOADER)
     CHECK(net_run_host(context, x, y) == NET_OK && is_right(y))
     CHECK(net_destroy(context) == NET_OK && get("LIVE") == 0)
     puts("ok");

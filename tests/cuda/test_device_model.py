@@ -38,7 +38,7 @@ def program_of(steps, inputs, outputs):
 def describe(program, offsets):
     end = max(offsets.values(), default=0) + BYTES
     plan = MemoryPlan(offsets, end, end, 64)
-    return describe_model(program, plan, lay_out_constants(program))
+    return describe_model([(program, plan)], lay_out_constants(program))
 
 
 def storage(name, role=Role.ARENA, size=BYTES):
@@ -60,7 +60,7 @@ def test_arguments_and_sizes():
     assert model.launches[0].args == (DeviceArg(Place.ARENA, 0, 64), DeviceArg(Place.TENSOR, 0, 0))
     assert model.launches[1].args[0] == DeviceArg(Place.TENSOR, 1, 0)
     assert [launch.after for launch in model.launches] == [(), (0,)]
-    assert (model.inputs, model.outputs, model.tensor_bytes) == (1, 1, (BYTES, BYTES))
+    assert (model.inputs, model.tensors, model.entries[0].tensor_bytes) == (1, 2, (BYTES, BYTES))
     assert model.arena_bytes == 64 + BYTES
 
 
