@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from aotc.loop import index
-from aotc.loop.disjoint import iterations_disjoint
+from aotc.loop.disjoint import iterations_disjoint, stores_disjoint
 from aotc.loop.index import affine
 from aotc.loop.ir import Alloc, Bind, Expr, For, Kernel, Kind, Space, Stmt, Store, Var
 from aotc.loop.launch import WARP, is_gpu_kernel
@@ -43,13 +43,18 @@ def _calls(call: Call, kernels: Sequence[Kernel]) -> list[Call]:
 
 
 def _kernels(kernel: Kernel) -> Iterator[Kernel]:
-    parts = [part for stmt in kernel.body for part in _parts(stmt, ())]
+    groups: list[list[_Part]] = []
+    for part in (part for stmt in kernel.body for part in _parts(stmt, ())):
+        if groups and all(_may_run_together(kernel, part, other) for other in groups[-1]):
+            groups[-1].append(part)
+        else:
+            groups.append([part])
     name = re.sub(r"[^A-Za-z0-9_]", "_", kernel.name)
-    if len(parts) == 1:
-        yield replace(kernel, name=name, body=(parts[0].nest(),), independent=False)
+    if len(groups) == 1:
+        yield replace(kernel, name=name, body=(_nest(groups[0]),), independent=False)
         return
-    for number, part in enumerate(parts):
-        body = (part.nest(),)
+    for number, group in enumerate(groups):
+        body = (_nest(group),)
         found = list(accesses(body))
         used = {id(buffer) for buffer, _, _ in found}
         stored = {id(buffer) for buffer, _, is_store in found if is_store}
@@ -71,28 +76,73 @@ class _Part:
     loops: tuple[For, ...]
     body: tuple[Stmt, ...]
 
-    def nest(self) -> For:
-        """The blocks and threads that share the combinations."""
+    @property
+    def total(self) -> int:
+        """The combinations."""
+        return math.prod(loop.extent for loop in self.loops)
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return min(THREADS, -(-self.total // WARP) * WARP) if self.total > 1 else 1
+
+    def serial(self) -> tuple[Stmt, ...]:
+        """The same as loops."""
+        body = self.body
+        for loop in reversed(self.loops):
+            body = (replace(loop, body=body),)
+        return body
+
+    def of(self, number: Expr) -> tuple[Stmt, ...]:
+        """The body of the combination of this number, nothing if there is none."""
         loops = _coalesced(self)
-        total = math.prod(loop.extent for loop in loops)
-        threads = min(THREADS, -(-total // WARP) * WARP) if total > 1 else 1
-        block, thread, item = Var("block"), Var("thread"), Var("item")
-        blocks = -(-total // threads)
-        number = index.add(index.mul(block, threads), thread)
-        extents = {block: blocks, thread: threads, item: total}
-        body: tuple[Stmt, ...] = self.body
-        inner = 1
+        body = self.body
+        if not loops:
+            return (Bind(Var("item"), number, 1, body),)
         if len(loops) == 1:
-            body = (Bind(loops[0].var, number, total, body),)
-        elif loops:
-            for loop in reversed(loops):
-                quotient: Expr = index.div(item, inner, extents)
-                digit = index.mod(quotient, loop.extent, extents)
-                body = (Bind(loop.var, digit, loop.extent, body),)
-                inner *= loop.extent
-            body = (Bind(item, number, total, body),)
-        inside = For(thread, threads, body, Kind.THREAD)
-        return For(block, blocks, (inside,), Kind.BLOCK)
+            return (Bind(loops[0].var, number, self.total, body),)
+        item, inner = Var("item"), 1
+        for loop in reversed(loops):
+            quotient: Expr = index.div(item, inner, {item: self.total})
+            digit = index.mod(quotient, loop.extent, {item: self.total})
+            body = (Bind(loop.var, digit, loop.extent, body),)
+            inner *= loop.extent
+        return (Bind(item, number, self.total, body),)
+
+
+def _nest(parts: Sequence[_Part]) -> For:
+    """The blocks and threads that share the combinations of all ``parts``, each in blocks of its
+    own."""
+    threads = max(part.threads for part in parts)
+    block, thread = Var("block"), Var("thread")
+    body: list[Stmt] = []
+    blocks = 0
+    for part in parts:
+        number = index.add(index.mul(index.sub(block, blocks), threads), thread)
+        alone = len(parts) == 1 and part.total == 1
+        body += part.body if alone else part.of(number)
+        blocks += -(-part.total // threads)
+    inside = For(thread, threads, tuple(body), Kind.THREAD)
+    return For(block, blocks, (inside,), Kind.BLOCK)
+
+
+def _may_run_together(kernel: Kernel, a: _Part, b: _Part) -> bool:
+    """Whether it is proved that neither part touches what the other stores."""
+    bodies = a.serial(), b.serial()
+    touched = [
+        ({id(x) for x, _, store in accesses(body) if not store},
+         {id(x) for x, _, store in accesses(body) if store})
+        for body in bodies
+    ]
+    (read_a, stored_a), (read_b, stored_b) = touched
+    if read_a & stored_b or read_b & stored_a:
+        return False
+    one, other = (replace(kernel, body=body) for body in bodies)
+    return all(
+        stores_disjoint((one, number, 0), (other, number, 0))
+        for number, param in enumerate(kernel.params)
+        if id(param) in stored_a & stored_b
+    )
 
 
 def _parts(stmt: Stmt, around: tuple[For, ...]) -> Iterator[_Part]:

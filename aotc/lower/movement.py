@@ -7,7 +7,7 @@ from aotc.fuse.groups import VIEW_OPS, Group, GroupKind
 from aotc.graph import ops
 from aotc.graph.ir import Constant, Node, Parameter
 from aotc.lower.context import Context
-from aotc.lower.pointwise import fill
+from aotc.lower.pointwise import fill, fill_parts
 from aotc.lower.views import View
 from aotc.passes.shapes import inverse
 
@@ -66,7 +66,7 @@ def lower_concat(context: Context, group: Group) -> None:
 
 
 def lower_pad(context: Context, group: Group) -> None:
-    """Copies the operand unless it is in place, and fills the border."""
+    """Copies the operand unless it is in place, and fills the border: on a GPU at once."""
     node = group.anchor
     op = node.op
     assert isinstance(op, ops.Pad)
@@ -74,12 +74,18 @@ def lower_pad(context: Context, group: Group) -> None:
     whole = context.view(node)
     start = [0] * len(whole.shape)
     count = list(whole.shape)
+    slabs: list[View] = []
     # Peel axis by axis: after an axis is done, only the interior of that axis is left to fill.
     for axis, (low, high) in enumerate(zip(op.low, op.high, strict=True)):
         for width, at in ((low, 0), (high, whole.shape[axis] - high)):
             if width:
                 slab_start = (*start[:axis], at, *start[axis + 1 :])
                 slab_count = (*count[:axis], width, *count[axis + 1 :])
-                fill(context, whole.interior(slab_start, slab_count), op.value)
+                slabs.append(whole.interior(slab_start, slab_count))
         start[axis] = low
         count[axis] = whole.shape[axis] - low - high
+    if context.target.is_gpu:
+        fill_parts(context, whole, slabs, op.value)
+        return
+    for slab in slabs:
+        fill(context, slab, op.value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from aotc.fuse.groups import Group
 from aotc.graph import ops
@@ -13,7 +14,7 @@ from aotc.loop.ir import Bits, Conv, Expr, Lit, Sel, Stmt
 from aotc.lower.context import Context, scalar_value
 from aotc.lower.gpu.vectors import vector_lanes
 from aotc.lower.rounding import quantize
-from aotc.lower.scope import KernelScope, loop, rest_lanes, vector, vector_sweep
+from aotc.lower.scope import Access, KernelScope, loop, rest_lanes, vector, vector_sweep
 from aotc.lower.spread import spread_constants
 from aotc.lower.views import View, as_stored, collapse
 
@@ -97,6 +98,33 @@ def lower_copy(context: Context, source: View, target: View) -> None:
 def fill(context: Context, target: View, value: float | int) -> None:
     """Emits a kernel that sets every element of ``target``."""
     sweep(context, "fill", target, [], lambda _: Lit(value, target.value_dtype), UNROLL)
+
+
+def fill_parts(context: Context, whole: View, parts: Sequence[View], value: float | int) -> None:
+    """Emits one kernel for a GPU that sets every element of all ``parts`` of ``whole``, which do
+    not overlap."""
+    scope = KernelScope(aligned=True)
+    scope.reserve(whole)
+    access = scope.access(whole, write=True)
+    body: list[Stmt] = []
+    for part in parts:
+        (flat,) = innermost_last(collapse([part]))
+        base = access.base + flat.offset - whole.offset
+        target = replace(access, strides=flat.strides, base=base)
+        body += _filled(target, flat.shape, vector_lanes([flat]), Lit(value, part.value_dtype))
+    if body:
+        context.emit(scope.call("fill", body, independent=True))
+
+
+def _filled(target: Access, shape: tuple[int, ...], lanes: int, value: Expr) -> list[Stmt]:
+    *outer, inner = shape
+
+    def nest(at: tuple[Expr, ...]) -> list[Stmt]:
+        if len(at) < len(outer):
+            return loop(f"d{len(at)}", outer[len(at)], lambda i: nest((*at, i)))
+        return vector_sweep(inner, lanes, 1, lambda i: [target.store((*at, i), value)])
+
+    return nest(())
 
 
 def sweep(

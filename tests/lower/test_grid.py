@@ -83,6 +83,14 @@ def test_parts_of_a_kernel_that_need_one_another_are_launched_in_order():
         assert used == {id(buffer) for buffer in kernel.params}
 
 
+def test_parts_that_touch_different_memory_are_one_launch():
+    net = Net()
+    padded = net.b.apply(ops.Pad((0, 1, 2, 0), (0, 3, 4, 0), 0.5), net.x(2, 5, 4, 8))
+    program = check(net.graph(padded), native=False, targets=(BASE, GPU))
+    _, border = program.kernels()
+    assert launch_of(border).grid[0] == 4 and len(border.params) == 1
+
+
 def test_what_only_fills_registers_stands_in_no_loops_way():
     net = Net()
     rows = net.b.constant(np.array([3, 0, 3, 1], np.int64))
@@ -95,7 +103,7 @@ def test_what_only_fills_registers_stands_in_no_loops_way():
 
 def test_one_result_is_one_thread():
     net = Net()
-    total = net.b.reduce("sum", net.x(7, dtype=DType.I32), (0,), keep=False)
+    total = net.b.reduce("sum", net.x(4, dtype=DType.I32), (0,), keep=False)
     program = lowered(net.graph(total), GPU)
     (kernel,) = program.kernels()
     assert launch_of(kernel).grid == launch_of(kernel).block == (1, 1, 1)
