@@ -40,6 +40,10 @@ class Addresses(Writer):
 
     def address(self, buffer: Buffer, index: Expr) -> str:
         """A pointer to ``buffer[index]``; every variable in ``index`` has a scalar value now."""
+        return self.displaced(*self.base_and_offset(buffer, index))
+
+    def base_and_offset(self, buffer: Buffer, index: Expr) -> tuple[str, int]:
+        """As `address`: a pointer, and how many bytes are to be added to it."""
         parts, size = self._parts(index), buffer.dtype.size_bytes
         pointer, current = self.bases[buffer], self.lines
         depths = {part[0] for part in parts.loops} | {part[0] for part in parts.hoisted}
@@ -58,7 +62,7 @@ class Addresses(Writer):
         for term, coef in parts.here:
             offset = self.put(f"mul nsw i64 {self.index_term(term)}, {coef * size}")
             pointer = self.put(f"getelementptr i8, ptr {pointer}, i64 {offset}")
-        return self.displaced(pointer, parts.const * size)
+        return pointer, parts.const * size
 
     def _parts(self, index: Expr) -> _Parts:
         form = self.analysis.linear(index)

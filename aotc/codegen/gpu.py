@@ -7,9 +7,17 @@ the other in the block's dynamic shared memory, and a Bind is a branch around it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aotc.codegen.emit import Emitter
 from aotc.codegen.expressions import Value, aligned
 from aotc.codegen.gpu_async import emit_copy_statement
+from aotc.codegen.gpu_warpgroup import (
+    ARCH,
+    MAP_ALIGNMENT,
+    MAP_BYTES,
+    emit_warpgroup_statement,
+)
 from aotc.codegen.text import type_of
 from aotc.errors import VerifyError
 from aotc.graph.types import DType
@@ -18,6 +26,7 @@ from aotc.loop.ir import (
     Barrier,
     Bin,
     Bind,
+    Buffer,
     Expr,
     For,
     Kernel,
@@ -31,20 +40,26 @@ from aotc.loop.ir import (
     Un,
     Var,
 )
-from aotc.loop.ir_async import AsyncCommit, AsyncCopy, AsyncWait, LoadMatrix
+from aotc.loop.ir_async import AsyncCommit, AsyncCopy, AsyncWait, LoadMatrix, Wgmma
 from aotc.loop.launch import SHARED_ALIGNMENT, launch_of, nest_of
 from aotc.loop.mma import KINDS, RESULT_ELEMS
-from aotc.loop.walk import fragments
+from aotc.loop.verify_warpgroup import WarpgroupStmt
+from aotc.loop.walk import all_statements, fragments, product_registers
 from aotc.target import Target
 
-SHARED_MEMORY = f"@shared = external addrspace(3) global [0 x i8], align {SHARED_ALIGNMENT}\n"
-"""The declaration that a module with such kernels needs."""
 _NARROW = {"add": "add nuw nsw", "mul": "mul nuw nsw", "div": "udiv", "mod": "urem"}
 
 
+def shared_memory(kernels: Sequence[Kernel]) -> str:
+    """The declaration that a module with ``kernels`` needs."""
+    alignment = max((nest_of(k).shared_alignment for k in kernels), default=SHARED_ALIGNMENT)
+    return f"@shared = external addrspace(3) global [0 x i8], align {alignment}\n"
+
+
 def emit_gpu_kernel(kernel: Kernel, target: Target, symbol: str) -> str:
-    """The LLVM text of ``kernel``: an entry that takes a pointer per parameter. VerifyError when
-    the kernel breaks the rules of the loop IR."""
+    """The LLVM text of ``kernel``: an entry that takes a pointer per parameter, then its tensor
+    maps by value. VerifyError when the kernel breaks the rules of the loop IR, or needs another
+    architecture."""
     emitter = GpuEmitter(kernel, target)
     emitter.body(kernel.body)
     params = []
@@ -52,6 +67,10 @@ def emit_gpu_kernel(kernel: Kernel, target: Target, symbol: str) -> str:
         alias = "" if kernel.may_alias else "noalias "
         alignment = f"align {buffer.alignment}" if buffer.alignment else aligned(buffer)
         params.append(f"ptr {alias}captures(none) {alignment} {emitter.bases[buffer]}")
+    for name in emitter.maps.values():
+        # constant for the grid: copies take the address of the parameter itself
+        layout = f"byval([{MAP_BYTES} x i8]) align {MAP_ALIGNMENT}"
+        params.append(f'ptr {layout} "nvvm.grid_constant" {name}')
     block = ",".join(map(str, launch_of(kernel).block))
     # one block a multiprocessor is enough: ptxas must not spill to fit more
     attributes = f'nounwind "no-builtins" "nvvm.reqntid"="{block}" "nvvm.minctasm"="1"'
@@ -64,7 +83,16 @@ class GpuEmitter(Emitter):
 
     def __init__(self, kernel: Kernel, target: Target) -> None:
         super().__init__(kernel, target)
+        self._kernel = kernel
         nest = nest_of(kernel)
+        self.maps = {map_: f"%map{number}" for number, map_ in enumerate(kernel.maps)}
+        self._product_registers = {
+            buffer
+            for stmt in all_statements(kernel.body)
+            if isinstance(stmt, Wgmma)
+            for buffer, _, _ in product_registers(stmt)
+        }
+        self._held: list[Buffer] = []  # of these, those in scope
         body, self.lines = self.lines, self.scopes[0].head
         for axis, loop in zip("xyz", reversed(nest.blocks), strict=False):
             self._read(loop.var, f"ctaid.{axis}")
@@ -95,10 +123,26 @@ class GpuEmitter(Emitter):
             case AsyncCopy() | AsyncCommit() | AsyncWait() | LoadMatrix():
                 self.memo = {}
                 emit_copy_statement(self, stmt)
+            case _ if isinstance(stmt, WarpgroupStmt):
+                if self._target.cpu != ARCH:
+                    raise VerifyError(
+                        f"kernel '{self._kernel.name}' has instructions of {ARCH}, "
+                        f"and is compiled for {self._target.cpu}"
+                    )
+                self.memo = {}
+                emit_warpgroup_statement(self, stmt, self.maps, self._held)
             case Prefetch():
                 pass  # the caches of a GPU are not asked ahead
             case _:
                 super().statement(stmt)
+
+    def _allocate(self, stmt: Alloc) -> None:
+        if stmt.buffer not in self._product_registers:
+            super()._allocate(stmt)
+            return
+        self._held.append(stmt.buffer)
+        super()._allocate(stmt)
+        self._held.remove(stmt.buffer)
 
     def _mma(self, mma: Mma) -> None:
         """The instruction on registers: elements of 16 bits go two to a register."""

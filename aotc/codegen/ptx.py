@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aotc.codegen.gpu import SHARED_MEMORY, check_shared_memory, emit_gpu_kernel
+from aotc.codegen.gpu import check_shared_memory, emit_gpu_kernel, shared_memory
 from aotc.codegen.machine import assembly
 from aotc.loop.ir import Kernel
 from aotc.target import SHARED_BYTES, cuda_target
@@ -12,7 +12,7 @@ from aotc.target import SHARED_BYTES, cuda_target
 
 def ptx_module(kernels: Sequence[Kernel], arch: str) -> str:
     """PTX text with an entry for each kernel, under the kernel's name, that takes a device pointer
-    per parameter; ``launch_of`` says how to launch it. ``arch`` is ``sm_80`` and the like.
+    per parameter, then its tensor maps by value; ``launch_of`` says how to launch it. ``arch`` is ``sm_80`` and the like.
 
     UsageError when the architecture is not known; VerifyError when a kernel breaks the rules of the
     loop IR or needs more shared memory than the architecture has.
@@ -21,4 +21,4 @@ def ptx_module(kernels: Sequence[Kernel], arch: str) -> str:
     for kernel in kernels:
         check_shared_memory(kernel, SHARED_BYTES[arch], arch)
     parts = [emit_gpu_kernel(kernel, target, kernel.name) for kernel in kernels]
-    return assembly("".join([SHARED_MEMORY, *parts]), target)
+    return assembly("".join([shared_memory(kernels), *parts]), target)
