@@ -1,274 +1,327 @@
 """A machine with a GPU goes in, one table of what was checked and timed on it comes out:
 `make cuda-check`. On a machine without one it says so and checks nothing (exit status 2).
 
-First single operations (tools/cuda_kernels.py), next to PyTorch where that has CUDA and to the
-speed at which the device copies; then every benchmark model in several precisions, compared with
-ONNX Runtime, from small to large until the time is spent; the start of a C program; the tests for
-devices (pytest -m cuda), and those again under compute-sanitizer where it is installed. Times are
-medians between events. Exit status 1 when anything is wrong.
+Every contender (aotc, PyTorch, JAX) is a process of its own (tools/gpu_check/), so that a kernel
+that fails or hangs ends that process alone. First single operations beside PyTorch and the speed of
+a copy, then the start and size of a C program, then models beside torch.compile and jax.jit, all of
+them in turns and checked against float64; then the other benchmark models, as long as there is
+time; last the tests for devices, and those again under compute-sanitizer. Times are medians between
+events on the device. What was not measured says why. Exit status 1 when numbers are wrong or
+something failed; a goal that is not reached is no failure.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
-import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import onnx
 
 import aotc
 from aotc.commands.console import print_table
-from aotc.cuda.compiled import CudaModel
 from aotc.cuda.driver import Driver, device_name, native_arch, open_driver
 from aotc.errors import AotcError
-from aotc.pool import runtime_sources
-from aotc.reference.against import run_reference
-from aotc.reference.compare import compare_outputs
-from bench.models import MODELS, Model, Unavailable, get_model
-from tools.cuda_kernels import Case, cases, first_rows, time_in_torch
+from bench.models import MODELS as BENCH_MODELS
+from bench.models import Unavailable, get_model
+from tools.gpu_check import programs
+from tools.gpu_check.cases import (
+    BATCH_ONE_GOAL,
+    MEAN_GOAL,
+    MODEL_GOAL,
+    MODEL_PRECISIONS,
+    MODELS,
+    RESNET50,
+    ModelCase,
+    Operation,
+    model_case,
+    operations,
+)
+from tools.gpu_check.contender import Contender, Failed, Timed, time_in_turns
+from tools.gpu_check.files import encoder_model, weights_in_order
+from tools.gpu_check.rows import (
+    HEADINGS,
+    Row,
+    closing_line,
+    ratio_to_fastest,
+    summarize_models,
+    write_json,
+)
 
-#: The largest error that passes, relative to the largest magnitude of an output.
-TOLERANCES = {"f32": 1e-4, "tf32": 2e-3, "f16": 1e-2, "bf16": 2e-2}
-MODEL_PRECISIONS = ("f32", "tf32", "f16")
-DEFAULT_SECONDS = 420.0
-ROUNDS = 50
-COPIED_BYTES = 1 << 28
-SANITIZERS = ("memcheck", "racecheck")
-TESTS = "tests/cuda/test_on_device.py"
-STARTED = "resnet50"
+#: All of it keeps within ten minutes.
+DEFAULT_SECONDS = 570.0
+#: What is kept for start and size, and for the tests at the end.
+TESTS_SECONDS = 120.0
+START_SECONDS = 60.0
+#: The longest that one case may take to be compiled, and one measurement.
+PREPARE_SECONDS, MEASURE_SECONDS = 150.0, 30.0
+#: Less than this is not worth beginning a model with.
+LEAST_SECONDS = 10.0
+TURNS, ROUNDS = 4, 5
+NO_TIME = "no time left"
+AGREEMENT_PRECISIONS = ("f32", "tf32", "f16")
 
-HEADINGS = ("what", "launches", "device ms", "call ms", "rate", "torch/ours", "error", "")
+
+@dataclass
+class Bench:
+    """Who is measured, and until when. ``absent`` has the reason for those who are not there."""
+
+    ours: Contender
+    peers: dict[str, Contender]
+    end: float
+    names: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    about: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def left(self, kept: float = 0.0) -> float:
+        """The seconds that are left of the whole, less what is kept for later."""
+        return self.end - kept - time.monotonic()
+
+    def find_peers(self) -> None:
+        """Asks who is there."""
+        for key, peer in self.peers.items():
+            try:
+                self.about[key] = peer.ask("about", PREPARE_SECONDS)
+            except Failed as failure:
+                self.absent[key] = str(failure)
+
+    def measure(self, case: dict[str, Any], peers: Sequence[str], kept: float) -> dict[str, Any]:
+        """``ours`` and ``peers`` in seconds, the error and the number of launches of a case. Failed
+        when ours fails."""
+        limit = min(PREPARE_SECONDS, max(self.left(kept), 1.0))
+        self.ours.begin("prepare", case=case)
+        theirs: dict[str, float | str] = {
+            key: self.absent[key] for key in peers if key in self.absent
+        }
+        ready: dict[str, Timed] = {}
+        for key in peers:
+            if key not in self.absent:
+                try:
+                    self.peers[key].ask("prepare", limit, case=case)
+                    ready[key] = self.peers[key]
+                except Failed as failure:
+                    theirs[key] = str(failure)
+        try:
+            found = self.ours.answer(limit)
+        except Failed:
+            self.ours.close()  # what is lost on the device is lost for the process
+            raise
+        seconds = time_in_turns({"ours": self.ours, **ready}, TURNS, ROUNDS, MEASURE_SECONDS)
+        ours = seconds.pop("ours")
+        if isinstance(ours, str):
+            self.ours.close()
+            raise Failed(ours)
+        named = {self.about.get(key, {}).get("name", key): value
+                 for key, value in {**theirs, **seconds}.items()}
+        return {**found, "ours": ours, "peers": named}
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table, in the order of the headings; ``wrong`` if it makes the check fail."""
+class Copies:
+    """What the device copies, as a contender: ``moved`` bytes read and written in all."""
 
-    what: str
-    verdict: str = ""
-    launches: str = ""
-    device: str = ""
-    call: str = ""
-    rate: str = ""
-    peer: str = ""
-    error: str = ""
+    def __init__(self, ours: Contender, moved: float) -> None:
+        self._ours, self._bytes = ours, int(moved / 2)
 
-    @property
-    def wrong(self) -> bool:
-        return self.verdict not in ("ok", "skipped")
-
-    def cells(self) -> tuple[str, ...]:
-        what, verdict, *others = astuple(self)
-        return (what, *others, verdict)
+    def ask(self, do: str, seconds: float, **arguments: Any) -> dict[str, Any]:
+        """Seconds of copies; see `Contender.ask`."""
+        found = self._ours.ask("copy", seconds, size_bytes=self._bytes, **arguments)
+        return {"seconds": [2 * self._bytes / found["bytes_a_second"]]}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table; the exit status as above."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--seconds", type=float, default=DEFAULT_SECONDS, help="for operations and models"
-    )
-    parser.add_argument("--models", help="only these and no operations, with commas between them")
-    args = parser.parse_args(arguments)
+    args = _parse(arguments)
     try:
-        driver = open_driver()
-        title = describe(driver)
+        title = describe(open_driver())
     except AotcError as error:
         print(f"cuda-check: nothing was checked: {error}", file=sys.stderr)
         return 2
     end = time.monotonic() + args.seconds
-    rows = [] if args.models is not None else list(check_cases(end))
-    for model in MODELS:
-        if args.models is None or model.name in args.models.split(","):
-            rows += [check_model(model, precision, end) for precision in MODEL_PRECISIONS]
-    rows += [time_start(), run_tests(), *(sanitize(tool) for tool in SANITIZERS)]
-    print(title)
-    print_table(HEADINGS, [row.cells() for row in rows], right=1)
+    bench = Bench(
+        Contender("aotc_worker"),
+        {key: Contender(f"{key}_worker", args.peers) for key in ("torch", "jax")},
+        end,
+    )
+    bench.find_peers()
+    if args.warm:
+        return warm(bench, args.seconds)
+    rows = run_all(bench, args)
+    for contender in (bench.ours, *bench.peers.values()):
+        contender.close()
+    print(" ".join(f"{key}: {value}" if key else value for key, value in title.items()))
+    print_table(HEADINGS, [row.cells() for row in rows])
+    print(closing_line(rows))
+    if args.json:
+        write_json(args.json, title, rows)
     return int(any(row.wrong for row in rows))
 
 
-def check_cases(end: float) -> Iterator[Row]:
-    """The single operations, behind the speed of a copy."""
-    bandwidth = 0.0
-    for case in cases():
-        for precision in case.precisions:
-            what = f"{case.name} {precision}"
-            if time.monotonic() >= end:
-                yield skipped(what, "no time left")
-                continue
-            try:
-                compiled = compile_case(case, precision)
-                if not bandwidth:
-                    bandwidth = compiled.copy_bandwidth(COPIED_BYTES, ROUNDS)
-                    yield Row("copy", "ok", rate=f"{bandwidth / 1e9:.0f} GB/s")
-                yield check_case(case, compiled, precision, bandwidth)
-            except AotcError as error:
-                yield Row(what, str(error).splitlines()[0])
-
-
-def compile_case(case: Case, precision: str) -> CudaModel:
-    """One operation for the device at hand."""
-    graph = aotc.trace(case.function, *[aotc.spec(shape, "float32") for shape in case.shapes])
-    compiled = aotc.compile(
-        graph, target="cuda", cpu="native", precision=precision, name="operation"
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    assert isinstance(compiled, CudaModel)
-    return compiled
+    parser.add_argument("--seconds", type=float, default=DEFAULT_SECONDS, help="for all of it")
+    parser.add_argument("--models", help="only these and nothing else, with commas between them")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="writes all figures to FILE")
+    parser.add_argument(
+        "--peers", default=sys.executable, metavar="PYTHON",
+        help="the Python that has PyTorch and JAX (this one)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--warm", action="store_true",
+        help="only lets PyTorch and JAX compile all models, which fills their caches",
+    )  # fmt: skip
+    return parser.parse_args(arguments)
 
 
-def check_case(case: Case, compiled: CudaModel, precision: str, bandwidth: float) -> Row:
-    """The first rows of the result, and the times."""
-    inputs = case.inputs()
-    (found,) = compiled.bind(*inputs)()
-    expected = case.check(inputs)
-    error = float(np.abs(first_rows(found) - expected).max() / np.abs(expected).max())
-    names = [param.name for param in compiled.signature.inputs]
-    named = dict(zip(names, inputs, strict=True))
-    seconds = statistics.median(compiled.time_on_device(named, ROUNDS))
-    compiled.release()
-    peer = time_in_torch(case, precision, inputs, ROUNDS)
-    rate = f"{case.flops / seconds / 1e12:.1f} TFLOP/s"
-    if case.moved:
-        rate = f"{case.moved / seconds / bandwidth:.2f} of copy"
-    return Row(
-        f"{case.name} {precision}",
-        "ok" if error <= TOLERANCES[precision] else "DIFFERS",
-        launches=str(len(compiled.device_model.launches)),
-        device=f"{seconds * 1e3:.3f}",
-        rate=rate,
-        peer=f"{peer / seconds:.2f}" if peer else "",
-        error=f"{error:.1e}",
-    )
-
-
-def describe(driver: Driver) -> str:
+def describe(driver: Driver) -> dict[str, str]:
     """The date, the card, and the versions of driver and aotc."""
     version = driver.number("cuDriverGetVersion")
-    name, arch = device_name(driver, 0), native_arch(driver)
-    today = time.strftime("%Y-%m-%d")
-    return (
-        f"{today}: {name}, code for {arch}, driver {version // 1000}.{version % 1000 // 10}, "
-        f"aotc {aotc.__version__}; medians of {ROUNDS} runs"
+    return {
+        "": time.strftime("%Y-%m-%d"),
+        "card": device_name(driver, 0),
+        "code for": native_arch(driver),
+        "driver": f"{version // 1000}.{version % 1000 // 10}",
+        "aotc": aotc.__version__,
+    }
+
+
+def warm(bench: Bench, seconds: float) -> int:
+    """Lets the peers compile every model; prints who did what."""
+    for model in MODELS:
+        for precision in MODEL_PRECISIONS:
+            for key, peer in bench.peers.items():
+                said = bench.absent.get(key, "")
+                if not said:
+                    try:
+                        peer.ask("prepare", seconds, case=peer_case(model, precision))
+                        said = "compiled"
+                    except Failed as failure:
+                        said = str(failure)
+                print(f"{model.title} {precision} {key}: {said}", flush=True)
+    return 0
+
+
+def run_all(bench: Bench, args: argparse.Namespace) -> list[Row]:
+    """Every row, in the order of the table."""
+    chosen = args.models.split(",") if args.models is not None else None
+    models = [model for model in MODELS if chosen is None or model.name in chosen]
+    if chosen is not None:
+        return [*check_models(bench, models, 0.0), *check_agreement(bench, chosen, 0.0)]
+    rows = [check_operation(bench, operation, TESTS_SECONDS) for operation in operations()]
+    rows += programs.start_and_size(
+        programs.start_command(args.peers, start_case()),
+        bench.absent.get("torch") or bench.about["torch"],
+        min(START_SECONDS, bench.left(TESTS_SECONDS)),
     )
+    rows += check_models(bench, models, TESTS_SECONDS)
+    rows += check_agreement(bench, None, TESTS_SECONDS)
+    for contender in (bench.ours, *bench.peers.values()):
+        contender.close()
+    rows.append(programs.run_tests(bench.left()))
+    return rows + [programs.sanitize(tool, bench.left()) for tool in programs.SANITIZERS]
 
 
-def check_model(model: Model, precision: str, end: float) -> Row:
-    """Compiles, compares and times one model, if that begins before ``end``."""
-    what = f"{model.name} {precision}"
-    if time.monotonic() >= end:
-        return skipped(what, "no time left")
+def check_operation(bench: Bench, operation: Operation, kept: float) -> Row:
+    """One operation, beside PyTorch or a copy of as many bytes."""
+    row = Row(operation.name, operation.precision, goal=operation.goal)
+    if bench.left(kept) < LEAST_SECONDS:
+        return replace(row, remarks=NO_TIME)
     try:
-        path = get_model(model.name)
-        compiled = aotc.compile(
-            path,
-            target="cuda",
-            cpu="native",
-            precision=precision,
-            input_shapes=model.shapes,
-            name=model.name,
-        )
-        assert isinstance(compiled, CudaModel)
-        reference = run_reference(path, compiled.signature)
-        found = compiled.run_dict(reference.inputs)
-        on_device = statistics.median(compiled.time_on_device(reference.inputs, ROUNDS))
-        call = time_calls(compiled, reference.inputs)
-    except Unavailable as error:
-        return skipped(what, str(error))
-    except AotcError as error:
-        return Row(what, str(error).splitlines()[0])
-    compiled.release()
-    differences = compare_outputs(found, reference.outputs, TOLERANCES[precision])
-    worst = max((difference.error for difference in differences), default=0.0)
-    return Row(
-        what,
-        "ok" if all(difference.passed for difference in differences) else "DIFFERS",
-        launches=str(len(compiled.device_model.launches)),
-        device=f"{on_device * 1e3:.3f}",
-        call=f"{call * 1e3:.3f}",
-        error=f"{worst:.1e}",
+        if operation.moved:
+            found = bench.measure(operation.case, (), kept)
+            copies = Copies(bench.ours, operation.moved)
+            found["peers"] = time_in_turns({"copy": copies}, 1, ROUNDS, MEASURE_SECONDS)
+        else:
+            found = bench.measure(operation.case, ("torch",), kept)
+    except Failed as failure:
+        return replace(row, problem=str(failure))
+    rate = f"{operation.flops / found['ours'] / 1e12:.1f} TFLOP/s"
+    if operation.moved:
+        rate = f"{operation.moved / found['ours'] / 1e9:.0f} GB/s"
+    return filled(row, found, rate)
+
+
+def check_models(bench: Bench, models: Sequence[ModelCase], kept: float) -> list[Row]:
+    """The models beside both peers, and what all of them come to."""
+    rows, batch_one = [], []
+    for model in models:
+        for precision in MODEL_PRECISIONS:
+            goal = BATCH_ONE_GOAL if model.batch == 1 else MODEL_GOAL
+            row = Row(model.title, precision, goal=goal)
+            batch_one.append(model.batch == 1)
+            if bench.left(kept) < LEAST_SECONDS:
+                rows.append(replace(row, remarks=NO_TIME))
+                continue
+            try:
+                found = bench.measure(peer_case(model, precision), ("torch", "jax"), kept)
+                rows.append(filled(row, found, f"{found['launches']} launches"))
+            except Failed as failure:
+                rows.append(replace(row, problem=str(failure)))
+            except Unavailable as failure:
+                rows.append(replace(row, remarks=str(failure)))
+    return [*rows, *summarize_models(rows, batch_one, MEAN_GOAL, BATCH_ONE_GOAL)] if rows else []
+
+
+def check_agreement(bench: Bench, chosen: Sequence[str] | None, kept: float) -> Iterator[Row]:
+    """The benchmark models that have no peer here, and all of them in f32: errors and times."""
+    timed = {model.bench for model in MODELS}
+    for model in BENCH_MODELS:
+        if chosen is not None and model.name not in chosen:
+            continue
+        for precision in AGREEMENT_PRECISIONS:
+            if model.name in timed and precision in MODEL_PRECISIONS:
+                continue
+            row = Row(model.name, precision)
+            if bench.left(kept) < LEAST_SECONDS:
+                yield replace(row, remarks=NO_TIME)
+                continue
+            case = model_case(ModelCase(model.name, 1, {}, model.name), precision)
+            try:
+                get_model(model.name)
+                found = bench.measure(case, (), kept)
+                yield filled(row, found, f"{found['launches']} launches")
+            except Failed as failure:
+                yield replace(row, problem=str(failure))
+            except Unavailable as failure:
+                yield replace(row, remarks=str(failure))
+
+
+def filled(row: Row, found: dict[str, Any], rate: str) -> Row:
+    """The row with what was measured."""
+    return replace(
+        row,
+        ours=found["ours"],
+        peers=found["peers"],
+        ratio=ratio_to_fastest(found["ours"], found["peers"]),
+        error=found["largest_error"],
+        rate=rate,
     )
 
 
-def time_calls(compiled: CudaModel, inputs: Mapping[str, np.ndarray]) -> float:
-    """The median seconds of a call with host arrays, copies and all."""
-    run = compiled.bind(**inputs)
-    found = []
-    for _ in range(ROUNDS):
-        begun = time.perf_counter()
-        run()
-        found.append(time.perf_counter() - begun)
-    return statistics.median(found)
+def peer_case(model: ModelCase, precision: str) -> dict[str, Any]:
+    """The case of a model with the shapes of its weights, from which the peers draw their own.
+    Unavailable when the model has to be fetched and cannot be."""
+    if model.bench:
+        proto = onnx.load(get_model(model.bench))
+    else:
+        proto = encoder_model(model.architecture, model.batch)
+    inputs = [
+        [model.batch, *[dim.dim_value for dim in value.type.tensor_type.shape.dim][1:]]
+        for value in proto.graph.input
+    ]
+    shapes = [list(weights.shape) for weights in weights_in_order(proto)]
+    return {**model_case(model, precision), "shapes": shapes, "inputs": inputs}
 
 
-def time_start() -> Row:
-    """A C program with one model: from the start of the process to its first result."""
-    what, compiler = f"start of {STARTED} in C", shutil.which("cc")
-    if compiler is None:
-        return skipped(what, "no C compiler")
-    with tempfile.TemporaryDirectory() as folder:
-        compiled = aotc.compile(
-            get_model(STARTED), target="cuda", cpu="native", name="net"
-        )
-        compiled.save(folder, "net")
-        signature = compiled.signature
-        params = (*signature.inputs, *signature.outputs)
-        arrays = "\n".join(f"static {p.c_type} a{i}[{p.type.elems}];" for i, p in enumerate(params))
-        given = "".join(f"a{i}, " for i in range(len(params)))
-        text = f'#include "net.h"\n{arrays}\nint main(void) {{ return net_run({given}0); }}\n'
-        (Path(folder) / "main.c").write_text(text)
-        loader = str(runtime_sources() / "aotc_cuda.c")
-        command = [compiler, "-std=c11", "main.c", "net.o", loader, "-o", "main", "-ldl"]
-        built = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        if built.returncode:
-            return Row(what, built.stderr.strip().splitlines()[-1])
-        beside = os.path.getsize(Path(folder) / "main") - compiled.manifest["weights"]["bytes"]
-        seconds, status = [], 0
-        for _ in range(5):
-            begun = time.perf_counter()
-            status |= subprocess.run([Path(folder) / "main"], check=False).returncode
-            seconds.append(time.perf_counter() - begun)
-    return Row(
-        what,
-        "ok" if status == 0 else f"status {status}",
-        call=f"{statistics.median(seconds) * 1e3:.0f}",
-        rate=f"{beside} bytes beside weights",
-    )
-
-
-def skipped(what: str, reason: str) -> Row:
-    """A line for what was not done."""
-    return Row(what, "skipped", error=reason)
-
-
-def run_tests() -> Row:
-    """The tests that need a device."""
-    return _run("pytest -m cuda", [sys.executable, "-m", "pytest", "-n0", "-q", "-m", "cuda"])
-
-
-def sanitize(tool: str) -> Row:
-    """The same tests with every access to device memory watched."""
-    found = shutil.which("compute-sanitizer")
-    if found is None:
-        return skipped(tool, "compute-sanitizer is not installed")
-    command = [found, "--tool", tool, "--error-exitcode", "1"]
-    return _run(tool, [*command, sys.executable, "-m", "pytest", "-n0", "-q", "-m", "cuda", TESTS])
-
-
-def _run(what: str, command: Sequence[str]) -> Row:
-    root = Path(__file__).parents[1]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    lines = (done.stdout + done.stderr).strip().splitlines() or ["it says nothing"]
-    if done.returncode:
-        print("\n".join(lines[-40:]), file=sys.stderr)
-    return Row(what, "ok" if done.returncode == 0 else "FAILED", error=lines[-1])
+def start_case() -> dict[str, Any]:
+    """What the peer's program of `programs.start_and_size` runs."""
+    model = ModelCase(programs.STARTED, 1, RESNET50, programs.STARTED)
+    return {**peer_case(model, "tf32"), "mode": "default"}
 
 
 if __name__ == "__main__":
