@@ -51,6 +51,7 @@ typedef struct tensor_map {
 } tensor_map;
 typedef struct module { int device; function *functions[MOST_NODES]; unsigned count; } module;
 typedef struct stream { int device; } stream;
+typedef struct event { long when; int device; } event;
 typedef struct node {
     struct graph *graph;
     function *function;
@@ -85,6 +86,7 @@ static int initialized, primaries[DEVICES];
 static block blocks[MOST_BLOCKS];
 static module *modules[MOST_BLOCKS];
 static stream *streams[MOST_BLOCKS];
+static event *events[MOST_BLOCKS];
 static work queue[MOST_QUEUED];
 static unsigned queued;
 static executor *run_kernel;
@@ -352,6 +354,13 @@ static void free_stream(stream **s)
     live--;
 }
 
+static void free_event(event **e)
+{
+    free(*e);
+    *e = NULL;
+    live--;
+}
+
 static int find_free(void *const *places)
 {
     for (int i = 0; i < MOST_BLOCKS; i++)
@@ -384,6 +393,8 @@ result cuDevicePrimaryCtxRelease_v2(int device)
                 free_module(&modules[i]);
             if (streams[i] && streams[i]->device == device)
                 free_stream(&streams[i]);
+            if (events[i] && events[i]->device == device)
+                free_event(&events[i]);
         }
     }
     return end(late);
@@ -774,11 +785,12 @@ result cuTensorMapEncodeTiled(tensor_map *made, int type, uint32_t rank, void *a
 }
 #endif
 
-result cuStreamWaitEvent(void *stream, void *event, unsigned flags)
+result cuStreamWaitEvent(void *stream, void *given, unsigned flags)
 {
     (void)stream;
     BEGIN;
-    EXPECT(event && !flags, "a wait for no event");
+    EXPECT(given && !flags, "a wait for no event");
+    find_place((void *const *)events, given);
     device_now();
     waits++;
     return end(OK);
@@ -789,23 +801,25 @@ result cuEventCreate(void **made, unsigned flags)
 {
     BEGIN;
     EXPECT(!flags || flags == 2, "unknown flags of an event");
-    device_now();
-    *made = calloc(1, sizeof(long));
+    event *e = calloc(1, sizeof *e);
+    e->device = device_now();
+    events[find_free((void *const *)events)] = e;
     live++;
+    *made = e;
     return end(OK);
 }
 
-result cuEventRecord(void *event, void *stream)
+result cuEventRecord(void *given, void *stream)
 {
     (void)stream;
     BEGIN;
-    *(long *)event = launches;
+    events[find_place((void *const *)events, given)]->when = launches;
     return end(OK);
 }
 
-result cuEventSynchronize(void *event)
+result cuEventSynchronize(void *given)
 {
-    (void)event;
+    (void)given;
     BEGIN_ENDING;
     drain();
     return end(late);
@@ -814,14 +828,13 @@ result cuEventSynchronize(void *event)
 result cuEventElapsedTime(float *milliseconds, void *from, void *to)
 {
     BEGIN;
-    *milliseconds = (float)(*(long *)to - *(long *)from);
+    *milliseconds = (float)(((event *)to)->when - ((event *)from)->when);
     return end(OK);
 }
 
-result cuEventDestroy_v2(void *event)
+result cuEventDestroy_v2(void *given)
 {
     BEGIN_ENDING;
-    free(event);
-    live--;
+    free_event(&events[find_place((void *const *)events, given)]);
     return end(late);
 }
