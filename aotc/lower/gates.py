@@ -12,7 +12,7 @@ product on its own.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ from aotc.loop.program import Call
 from aotc.lower.context import Context
 from aotc.lower.contract_kernel import multiply_add
 from aotc.lower.pointwise import expression
-from aotc.lower.scope import KernelScope, loop, vector
+from aotc.lower.scope import Access, KernelScope, loop, vector
 from aotc.schedule.cpu import GateSizes, choose_gates
 from aotc.schedule.recipe import GateRecipe, Segment
 
@@ -77,9 +77,7 @@ class _Writer:
         self.recipe = choose_gates(sizes, context.target)
         assert weights.data is not None
         packed = context.constant(pack_gates(weights.data, self.gates, self.recipe), "packed")
-        self.slices = [node for node in group.nodes if node.inputs[0] is group.anchor]
-        members = {group.anchor, *self.slices}
-        self.pointwise = [node for node in group.nodes if node not in members]
+        self.slices, self.pointwise = slices_and_formulas(group)
         read = context.operands(self.pointwise, group.nodes)
         leaves = {node: context.view(node) for node in read}
         results = {node: context.view(node) for node in group.results}
@@ -225,19 +223,10 @@ class _Writer:
             unit = index.add(index.add(unit, index.lit((tile.panel.start + w) * lanes)), v)
             where = (index.add(tile.first, i), unit)
             values: dict[Node, Expr] = {
-                node: Load(sums, self._cell(tile, i, w, _gate(node), v)) for node in self.slices
+                node: Load(sums, self._cell(tile, i, w, gate_of(node), v)) for node in self.slices
             }
             values |= {node: leaf.load(where) for node, leaf in self.leaves.items()}
-            stmts: list[Stmt] = []
-            for node in self.pointwise:
-                values[node] = expression(node, values)
-                if node in kept:
-                    # further results are read again: computed once, whatever comes of them
-                    stmts.append(Store(kept[node], v, values[node]))
-                    values[node] = Load(kept[node], v)
-                if node in self.results:
-                    stmts.append(self.results[node].store(where, values[node]))
-            return stmts
+            return combine(self.pointwise, values, kept, self.results, where, v)
 
         active = min(lanes, self.units - (tile.panel.start + w) * lanes)
         full = tile.panel.count > 1
@@ -247,7 +236,36 @@ class _Writer:
         return list(stmts)
 
 
-def _gate(node: Node) -> int:
+def slices_and_formulas(group: Group) -> tuple[list[Node], list[Node]]:
+    """The gates of a GATES group, and the pointwise nodes that combine them."""
+    slices = [node for node in group.nodes if node.inputs[0] is group.anchor]
+    members = {group.anchor, *slices}
+    return slices, [node for node in group.nodes if node not in members]
+
+
+def gate_of(node: Node) -> int:
     """Which gate a slice of the product is."""
     assert isinstance(node.op, ops.Slice)
     return node.op.starts[1] // node.shape[1]
+
+
+def combine(
+    pointwise: Sequence[Node],
+    values: dict[Node, Expr],
+    kept: Mapping[Node, Buffer],
+    results: Mapping[Node, Access],
+    where: tuple[Expr, Expr],
+    v: Expr,
+) -> list[Stmt]:
+    """Stores the ``results`` at [row, unit] ``where``, given the ``values`` of gates and other
+    operands there. Those of ``kept``, which others need too, wait in its element ``v``."""
+    stmts: list[Stmt] = []
+    for node in pointwise:
+        values[node] = expression(node, values)
+        if node in kept:
+            # further results are read again: computed once, whatever comes of them
+            stmts.append(Store(kept[node], v, values[node]))
+            values[node] = Load(kept[node], v)
+        if node in results:
+            stmts.append(results[node].store(where, values[node]))
+    return stmts

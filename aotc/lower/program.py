@@ -19,6 +19,7 @@ from aotc.lower.gates import lower_gates
 from aotc.lower.gpu.attention import lower_attention
 from aotc.lower.gpu.attention_match import find_attention
 from aotc.lower.gpu.columns import lower_gpu_reduce
+from aotc.lower.gpu.gates import lower_gpu_gates
 from aotc.lower.gpu.held import hold
 from aotc.lower.gpu.rows import lower_gpu_rows
 from aotc.lower.grid import to_grid
@@ -55,7 +56,12 @@ BY_OP: Mapping[type[Op], Lowering] = MappingProxyType(
 
 #: Those of them that differ for a GPU.
 BY_KIND_ON_GPU: Mapping[GroupKind, Lowering] = MappingProxyType(
-    {**BY_KIND, GroupKind.ROWS: lower_gpu_rows, GroupKind.REDUCE: lower_gpu_reduce}
+    {
+        **BY_KIND,
+        GroupKind.GATES: lower_gpu_gates,
+        GroupKind.REDUCE: lower_gpu_reduce,
+        GroupKind.ROWS: lower_gpu_rows,
+    }
 )
 
 
