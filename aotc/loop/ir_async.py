@@ -97,8 +97,9 @@ class SignalWait(Stmt):
 class TileCopy(Stmt):
     """Begins to bring the box of ``map`` whose first element is at ``position`` (axes from the
     outside in, int64, never negative) to the SHARED ``buffer`` from element ``at`` on, which is
-    aligned to 1024 bytes. Elements of the box outside the tensor are zero. Executed by one thread.
-    The bytes of the whole box count for the signal when they are there.
+    aligned to 1024 bytes. Elements of the box outside the tensor are zero. Each thread that
+    executes it brings a box of its own. The bytes of the whole box count for the signal when they
+    are there.
 
     Rows of the box follow each other in order, SWIZZLED_BYTES each; the piece of 16 bytes number p
     of row r lies where piece p ^ (r % 8) would."""

@@ -247,8 +247,6 @@ class WarpgroupRun(LockstepRun):
             self._refuse(signal, int(at[lane]), int(self._threads()[lane]), problem.text)
 
     def _copy_tile(self, stmt: TileCopy) -> None:
-        if len(np.unique(self._block_numbers)) < self._lanes:
-            self._refuse(stmt.buffer, 0, int(self._threads()[0]), "copies as others do, not alone")
         at = self._lanes_of(self._locate(stmt.signal, stmt.signal_at, {})[1])
         signals, threads = self._signals[stmt.signal], self._threads()
         bytes_ = int(np.prod(stmt.map.box)) * stmt.buffer.dtype.size_bytes
@@ -256,6 +254,8 @@ class WarpgroupRun(LockstepRun):
         self._expect_fine(stmt.signal, at, problem)
         values = self._box(stmt.map, stmt.position)
         data, where = self._elements(stmt.buffer, stmt.at, np.arange(values.shape[1]), 1)
+        if np.unique(where).size < where.size:
+            self._refuse(stmt.buffer, 0, int(self._threads()[0]), "copies to where others do too")
         self._overwrite(stmt.buffer, where, threads[:, None])
         data[where] = values
         tile = self._tiles[stmt.buffer]
