@@ -218,18 +218,22 @@ def open_driver(name: str = LIBRARY) -> Driver:
 
 
 def native_arch(driver: Driver, device: int = 0) -> str:
-    """The newest architecture that there is code for and that a device runs. DeviceError when it
-    is older than all."""
+    """The newest architecture that there is code for and that a device runs: with a letter behind
+    only if the device is of just that one. DeviceError when it is older than all."""
     handle = driver.number("cuDeviceGet", device)
     major, minor = (
         driver.number("cuDeviceGetAttribute", attribute, handle) for attribute in (MAJOR, MINOR)
     )
     own = 10 * major + minor
-    numbers = {name: int(name.removeprefix("sm_")) for name in SHARED_BYTES if name[-1].isdigit()}
-    fitting = [name for name, number in numbers.items() if number <= own]
+    numbers = {name: int(name.removeprefix("sm_").rstrip("a")) for name in SHARED_BYTES}
+    fitting = [
+        name
+        for name, number in numbers.items()
+        if number == own or (number < own and not name.endswith("a"))
+    ]
     if not fitting:
         raise DeviceError(Status.UNSUPPORTED_DEVICE, f"its compute capability is {major}.{minor}")
-    return max(fitting, key=lambda name: numbers[name])
+    return max(fitting, key=lambda name: (numbers[name], name))
 
 
 def device_name(driver: Driver, number: int) -> str:

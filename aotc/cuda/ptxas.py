@@ -32,11 +32,12 @@ class KernelUse:
 
 @dataclass(frozen=True, eq=False)
 class Cubin:
-    """Machine code for one architecture, an ELF file."""
+    """Machine code for one architecture, an ELF file, and what the assembler warns of."""
 
     arch: str
     data: bytes
     kernels: tuple[KernelUse, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def find_ptxas() -> str | None:
@@ -67,7 +68,8 @@ def assemble(ptx: str, arch: str, ptxas: str) -> Cubin:
                 f"{ptxas} does not assemble the kernels for {arch}: {said[:400]}",
                 remedy=f"install a newer one ({WHEELS}), or leave {arch} out of --arch",
             )
-        return Cubin(arch, made.read_bytes(), tuple(_read_report(said)))
+        warnings = tuple(line for line in said.splitlines() if "warning" in line.lower())
+        return Cubin(arch, made.read_bytes(), tuple(_read_report(said)), warnings)
 
 
 def _read_report(text: str) -> list[KernelUse]:
