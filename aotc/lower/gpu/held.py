@@ -33,7 +33,8 @@ from aotc.target import Target
 STORED = {"f16": DType.F16, "bf16": DType.U16}
 #: Kinds of groups whose kernels read and write by way of Access.
 _KINDS = frozenset(
-    (GroupKind.CONTRACT, GroupKind.DEPTHWISE, GroupKind.WINDOW, GroupKind.ROWS, GroupKind.MAP)
+    (GroupKind.CONTRACT, GroupKind.DEPTHWISE, GroupKind.WINDOW, GroupKind.MAP)
+    + (GroupKind.ROWS, GroupKind.REDUCE)
 )
 _MOVERS = (ops.Pad, ops.Concat, ops.Gather)
 #: Functions that turn a small relative error of their operand into a small error of their result.
@@ -79,11 +80,14 @@ def hold(groups: Groups, target: Target) -> tuple[Groups, Held]:
         if (source := _encoded(group)) is not None and facts.readers[group.result].known
     }
     rest = tuple(group for group in groups.groups if group.result not in decoded)
+    rounded = STORED.get(target.precision)
     stored: dict[Node, DType] = {}
-    kept = STORED.get(target.precision)
-    if kept is not None:
-        held = (group.result for group in rest if facts.may_hold(group))
-        stored = {node: DType.F16 if _is_exact(node) else kept for node in held}
+    for group in rest:
+        kept = facts.exact.get(group.result)
+        if kept is not None and facts.may_show(group):
+            stored[group.result] = kept
+        elif rounded is not None and facts.may_round(group):
+            stored[group.result] = rounded
     return replace(groups, groups=rest), Held(stored, decoded)
 
 
@@ -93,23 +97,42 @@ def _encoded(group: Group) -> Node | None:
     result = group.result
     if group.kind is not GroupKind.MAP or result.type.dtype is not DType.F32:
         return None
-    if len(group.nodes) == 1 and _is_exact(result):
-        return result.inputs[0]
-    if len(group.nodes) != 3 or not isinstance(result.op, ops.Bitcast):
-        return None
-    shifted = result.inputs[0]
-    if not isinstance(shifted.op, ops.Binary) or shifted.op.fn != "shl":
-        return None
-    wide, places = shifted.inputs
-    code = wide.inputs[0] if isinstance(wide.op, ops.Cast) else None
-    is_code = code is not None and code.type.dtype is DType.U16
-    return code if is_code and scalar_value(places) == 16 else None
+    if len(group.nodes) == 1 and isinstance(result.op, ops.Cast):
+        (code,) = result.inputs
+        return code if code.type.dtype is DType.F16 else None
+    if len(group.nodes) == 3 and _bits_by(result, "shl", 16) is not None:
+        (code,) = result.inputs[0].inputs[0].inputs
+        return code if code.type.dtype is DType.U16 else None
+    return None
 
 
-def _is_exact(node: Node) -> bool:
-    """Whether ``node`` is float32 that was float16."""
-    is_cast = isinstance(node.op, ops.Cast) and node.type.dtype is DType.F32
-    return is_cast and node.inputs[0].type.dtype is DType.F16
+def _bits_by(node: Node, fn: str, number: int) -> Node | None:
+    """The integer of which ``node`` shows the bits as float32 after ``fn`` with ``number``."""
+    if not isinstance(node.op, ops.Bitcast) or node.type.dtype is not DType.F32:
+        return None
+    (bits,) = node.inputs
+    if not isinstance(bits.op, ops.Binary) or bits.op.fn != fn:
+        return None
+    return bits.inputs[0] if scalar_value(bits.inputs[1]) == number else None
+
+
+def _exact_types(nodes: Sequence[Node]) -> dict[Node, DType]:
+    """The 16-bit types, bfloat16 as U16, of float32 nodes whose numbers have no more bits."""
+    found: dict[Node, DType] = {}
+    for node in nodes:
+        op = node.op
+        if isinstance(op, ops.Cast) and node.type.dtype is DType.F32:
+            if node.inputs[0].type.dtype is DType.F16:
+                found[node] = DType.F16
+        elif _bits_by(node, "and", -(1 << 16)) or _bits_by(node, "shl", 16):
+            found[node] = DType.U16
+        elif isinstance(op, (*VIEW_OPS, *_MOVERS)) and node.type.dtype is DType.F32:
+            moved = node.inputs if isinstance(op, ops.Concat) else node.inputs[:1]
+            types = {found.get(operand) for operand in moved}
+            kept = types.pop()
+            if kept is not None and not types:
+                found[node] = kept
+    return found
 
 
 class _Facts:
@@ -131,6 +154,7 @@ class _Facts:
             if any(_is_product(user) or user in self._before for user in self._users[node]):
                 self._before.add(node)
         self._wavering = self._not_continuous(nodes)
+        self.exact = _exact_types(nodes)
         self.readers: dict[Node, _Readers] = {}
         for node in reversed(nodes):
             found = _OUTSIDE if node in self._ends else _Readers()
@@ -138,17 +162,19 @@ class _Facts:
                 found = found & self._reader(user, node)
             self.readers[node] = found
 
-    def may_hold(self, group: Group) -> bool:
-        """Whether the result of ``group`` is held in 16 bits."""
+    def may_show(self, group: Group) -> bool:
+        """Whether the result of ``group`` can be held in 16 bits, if these have all of it."""
         node = group.result
         moves = group.kind is GroupKind.MOVE and isinstance(node.op, _MOVERS)
         if node.type.dtype is not DType.F32 or not node.shape or group.others:
             return False
-        if not (moves or group.kind in _KINDS):
+        return (moves or group.kind in _KINDS) and self.readers[node].known
+
+    def may_round(self, group: Group) -> bool:
+        """Whether the result of ``group`` is rounded to 16 bits."""
+        node, readers = group.result, self.readers[group.result]
+        if group.kind is GroupKind.REDUCE or not self.may_show(group):
             return False
-        readers = self.readers[node]
-        if not readers.known or _is_exact(node):
-            return readers.known
         if group.kind is GroupKind.ROWS and node.shape != group.anchor.inputs[0].shape:
             return False  # one value for each row
         if getattr(node.op, "fn", "") in _WIDE and not readers.rounding:
@@ -165,7 +191,7 @@ class _Facts:
         if isinstance(user.op, _MOVERS):
             # the moved elements are as exact as these, whatever they are stored in
             return replace(self.readers[user], known=user.inputs[0] is node or not _gathers(user))
-        if group.kind not in _KINDS and group.kind is not GroupKind.REDUCE:
+        if group.kind not in _KINDS:
             return _OUTSIDE
         if _is_product(user):
             return _Readers(rounding=group.kind is GroupKind.CONTRACT)
