@@ -12,7 +12,8 @@ from aotc.target import SHARED_BYTES, cuda_target
 
 def ptx_module(kernels: Sequence[Kernel], arch: str) -> str:
     """PTX text with an entry for each kernel, under the kernel's name, that takes a device pointer
-    per parameter, then its tensor maps by value; ``launch_of`` says how to launch it. ``arch`` is ``sm_80`` and the like.
+    per parameter, then its tensor maps by value; ``launch_of`` says how to launch it. ``arch`` is
+    ``sm_80`` and the like.
 
     UsageError when the architecture is not known; VerifyError when a kernel breaks the rules of the
     loop IR or needs more shared memory than the architecture has.

@@ -87,6 +87,15 @@ class Signals:
         self._waiter[at[self._waiter[at] != threads]] = SEVERAL
         return problem
 
+    def known_to_all(self, together: int) -> np.ndarray:
+        """The phases of which all threads of each group of ``together`` know: [signals, groups]."""
+        if together == 1:
+            return self.known
+        groups = self.known.shape[1] // together
+        known = self.known[:, : groups * together].reshape(-1, groups, together)
+        least: np.ndarray = known.min(axis=2)
+        return least
+
     def meet(self) -> None:
         """All threads of each block have met: each knows what one of them knew."""
         self.known[:] = self.known.max(axis=1, keepdims=True)

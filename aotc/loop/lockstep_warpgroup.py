@@ -206,14 +206,16 @@ class WarpgroupRun(LockstepRun):
             self._expect_unread(buffer, at, threads)
             tile.writer[at], tile.written[at] = threads, self._clock
 
-    def _coming(self, tile: _Tile, at: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        """Where a copy may be under way, as far as the threads with these ``numbers`` know."""
+    def _coming(
+        self, tile: _Tile, at: np.ndarray, numbers: np.ndarray, together: int = 1
+    ) -> np.ndarray:
+        """Where a copy may be under way, as far as the threads with these ``numbers`` know; of
+        groups of several ``together``, any of them."""
         signal = tile.signal[at]
         if tile.signals is None:
             return np.zeros(signal.shape, bool)
-        found: np.ndarray = (signal != NOBODY) & (
-            tile.signals.known[signal, numbers] <= tile.phase[at]
-        )
+        known = tile.signals.known_to_all(together)[signal, numbers]
+        found: np.ndarray = (signal != NOBODY) & (known <= tile.phase[at])
         return found
 
     def _expect_unread(self, buffer: Buffer, at: np.ndarray, threads: np.ndarray) -> None:
@@ -254,8 +256,8 @@ class WarpgroupRun(LockstepRun):
         self._expect_fine(stmt.signal, at, problem)
         values = self._box(stmt.map, stmt.position)
         data, where = self._elements(stmt.buffer, stmt.at, np.arange(values.shape[1]), 1)
-        if np.unique(where).size < where.size:
-            self._refuse(stmt.buffer, 0, int(self._threads()[0]), "copies to where others do too")
+        counts = np.bincount(where.reshape(-1), minlength=data.size)
+        self._check(stmt.buffer, where, counts[where] > 1, "copies to what another copies to")
         self._overwrite(stmt.buffer, where, threads[:, None])
         data[where] = values
         tile = self._tiles[stmt.buffer]
@@ -379,14 +381,13 @@ class WarpgroupRun(LockstepRun):
         warpgroup."""
         data, where = self._elements(buffer, first, elems, WARPGROUP)
         tile, threads = self._tiles[buffer], self._threads()[::WARPGROUP, None]
-        for number in range(WARPGROUP):
-            coming = self._coming(tile, where, threads % self._per_block + number)
-            self._check(buffer, where, coming, "multiplies with it with no wait for the copy to it")
+        group = threads % self._per_block // WARPGROUP
+        coming = self._coming(tile, where, group, WARPGROUP)
+        self._check(buffer, where, coming, "multiplies with it with no wait for the copy to it")
         text = "multiplies with what is stored there with no ProxyFence and Barrier"
         self._check(buffer, where, self._hidden(tile, where), text)
         under_way = self._shadow(buffer).copier[where] != NOBODY
         self._check(buffer, where, under_way, "multiplies with what is being copied there")
-        group = threads % self._per_block // WARPGROUP
         tile.reads[group, where] = self._committed[threads] + 1
         found: np.ndarray = data[where].reshape(-1, *elems.shape)
         return found
