@@ -5,25 +5,35 @@ from __future__ import annotations
 from aotc.commands.console import format_bytes, print_table
 from aotc.compiled import CompiledModel, CompiledModels
 from aotc.cuda.compiled import CudaModel
-from aotc.cuda.images import DeviceCode
+from aotc.cuda.images import DeviceCode, DeviceVariant, is_exact
+from aotc.cuda.model import DeviceModel
 
 
 def report_device(model: CompiledModel | CompiledModels, each_kernel: bool) -> None:
-    """What of the device code `aotc compile` shows: for which architectures there is code, whether
-    registers are spilled, and with ``each_kernel`` what each kernel takes."""
+    """What of the device code `aotc compile` shows, for each variant of the model: for which
+    architectures there is code, whether registers are spilled, and with ``each_kernel`` what each
+    kernel takes."""
     assert isinstance(model, CudaModel)
-    made = model.device_object
-    code = made.code
-    cubins = " ".join(cubin.arch for cubin in code.cubins) or code.remark
-    rows = [
-        ("PTX", f"{code.arch} and later, driver {code.driver // 1000}.{code.driver % 1000 // 10}"),
-        ("cubins", cubins),
-        ("kernels", f"{len(made.model.kernels)} in {len(made.model.launches)} launches, one graph"),
-        *[("spills", line) for line in _spills(code)],
-    ]
-    print_table(("", ""), rows)
-    if each_kernel:
-        _print_kernels(model)
+    for variant in model.device_object.variants:
+        code, launched = variant.code, variant.model
+        later = "alone" if is_exact(code.arch) else "and later"
+        driver = f"{code.driver // 1000}.{code.driver % 1000 // 10}"
+        cubins = " ".join(cubin.arch for cubin in code.cubins) or code.remark
+        rows = [
+            ("PTX", f"{code.arch} {later}, driver {driver}"),
+            ("cubins", cubins),
+            ("kernels", _count(launched)),
+            *[("spills", line) for line in _spills(code)],
+        ]
+        print_table(("", ""), rows)
+        if each_kernel:
+            _print_kernels(variant)
+
+
+def _count(model: DeviceModel) -> str:
+    graphs = "one graph" if len(model.graphs) == 1 else f"{len(model.graphs)} graphs"
+    sizes = f", {len(model.entries)} sizes" if len(model.entries) > 1 else ""
+    return f"{len(model.kernels)} in {len(model.launches)} launches, {graphs}{sizes}"
 
 
 def _spills(code: DeviceCode) -> list[str]:
@@ -39,12 +49,12 @@ def _spills(code: DeviceCode) -> list[str]:
     return lines
 
 
-def _print_kernels(model: CudaModel) -> None:
+def _print_kernels(variant: DeviceVariant) -> None:
     """Every kernel with its launch, and by architecture what ptxas says that it takes."""
-    made = model.device_object
-    uses = [{use.name: use for use in cubin.kernels} for cubin in made.code.cubins]
+    code = variant.code
+    uses = [{use.name: use for use in cubin.kernels} for cubin in code.cubins]
     rows = []
-    for kernel in made.model.kernels:
+    for kernel in variant.model.kernels:
         launch = kernel.launch
         found = [by_name.get(kernel.name) for by_name in uses]
         rows.append(
@@ -57,7 +67,7 @@ def _print_kernels(model: CudaModel) -> None:
                 *("-" if use is None else format_bytes(use.spill_load_bytes) for use in found),
             )
         )
-    archs = [cubin.arch for cubin in made.code.cubins]
+    archs = [cubin.arch for cubin in code.cubins]
     headings = ["kernel", "grid", "block", "shared bytes"]
     headings += [f"registers {arch}" for arch in archs] + [f"spilled {arch}" for arch in archs]
     print_table(headings, rows, right=1)

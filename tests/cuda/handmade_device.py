@@ -1,8 +1,10 @@
 """A small model for GPUs made by hand: y = (2 (x + w))^2 - (x + w) in four kernels, two of which
 may run at the same time. The kernels are C functions that the fake driver calls; two of them read
-by tensor maps, one of an input and one of half of what lies in the arena."""
+by tensor maps, one of an input and one of half of what lies in the arena. For devices of compute
+capability 9.0 there can be a variant of one kernel, which has weights of its own."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,7 @@ from aotc.target import resolve_target
 
 ELEMS = 8
 WEIGHTS = np.arange(ELEMS, dtype=np.float32)
+TWICE_AT = 64  # where the other variant's weights are, which are twice these
 KERNELS = {"add": 3, "twice": 2, "negate": 2, "join": 3}
 SHARED = 50 << 10
 
@@ -63,6 +66,11 @@ static float read_map(const void *map, unsigned i)
     return ((const float *)(const void *)row)[i % m->dims[0]];
 }
 
+static float whole(float sum)
+{
+    return 4 * sum * sum - sum;
+}
+
 void run_kernel(const char *name, const unsigned *grid, const unsigned *block, unsigned shared,
                 float **p, unsigned count);
 void run_kernel(const char *name, const unsigned *grid, const unsigned *block, unsigned shared,
@@ -74,6 +82,7 @@ void run_kernel(const char *name, const unsigned *grid, const unsigned *block, u
         if (!strcmp(name, "twice")) p[1][i] = 2 * (i < 4 ? p[0][i] : read_map(p[2], i - 4));
         if (!strcmp(name, "negate")) p[1][i] = -p[0][i];
         if (!strcmp(name, "join")) p[2][i] = p[0][i] * p[0][i] + p[1][i];
+        if (!strcmp(name, "all")) p[2][i] = whole(p[0][i] + p[1][i] / 2);
     }
 }
 """
@@ -127,18 +136,40 @@ def device_code():
 
 
 def constants():
-    return ConstantLayout({}, ((0, WEIGHTS),), WEIGHTS.nbytes)
+    parts = (0, WEIGHTS), (TWICE_AT, 2 * WEIGHTS)
+    return ConstantLayout({}, parts, TWICE_AT + WEIGHTS.nbytes)
 
 
-def write_object(folder, host="x86_64", compiler="gcc"):
-    """net.o, net.h and kernels.so in ``folder``, for ``host``."""
+def plain_variant():
+    return DeviceVariant(device_model(), device_code())
+
+
+def exact_variant(driver):
+    """One kernel, for compute capability 9.0 and drivers from this version on."""
+    args = DeviceArg(Place.TENSOR, 0, 0), DeviceArg(Place.CONSTANTS, 0, 0)
+    model = replace(
+        device_model(),
+        kernels=(DeviceKernel("all", Launch((2, 1, 1), (4, 1, 1), 0), 3),),
+        launches=(DeviceLaunch(0, (*args, DeviceArg(Place.TENSOR, 1, 0)), ()),),
+        arena_bytes=0,
+        graphs=((0, 1),),
+        constants=DeviceConstants((Piece(TWICE_AT, 0, WEIGHTS.nbytes),), WEIGHTS.nbytes),
+    )
+    text = ".version 8.0\n.target sm_90a\n.visible .entry all(.param .u64 a, .param .u64 b, "
+    text += ".param .u64 c) { ret; }\n"
+    cubin = Cubin("sm_90a", b"\x7fELFsm_90a\n" + text.encode() + b"\0", ())
+    return DeviceVariant(model, DeviceCode("sm_90a", text, (cubin,), driver))
+
+
+def write_object(folder, host="x86_64", compiler="gcc", more=()):
+    """net.o, net.h and kernels.so in ``folder``, for ``host``; ``more`` are other variants."""
     kind = TensorType(DType.F32, (ELEMS,))
     signature = Signature(
         "net", (Param("x", "x", kind),), (Param("y", "y", kind),), False, device=True
     )
     target = resolve_target(host)
-    variant = DeviceVariant(device_model(), device_code())
-    text = emit_device_object([variant], [signature], constants(), target)
+    variants = [plain_variant(), *more]
+    text = emit_device_object(variants, [signature], constants(), target)
     image = embed_constants(compile_module(text, target), "net", constants())
     folder = Path(folder)
     (folder / "net.o").write_bytes(image.to_bytes())

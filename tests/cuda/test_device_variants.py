@@ -1,0 +1,102 @@
+"""Objects whose model is run in one way on some devices and in another on others."""
+
+import gc
+
+import numpy as np
+import pytest
+from fake_gpu import build_driver, compile_for_fake, link
+from handmade_device import WEIGHTS, exact_variant, plain_variant, write_object
+from test_cuda_loader import HEAD, build, run
+from test_device_sizes import address, create, net, outputs_of, rows
+
+import aotc
+from aotc.codegen.signature import Status
+from aotc.cuda import compiled as cuda_compiled
+from aotc.cuda.driver import Driver
+from aotc.cuda.model import DeviceModel
+
+pytestmark = pytest.mark.requires_cc
+
+LATER_DRIVER = 12080
+
+#: Which variant runs: the one that makes tensor maps is the plain one.
+WHICH = HEAD + """
+int main(void)
+{
+    float y[8] = {0};
+    open_fake();
+    CHECK(net_run(x, y, NULL) == NET_OK && is_right(y))
+    printf("%s %ld\\n", get("MAP_ENCODINGS") ? "plain" : "exact", get("UPLOADED"));
+    CHECK(net_release() == NET_OK && get("LIVE") == 0)
+    return 0;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    folder = write_object(
+        tmp_path_factory.mktemp("variants"), more=[exact_variant(LATER_DRIVER)]
+    )
+    build_driver(folder)
+    return build(folder, "which", WHICH)
+
+
+@pytest.mark.parametrize(
+    ("settings", "variant"),
+    [
+        ({"ARCH": 80}, "plain"),
+        ({"ARCH": 86}, "plain"),
+        ({"ARCH": 90}, "exact"),
+        ({"ARCH": 100}, "plain"),
+        # a driver too old for the better one, and one that refuses its cubin, then its PTX
+        ({"ARCH": 90, "VERSION": LATER_DRIVER - 10}, "plain"),
+        ({"ARCH": 90, "FAIL_AT": 9, "FAIL_WITH": 200}, "exact"),
+    ],
+)
+def test_the_device_decides_which_variant_runs(program, settings, variant):
+    said = run(program, program.parent, **{"VERSION": 13000, **settings})
+    assert said == f"{variant} {WEIGHTS.nbytes}\n"  # its own weights and no others
+
+
+def compile_both(**options):
+    """Two variants of the same kernels, as if they were not the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DeviceModel, "does_the_same", lambda self, other: False)
+        return compile_for_fake(net, arch="sm_80,sm_90a", dims={"n": [1, 3]}, **options)
+
+
+def test_variants_in_several_sizes_share_constants(gpu, monkeypatch, tmp_path):
+    model, plain = compile_both(), aotc.compile(net, name="net", dims={"n": [1, 3]})
+    alone = compile_for_fake(net, dims={"n": [1, 3]})
+    assert model.manifest["weights"] == alone.manifest["weights"]
+    assert [about["ptx"] for about in model.manifest["cuda"]["variants"]] == ["sm_80", "sm_90a"]
+    assert "sm_80" in model.as_text("ptx") and "sm_90a" in model.as_text("ptx")
+    monkeypatch.setattr(cuda_compiled, "open_driver", lambda: Driver(gpu.library))
+    library = link(model, tmp_path)
+    for arch, variant in ((80, 0), (90, 1)):
+        gpu.set("ARCH", arch)
+        gpu.learn(model.device_object.variants[variant].model)
+        context = create(library)
+        for count in (3, 1):
+            wanted = [array.tobytes() for array in plain.bind(rows(count))()]
+            assert [array.tobytes() for array in model.bind(rows(count))()] == wanted
+            found = outputs_of(count)
+            run_host = getattr(library, f"net_run_host_{count}")
+            status = run_host(context, address(rows(count)), *map(address, found))
+            assert status == Status.OK
+            assert [array.tobytes() for array in found] == wanted
+        assert model.context().model is model.device_object.variants[variant].model
+        assert library.net_destroy(context) == Status.OK
+        model.release()
+        gc.collect()
+
+
+def test_what_does_the_same_is_in_the_object_once():
+    x = aotc.spec((4, 8), "float32")
+    model = compile_for_fake(aotc.trace(lambda x: np.exp(x) + 1, x), arch="sm_80,sm_90a,sm_90")
+    (variant,) = model.device_object.variants
+    assert variant.code.arch == "sm_80"
+    models = plain_variant().model, plain_variant().model
+    assert models[0].does_the_same(models[1])
+    assert not models[0].does_the_same(exact_variant(12000).model)
