@@ -63,3 +63,14 @@ def packed_weights(operands: Operands, kind: str) -> np.ndarray:
     if kind == "bf16":
         return values.astype(ml_dtypes.bfloat16).view(np.uint16)
     return np.ascontiguousarray(values)
+
+
+def reusable_leaves(operands: Operands) -> list[View]:
+    """Leaves that the result may overwrite, if each element is read by the thread that then writes
+    it: they lie as it does, and are no factors."""
+    sources = (operands.lhs.storage, operands.rhs.storage)
+    return [
+        leaf
+        for leaf in dict.fromkeys(operands.leaves)
+        if leaf.lies_like(operands.result) and leaf.storage not in sources
+    ]
