@@ -3,6 +3,7 @@
 # make lint    ruff and mypy
 # make operators  runs the ONNX backend suite, lists what does not pass, rewrites docs/operators.md
 # make cuda-check  on a machine with a GPU: builds, checks and times models on it, prints one table
+# make cuda-assemble  with ptxas, no GPU: registers, shared memory and spills of every model's kernels
 # make bench   prints the figures of the README from a fresh run (all fourteen models, minutes)
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -10,6 +11,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PYTEST_FLAGS ?=
 BENCH_FLAGS ?=
+CUDA_CHECK_FLAGS ?=
+CUDA_ASSEMBLE_FLAGS ?=
 
 demo: $(VENV)/.aotc
 	@$(MAKE) --no-print-directory -C examples/digits AOTC=$(abspath $(BIN))/aotc
@@ -41,9 +44,13 @@ operators: $(VENV)/.aotc-test
 	$(BIN)/python -m tools.operators
 
 cuda-check: $(VENV)/.aotc-test
-	$(BIN)/python -m tools.cuda_check
+	$(BIN)/python -m tools.cuda_check $(CUDA_CHECK_FLAGS)
+
+cuda-assemble: $(VENV)/.aotc-test
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cuda]'
+	$(BIN)/python -m tools.cuda_assemble $(CUDA_ASSEMBLE_FLAGS)
 
 clean:
 	rm -rf $(VENV) build examples/*/build
 
-.PHONY: demo test lint bench operators cuda-check clean
+.PHONY: demo test lint bench operators cuda-check cuda-assemble clean
