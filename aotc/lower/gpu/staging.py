@@ -15,7 +15,6 @@ from aotc.graph.types import DType
 from aotc.loop import index
 from aotc.loop.ir import (
     Bin,
-    Bits,
     Buffer,
     Cmp,
     Conv,
@@ -28,6 +27,7 @@ from aotc.loop.ir import (
     Space,
     Stmt,
     Store,
+    Un,
     Var,
 )
 from aotc.lower.gpu.binding import bind, digits, held_below
@@ -288,8 +288,4 @@ def rounded(x: Expr, kind: str, dtype: DType | None = None) -> Expr:
 def to_tf32(x: Expr) -> Expr:
     """A float32 rounded to 10 bits behind the point, to nearest, halves away from zero, as
     cvt.rna.tf32.f32 does it; NaN and infinity stay what they are."""
-    bits = Bits(x, DType.U32)
-    raised = Bin("add", bits, Lit(0x1000, DType.U32))
-    rounded = Bits(Bin("and", raised, Lit(0xFFFFE000, DType.U32)), DType.F32)
-    exponent = Bin("and", bits, Lit(0x7F800000, DType.U32))
-    return Sel(Cmp("eq", exponent, Lit(0x7F800000, DType.U32)), x, rounded)
+    return Un("tf32", x)
