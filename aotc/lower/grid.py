@@ -24,6 +24,8 @@ from aotc.loop.walk import accesses
 
 #: Threads of a block of independent threads: enough blocks fit a multiprocessor to fill it.
 THREADS = 256
+#: Threads of a block where there are few of them, and blocks that give every multiprocessor two.
+FEWEST_THREADS, BLOCKS = 64, 264
 
 
 def to_grid(program: Program) -> Program:
@@ -83,8 +85,11 @@ class _Part:
 
     @property
     def threads(self) -> int:
-        """Threads of a block."""
-        return min(THREADS, -(-self.total // WARP) * WARP) if self.total > 1 else 1
+        """Threads of a block: fewer where blocks are."""
+        threads = THREADS
+        while threads > FEWEST_THREADS and self.total < threads * BLOCKS:
+            threads //= 2
+        return min(threads, -(-self.total // WARP) * WARP) if self.total > 1 else 1
 
     def serial(self) -> tuple[Stmt, ...]:
         """The same as loops."""

@@ -20,6 +20,7 @@ from aotc.lower.columns import lower_columns
 from aotc.lower.context import Context
 from aotc.lower.contract import fits_bytes, has_least_pair
 from aotc.lower.contract_kernel import multiply_add
+from aotc.lower.gpu.vectors import choose_strip, neighbours
 from aotc.lower.packed import constant_array
 from aotc.lower.pointwise import evaluate_nodes, widened
 from aotc.lower.row_pairs import lower_row_pairs
@@ -32,8 +33,8 @@ from aotc.target import DotProducts
 TILE_VECTORS = 8
 #: The same where small code is asked for.
 COMPACT_VECTORS = 1
-#: Taps that are laid out in line.
-MOST_TAPS = 49
+#: Taps that are laid out in line, of a row and in all; on a GPU, so that all loads overlap.
+MOST_TAPS, FEW_TAPS, GPU_TAPS = 49, 9, 25
 
 Term = Callable[[tuple[Expr, ...], tuple[Expr, ...], Expr], Expr]
 
@@ -115,7 +116,9 @@ def sliding(
     """The view [*result, *window] of overlapping windows over ``data``."""
     steps = tuple(a * b for a, b in zip(data.strides, strides, strict=True))
     taps = tuple(a * b for a, b in zip(data.strides, dilation, strict=True))
-    return replace(data, shape=(*result, *window), strides=(*steps, *taps))
+    shape = (*result, *window)
+    strides = (s if dim > 1 else 0 for s, dim in zip((*steps, *taps), shape, strict=True))
+    return replace(data, shape=shape, strides=tuple(strides))
 
 
 class _Sweep:
@@ -142,14 +145,29 @@ class _Sweep:
         self.leaf_nodes = context.operands(self.epilogue, group.nodes)
         leaves = [context.view(node) for node in self.leaf_nodes]
         result = context.view(group.result)
-        self.scope = KernelScope()
+        self.scope = KernelScope(aligned=context.target.is_gpu)
         self.scope.reserve(windows, result, *leaves, *([taps] if taps else []))
         self.data = self.scope.access(windows)
         self.taps = self.scope.access(taps) if taps else None
         self.leaves = [self.scope.access(leaf) for leaf in leaves]
         self.result = self.scope.access(result, write=True)
-        self.lanes = context.lanes_for(self.dtype, result.dtype)
-        self.positions = COMPACT_VECTORS if context.target.compact else TILE_VECTORS
+        if context.target.is_gpu:
+            self.lanes, self.positions = self._strip()
+        else:
+            self.lanes = context.lanes_for(self.dtype, result.dtype)
+            self.positions = COMPACT_VECTORS if context.target.compact else TILE_VECTORS
+
+    def _strip(self) -> tuple[int, int]:
+        """Lanes and positions of a thread of a GPU."""
+        rank = len(self.dims)
+        along = [(self.data, rank - 1), (self.result, rank - 1)]
+        along += [(leaf, rank - 1) for leaf in self.leaves]
+        along += [(self.taps, rank - 1)] if self.taps else []
+        accesses = [
+            replace(x, strides=(*x.strides[:axis], *x.strides[axis + 1 :], x.strides[axis]))
+            for x, axis in along
+        ]
+        return choose_strip(math.prod(self.dims), neighbours(accesses, self.dims[-1]))
 
     def emit(self) -> None:
         self.context.emit(
@@ -255,7 +273,8 @@ class _Sweep:
         if self.context.target.compact:
             extent = self.window[len(tap)]
             return loop(f"k{len(tap)}", extent, lambda i: self._taps((*tap, i), step))
-        unrolled = math.prod(self.window) <= 9 or len(tap) >= len(self.window) - 2
+        in_line = GPU_TAPS if self.context.target.is_gpu else FEW_TAPS
+        unrolled = math.prod(self.window) <= in_line or len(tap) >= len(self.window) - 2
         kind = Kind.UNROLLED if unrolled and math.prod(self.window) <= MOST_TAPS else Kind.SERIAL
         extent = self.window[len(tap)]
         return loop(f"k{len(tap)}", extent, lambda i: self._taps((*tap, i), step), kind)

@@ -10,6 +10,10 @@ from aotc.lower.views import View
 
 #: Elements below which more threads are worth more than fewer instructions.
 MIN_ELEMS = 1 << 16
+#: Threads below which they are worth more than vectors, and than several results of one thread.
+MIN_THREADS, MANY_THREADS = 1 << 12, 1 << 15
+#: Results of one thread along the axis of a strip.
+MOST_POSITIONS = 8
 
 
 def vector_lanes(views: Sequence[View]) -> int:
@@ -53,3 +57,14 @@ def _lies_so(access: Access, lanes: int) -> bool:
         return True
     aligned = access.buffer.alignment % (lanes * size) == 0
     return inner == 1 and aligned and all(x % lanes == 0 for x in (access.base, *outer))
+
+
+def choose_strip(results: int, widest: int) -> tuple[int, int]:
+    """How many neighbours, of ``widest`` that an access takes, a thread computes at so many
+    positions of a sliding window that share what they load."""
+    lanes, positions = widest, 1
+    while lanes > 1 and results // lanes < MIN_THREADS:
+        lanes //= 2
+    while positions < MOST_POSITIONS and results // (lanes * positions * 2) >= MANY_THREADS:
+        positions *= 2
+    return lanes, positions
