@@ -67,7 +67,7 @@ def lower_gpu_contract(
 ) -> None:
     """Emits the kernel of a contraction in canonical form."""
     batch, sums = own_batch(operands), group.anchor.type.dtype
-    kind = product_kind(operands, sums, context.target.precision)
+    kind = product_kind(operands, group.anchor, context.target.precision)
     lhs = operands.lhs
     rows = math.prod(lhs.shape[batch : operands.batch + 2])
     depth = lhs.shape[operands.batch + 2 :]

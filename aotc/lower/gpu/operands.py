@@ -8,18 +8,25 @@ from dataclasses import replace
 import ml_dtypes
 import numpy as np
 
+from aotc.fuse.groups import VIEW_OPS
+from aotc.graph import ops
+from aotc.graph.ir import Node
 from aotc.graph.types import DType
 from aotc.lower.contract_kernel import Operands
 from aotc.lower.packed import constant_array
 from aotc.lower.views import View
 
 
-def product_kind(operands: Operands, sums: DType, precision: str) -> str:
-    """What the product is computed in: with tensor cores in the type in which memory holds both
-    factors, if that is one of 16 bits (constants count as what they fit without rounding), or else
-    in that of ``precision``."""
-    if sums is not DType.F32 or precision == "f32":
+def product_kind(operands: Operands, anchor: Node, precision: str) -> str:
+    """What the product ``anchor`` is computed in: with tensor cores in the type in which memory
+    holds both factors, if that is one of 16 bits (constants count as what they fit without
+    rounding), or else in that of ``precision``. Sums over axes are multiplied in tf32 rather than
+    f16: they may be larger than float16 can be, and their weights, which make means of them, too
+    small."""
+    if anchor.type.dtype is not DType.F32 or precision == "f32":
         return "fma"
+    if precision == "f16" and _is_sum(anchor.inputs[0]):
+        precision = "tf32"
     lhs, rhs = operands.lhs, operands.rhs
     held = {DType.F16: "f16", DType.U16: "bf16"}.get(lhs.dtype)
     if held is None or held == precision:
@@ -30,6 +37,13 @@ def product_kind(operands: Operands, sums: DType, precision: str) -> str:
         short = values.astype(np.float16 if held == "f16" else ml_dtypes.bfloat16)
         same = np.array_equal(short.astype(values.dtype), values)
     return held if same else precision
+
+
+def _is_sum(node: Node) -> bool:
+    """Whether ``node`` is sums over axes, views looked through."""
+    while isinstance(node.op, VIEW_OPS):
+        node = node.inputs[0]
+    return isinstance(node.op, ops.Reduce) and node.op.fn == "sum"
 
 
 def own_batch(operands: Operands) -> int:

@@ -103,7 +103,7 @@ def lower_warpgroups(
     """Emits the kernel of a contraction in canonical form; False where it is none for warpgroups,
     and nothing has been emitted."""
     sums = group.anchor.type.dtype
-    kind = product_kind(operands, sums, context.target.precision)
+    kind = product_kind(operands, group.anchor, context.target.precision)
     if context.target.cpu != ARCH or kind not in KINDS or not _large_enough(operands):
         return False
     conversions: list[tuple[View, View]] = []
