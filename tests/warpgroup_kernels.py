@@ -1,7 +1,8 @@
 """Matrix products of warpgroups as kernels of the loop IR written by hand: tiles that tensor maps
 bring to shared memory in several stages, products under way while the next tiles come."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -58,8 +59,7 @@ def unrolled(count, body):
 class Product:
     """c[rows, columns] = a[rows, depth] b, with b of [columns, depth], or of [depth, columns] where
     its rows are the depth (``across``). ``tile`` is that of a block; each of ``groups`` warpgroups
-    has the rows of its number, ``height`` times 64; ``held`` takes a from registers. ``without``
-    names a statement that is left out."""
+    has the rows of its number, ``height`` times 64; ``held`` takes a from registers."""
 
     kind: str
     shape: tuple[int, int, int]
@@ -68,7 +68,6 @@ class Product:
     stages: int = 4
     across: bool = False
     held: bool = False
-    without: str = ""
 
     @property
     def dtype(self):
@@ -125,18 +124,13 @@ class _Writer:
         self.left = Buffer("left", p.dtype, kind.left_elems * self.steps, Space.REGISTER)
         self.by, self.bx, self.thread = Var("by"), Var("bx"), Var("thread")
 
-    def keep(self, name, *stmts):
-        return [] if self.p.without == name else list(stmts)
-
     def bring(self, chunk, stage):
         """The copies of one chunk, and what tells that they are there."""
         p, (map_a, map_b), (tile_a, tile_b) = self.p, self.maps, self.tiles
         k = ix.mul(chunk, p.chunk)
         row, column = ix.mul(self.by, p.tile[0]), ix.mul(self.bx, p.tile[1])
         place_a, place_b = (ix.mul(stage, size) for size in self.sizes)
-        size = sum(self.sizes) * p.dtype.size_bytes
-        size += 16 * (p.without == "bytes")
-        yield SignalExpect(self.ready, stage, size)
+        yield SignalExpect(self.ready, stage, sum(self.sizes) * p.dtype.size_bytes)
         yield TileCopy(map_a, (row, k), tile_a, place_a, self.ready, stage)
         if not p.across:
             yield TileCopy(map_b, (column, k), tile_b, place_b, self.ready, stage)
@@ -203,37 +197,34 @@ class _Writer:
             yield Bind(row, down, rows, (Bind(column, across, columns, (store,)),))
 
     def body(self):
-        p, wait = self.p, self.keep
-        k, stage = Var("k"), Var("stage")
+        p, k, stage = self.p, Var("k"), Var("stage")
         elem = Var("e")
         yield self.one_thread(
             [SignalInit(self.ready, ix.lit(s), 1) for s in range(p.stages)]
         )
-        yield from wait("first barrier", Barrier())
+        yield Barrier()
         for s in range(min(p.stages - 1, p.chunks)):
             yield self.one_thread(list(self.bring(ix.lit(s), ix.lit(s))))
         zero = Store(self.sums, elem, Lit(0.0, F32))
         yield For(elem, self.sums.elems, (zero,), Kind.UNROLLED)
         parity = Bin("mod", Bin("div", k, Lit(p.stages)), Lit(2))
-        if p.without == "parity":
-            parity = Lit(0)
         following, into = Var("following"), Var("into")
         ahead = ix.add(k, p.stages - 1)
         bring = Bind(into, Bin("mod", following, Lit(p.stages)), p.stages, seq(
             list(self.bring(following, into))
         ))
         inner = seq(
-            wait("signal wait", SignalWait(self.ready, stage, parity)),
+            SignalWait(self.ready, stage, parity),
             [WgmmaWait(0, (self.sums,)), *self.load_left(stage)] if p.held else [],
-            wait("fence", WgmmaFence()),
+            WgmmaFence(),
             list(self.multiply(stage)),
-            wait("commit", WgmmaCommit()),
-            wait("wait", WgmmaWait(1, (self.sums,))),
-            wait("barrier", Barrier()),
+            WgmmaCommit(),
+            WgmmaWait(1, (self.sums,)),
+            Barrier(),
             Bind(following, ahead, p.chunks, (self.one_thread(bring),)),
         )
         yield For(k, p.chunks, (Bind(stage, Bin("mod", k, Lit(p.stages)), p.stages, inner),))
-        yield from wait("last wait", WgmmaWait(0, (self.sums,)))
+        yield WgmmaWait(0, (self.sums,))
         yield from self.store()
 
     def kernel(self):
@@ -249,6 +240,30 @@ class _Writer:
             nest = (For(var, extent, nest, Kind.BLOCK),)
         params = (self.a, self.b, self.c)
         return Kernel("product", params, frozenset({self.c}), nest, maps=self.maps)
+
+
+def rewritten(kernel, change):
+    """``kernel`` with ``change(stmt, number)`` in place of each statement, which is the one of that
+    number of its type: statements, or None for the same."""
+    counts = Counter()
+
+    def block(body):
+        out = []
+        for stmt in body:
+            number = counts[type(stmt)]
+            counts[type(stmt)] += 1
+            if hasattr(stmt, "body"):
+                stmt = replace(stmt, body=block(stmt.body))
+            found = change(stmt, number)
+            out.extend([stmt] if found is None else found)
+        return tuple(out)
+
+    return replace(kernel, body=block(kernel.body))
+
+
+def without(kernel, kind, numbers=range(1000)):
+    """``kernel`` without the statements of a type, or some of them."""
+    return rewritten(kernel, lambda s, n: [] if type(s) is kind and n in numbers else None)
 
 
 def operands(product, seed=0):

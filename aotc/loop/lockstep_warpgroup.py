@@ -16,7 +16,7 @@ import numpy as np
 
 from aotc.errors import VerifyError
 from aotc.loop.interpret import Memory
-from aotc.loop.ir import Barrier, Buffer, Expr, Kernel, Space, Stmt, TensorMap
+from aotc.loop.ir import Barrier, Buffer, Expr, Kernel, Lit, Space, Stmt, TensorMap
 from aotc.loop.ir_async import (
     WARPGROUP,
     AsyncWait,
@@ -175,8 +175,24 @@ class WarpgroupRun(LockstepRun):
         if buffer in self._roles["registers"]:
             self._held[buffer] = _Held.of(elems)
         super()._alloc(buffer, body)
+        self._expect_over(buffer)
         for known in (self._signals, self._tiles, self._held):
             known.pop(buffer, None)
+
+    def _expect_over(self, buffer: Buffer) -> None:
+        """VerifyError if something is under way to or from the memory of ``buffer``, which ends."""
+        at = np.arange(self._lanes * buffer.elems).reshape(self._lanes, buffer.elems)
+        if buffer in self._tiles:
+            tile = self._tiles[buffer]
+            # of no use to anybody if no thread has waited for it
+            known = None if tile.signals is None else tile.signals.known.max(axis=1)
+            coming = tile.signal != NOBODY
+            if known is not None:
+                coming &= known[tile.signal] <= tile.phase
+            self._check(buffer, at, coming[at], "ends while a copy to it may be under way")
+        if buffer in self._held:
+            busy = self._held[buffer].group[at] > self._complete[self._threads()][:, None]
+            self._check(buffer, at, busy, "ends while a product with it is under way")
 
     def _at(
         self, buffer: Buffer, where: int | np.ndarray, is_store: bool = False
@@ -384,10 +400,10 @@ class WarpgroupRun(LockstepRun):
         group = threads % self._per_block // WARPGROUP
         coming = self._coming(tile, where, group, WARPGROUP)
         self._check(buffer, where, coming, "multiplies with it with no wait for the copy to it")
-        text = "multiplies with what is stored there with no ProxyFence and Barrier"
-        self._check(buffer, where, self._hidden(tile, where), text)
         under_way = self._shadow(buffer).copier[where] != NOBODY
         self._check(buffer, where, under_way, "multiplies with what is being copied there")
+        text = "multiplies with what is stored there with no ProxyFence and Barrier"
+        self._check(buffer, where, self._hidden(tile, where), text)
         tile.reads[group, where] = self._committed[threads] + 1
         found: np.ndarray = data[where].reshape(-1, *elems.shape)
         return found
@@ -396,13 +412,11 @@ class WarpgroupRun(LockstepRun):
         self._expect_warpgroups("a wait for products")
         threads = self._threads()
         for buffer, held in self._held.items():
-            elems = np.arange(buffer.elems)
-            replica = self._memory[buffer].replica
-            at = elems if replica is None else replica[:, None] * buffer.elems + elems
-            at = np.broadcast_to(at, (self._lanes, buffer.elems))
+            if buffer in stmt.sums:
+                continue
+            at = self._fragment(buffer, Lit(0), buffer.elems)
             busy = (held.group[at] > self._complete[threads][:, None]) & (held.shape[at] > 0)
-            if buffer not in stmt.sums:
-                self._check(buffer, at, busy, "waits for its product, which does not say so")
+            self._check(buffer, at, busy, "waits for a product, but not for what it adds to")
         ended = self._committed[threads] - stmt.pending
         self._complete[threads] = np.maximum(self._complete[threads], ended)
 

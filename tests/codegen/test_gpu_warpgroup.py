@@ -5,10 +5,11 @@ import subprocess
 
 import pytest
 from test_ptx import ptxas
-from warpgroup_kernels import Product
+from warpgroup_kernels import Product, without
 
 from aotc.codegen.ptx import ptx_module
 from aotc.errors import VerifyError
+from aotc.loop.ir_async import WgmmaFence, WgmmaWait
 
 SIDE = (512, 512, 1024)
 PRODUCTS = {
@@ -46,11 +47,11 @@ def test_assembler_leaves_products_under_way(name, tmp_path):
     expect_clean(assembled(PRODUCTS[name].kernel(), tmp_path))
 
 
-@pytest.mark.parametrize("without", ["fence", "last wait"])
-def test_the_assembler_would_complain(without, tmp_path):
-    product = Product("f16", (64, 64, 128), (64, 64), groups=1, stages=2, without=without)
+@pytest.mark.parametrize(("kind", "numbers"), [(WgmmaFence, [0]), (WgmmaWait, [1])])
+def test_the_assembler_would_complain(kind, numbers, tmp_path):
+    product = Product("f16", (64, 64, 128), (64, 64), groups=1, stages=2)
     with pytest.raises(AssertionError):
-        expect_clean(assembled(product.kernel(), tmp_path))
+        expect_clean(assembled(without(product.kernel(), kind, numbers), tmp_path))
 
 
 def test_maps_are_operands_by_value():
