@@ -26,6 +26,11 @@ _SHARED_BYTES, _LOAD_BYTES = 128, 40
 #: Cycles from a copy's start to its end, to start a block and drain it, and to launch one more
 #: kernel.
 _LATENCY, _BLOCK_CYCLES, _LAUNCH_CYCLES = 1000, 2000, 4000
+#: Of a multiprocessor: bytes of shared memory, of which each block costs some more than it asks
+#: for; and sums of a thread and threads with which registers do for several blocks, so many at
+#: most.
+SHARED_BYTES, _RESERVED_BYTES = 228 << 10, 1 << 10
+_FEW_SUMS, _FEW_THREADS, _MOST_TOGETHER = 64, 512, 3
 #: Stages at most; parts that the depth is split into at most, and chunks that a part has at least.
 _MOST_STAGES, _MOST_SPLITS, _FEWEST_CHUNKS = 8, 16, 4
 #: Rows and columns below which the tiles of `schedule.gpu` waste less.
@@ -67,8 +72,15 @@ class WarpgroupTile:
         return (self.rows + self.columns) * CHUNK_BYTES
 
     @property
-    def panel_bytes(self) -> int:
-        return self.groups * PANEL_ROWS * (self.panel_columns + PANEL_GAP) * 4
+    def shared_bytes(self) -> int:
+        """Of stages, their signals of 8 bytes, and the panel."""
+        panel = self.groups * PANEL_ROWS * (self.panel_columns + PANEL_GAP) * 4
+        return self.stages * (self.stage_bytes + 8) + panel
+
+    @property
+    def sums(self) -> int:
+        """Sums of a thread."""
+        return self.rows * self.columns // self.threads
 
     def __str__(self) -> str:
         split = f" split {self.splits}" if self.splits > 1 else ""
@@ -123,14 +135,18 @@ def choose_warpgroup_tile(sizes: Sizes, kind: str, shared_bytes: int) -> Warpgro
         few = _blocks(whole, sizes) < MULTIPROCESSORS
         for split in splits if few else (1,):
             tile = replace(whole, splits=split)
-            choices.append(_staged(tile, sizes.chunks // split, shared_bytes))
+            chunks = sizes.chunks // split
+            for together in (1, 2) if tile.sums <= _FEW_SUMS else (1,):
+                room = (shared_bytes + _RESERVED_BYTES) // together - _RESERVED_BYTES
+                choices += _staged(tile, chunks, room)
     return min(choices, key=lambda tile: _cycles(tile, sizes), default=None)
 
 
-def _staged(tile: WarpgroupTile, chunks: int, shared_bytes: int) -> WarpgroupTile:
-    """The tile with as many stages as fit; each takes 8 bytes more, for its signal."""
-    room = (shared_bytes - tile.panel_bytes - 1024) // (tile.stage_bytes + 8)
-    return replace(tile, stages=min(room, chunks, _MOST_STAGES))
+def _staged(tile: WarpgroupTile, chunks: int, room: int) -> list[WarpgroupTile]:
+    """The tile with as many stages as fit ``room`` bytes, if two do, or all chunks."""
+    each = tile.stage_bytes + 8
+    stages = min((room - replace(tile, stages=0).shared_bytes) // each, chunks, _MOST_STAGES)
+    return [replace(tile, stages=stages)] if stages >= min(chunks, 2) else []
 
 
 def _blocks(tile: WarpgroupTile, sizes: Sizes) -> int:
@@ -139,8 +155,17 @@ def _blocks(tile: WarpgroupTile, sizes: Sizes) -> int:
     return down * -(-sizes.columns // tile.columns) * sizes.batch * tile.splits
 
 
+def _together(tile: WarpgroupTile) -> int:
+    """Blocks that a multiprocessor has at the same time."""
+    if tile.sums > _FEW_SUMS:
+        return 1
+    room = SHARED_BYTES // (tile.shared_bytes + _RESERVED_BYTES)
+    return min(_MOST_TOGETHER, room, _FEW_THREADS // tile.threads)
+
+
 def _cycles(tile: WarpgroupTile, sizes: Sizes) -> float:
-    waves = -(-_blocks(tile, sizes) // MULTIPROCESSORS)
+    each = -(-_blocks(tile, sizes) // MULTIPROCESSORS)
+    together = min(each, _together(tile))
     elems = CHUNK_BYTES // (4 if tile.kind == "tf32" else 2)
     share = sizes.steps * STEP_BYTES / CHUNK_BYTES
     arithmetic = tile.rows * tile.columns * elems * share / _RATES[tile.kind]
@@ -148,10 +173,11 @@ def _cycles(tile: WarpgroupTile, sizes: Sizes) -> float:
     reads = products * (ROWS + tile.columns) * CHUNK_BYTES * share
     shared = (reads + tile.stage_bytes) / _SHARED_BYTES
     waiting = _LATENCY / max(tile.stages - 1, 1)
-    chunk = max(arithmetic, shared, tile.stage_bytes / _LOAD_BYTES, waiting)
+    work = max(arithmetic, shared, tile.stage_bytes / _LOAD_BYTES)
     stores = tile.rows * tile.columns * 4 / _LOAD_BYTES
     chunks = sizes.chunks // tile.splits
-    cycles = waves * (chunks * chunk + stores + _BLOCK_CYCLES + _LATENCY)
+    turn = chunks * max(together * work, waiting) + together * stores + _BLOCK_CYCLES + _LATENCY
+    cycles = -(-each // together) * turn
     if tile.splits > 1:
         down = sizes.row_tiles(tile.rows)
         assert down is not None

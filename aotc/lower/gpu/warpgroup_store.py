@@ -17,12 +17,13 @@ from aotc.graph.types import DType
 from aotc.loop import index
 from aotc.loop.ir import Barrier, Buffer, Expr, For, Kind, Lit, Load, Space, Stmt, Store, Var
 from aotc.loop.ir_async import WARPGROUP
+from aotc.loop.launch import SHARED_ALIGNMENT
 from aotc.lower.contract_kernel import Operands
 from aotc.lower.gpu.binding import bind, digits
 from aotc.lower.gpu.tile_maps import Box
 from aotc.lower.gpu.vectors import neighbours
-from aotc.lower.pointwise import evaluate_nodes
-from aotc.lower.scope import KernelScope, loop, vector
+from aotc.lower.pointwise import evaluate_nodes, weight_of
+from aotc.lower.scope import STORAGE_ALIGNMENT, KernelScope, loop, vector
 from aotc.schedule.gpu_warpgroup import PANEL_GAP, PANEL_ROWS, ROWS, WarpgroupTile
 
 #: Rows of a warp in one product; those of a thread are half of them apart.
@@ -51,15 +52,25 @@ class WarpgroupStore:
         self._leaves = [scope.access(leaf) for leaf in operands.leaves]
         self._result = scope.access(operands.result, write=True)
         self._columns = operands.result.shape[-1]
-        self._lanes = neighbours([self._result, *self._leaves], self._columns)
+        self._lanes = self._most_lanes()
         self._width = tile.panel_columns
         self._stride = self._width + PANEL_GAP
         elems = tile.groups * PANEL_ROWS * self._stride
-        self.panel = Buffer("panel", DType.F32, elems, Space.SHARED)
+        self.panel = Buffer("panel", DType.F32, elems, Space.SHARED, SHARED_ALIGNMENT)
         self._part: tuple[Expr, ...] = ()
         self._at: tuple[Expr, ...] = ()
         self._down: Expr = Lit(0)
         self._across: Expr = Lit(0)
+
+    def _most_lanes(self) -> int:
+        """Neighbours that a thread stores: 16 bytes of the result, in however many accesses what is
+        read takes."""
+        lanes = neighbours([self._result], self._columns)
+        for leaf in self._leaves:
+            found = neighbours([leaf], self._columns)
+            if found * leaf.buffer.dtype.size_bytes < STORAGE_ALIGNMENT:
+                lanes = min(lanes, found)
+        return lanes
 
     def statements(
         self,
@@ -155,7 +166,9 @@ class WarpgroupStore:
         def turn(i: Expr) -> list[Stmt]:
             return bind("number", index.add(index.mul(i, WARPGROUP), inside), pieces, piece)
 
-        return loop("turn", turns, turn)
+        # the loads of all turns overlap, unless their code is long
+        kind = Kind.SERIAL if weight_of(self._epilogue) else Kind.UNROLLED
+        return loop("turn", turns, turn, kind)
 
     def _row(
         self, in_tile: Expr, body: Callable[[tuple[Expr, ...]], list[Stmt]]
