@@ -12,6 +12,7 @@ from aotc.graph.types import DType
 from aotc.loop import index, mathlib
 from aotc.loop.ir import Bits, Conv, Expr, Lit, Sel, Stmt
 from aotc.lower.context import Context, scalar_value
+from aotc.lower.gpu.transposes import crossing_axis, crossing_sweep
 from aotc.lower.gpu.vectors import vector_lanes
 from aotc.lower.rounding import quantize
 from aotc.lower.scope import Access, KernelScope, loop, rest_lanes, vector, vector_sweep
@@ -139,7 +140,12 @@ def sweep(
     shape."""
     scope = KernelScope(aligned=context.target.is_gpu)
     scope.reserve(target, *sources)
-    body = sweep_body(context, scope, target, sources, compute, unroll)
+    views = innermost_last(collapse([target, *sources]))
+    axis = crossing_axis(views[0], views[1:]) if context.target.is_gpu else -1
+    if axis >= 0:
+        body = crossing_sweep(scope, views, axis, compute)
+    else:
+        body = sweep_body(context, scope, target, sources, compute, unroll)
     reusable = [
         source
         for source in dict.fromkeys(sources)

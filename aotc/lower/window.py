@@ -117,8 +117,8 @@ def sliding(
     steps = tuple(a * b for a, b in zip(data.strides, strides, strict=True))
     taps = tuple(a * b for a, b in zip(data.strides, dilation, strict=True))
     shape = (*result, *window)
-    strides = (s if dim > 1 else 0 for s, dim in zip((*steps, *taps), shape, strict=True))
-    return replace(data, shape=shape, strides=tuple(strides))
+    along = [s if dim > 1 else 0 for s, dim in zip((*steps, *taps), shape, strict=True)]
+    return replace(data, shape=shape, strides=tuple(along))
 
 
 class _Sweep:
