@@ -39,6 +39,7 @@ from aotc.lower.gpu.operands import channels_first, own_batch, packed_weights, p
 from aotc.lower.gpu.products import FmaProduct, MmaProduct, Product
 from aotc.lower.gpu.split import join_parts
 from aotc.lower.gpu.staging import Placed, Source, Staging
+from aotc.lower.gpu.warpgroup import lower_warpgroups
 from aotc.lower.pointwise import evaluate_nodes, weight_of
 from aotc.lower.scope import Access, KernelScope, loop
 from aotc.lower.views import View
@@ -66,6 +67,8 @@ def lower_gpu_contract(
     operands: Operands,
 ) -> None:
     """Emits the kernel of a contraction in canonical form."""
+    if lower_warpgroups(context, group, epilogue, leaf_nodes, operands):
+        return
     batch, sums = own_batch(operands), group.anchor.type.dtype
     kind = product_kind(operands, group.anchor, context.target.precision)
     lhs = operands.lhs
