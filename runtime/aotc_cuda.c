@@ -199,7 +199,8 @@ static int open_context(const aotc_cuda_model *m, session *s, aotc_cuda_context 
     return AOTC_CUDA_OK;
 }
 
-int aotc_cuda_create(const aotc_cuda_model *model, int device, aotc_cuda_context **context)
+int aotc_cuda_create(const aotc_cuda_model *model, int device, const void *weights,
+                     aotc_cuda_context **context)
 {
     session *s;
     if (!context)
@@ -207,7 +208,7 @@ int aotc_cuda_create(const aotc_cuda_model *model, int device, aotc_cuda_context
     *context = NULL;
     if (model->layout != AOTC_CUDA_LAYOUT)
         return AOTC_CUDA_OTHER_LOADER;
-    TRY(open_session(model, device, &s));
+    TRY(open_session(model, device, weights, &s));
     return open_context(model, s, context);
 }
 
@@ -489,14 +490,15 @@ static aotc_cuda_context **find_in_list(const aotc_cuda_model *model)
 }
 
 /* The model's context in the list, created if need be, for the caller alone. */
-static int take_from_list(const aotc_cuda_model *model, aotc_cuda_context **taken)
+static int take_from_list(const aotc_cuda_model *model, const void *weights,
+                          aotc_cuda_context **taken)
 {
     for (;;) {
         int status = AOTC_CUDA_OK;
         wait_for(&list_turn);
         aotc_cuda_context **place = find_in_list(model);
         if (!*place)
-            status = aotc_cuda_create(model, 0, place);
+            status = aotc_cuda_create(model, 0, weights, place);
         *taken = *place;
         int got = !status
                   && !atomic_flag_test_and_set_explicit(&(*taken)->busy, memory_order_acquire);
@@ -507,12 +509,16 @@ static int take_from_list(const aotc_cuda_model *model, aotc_cuda_context **take
     }
 }
 
-int aotc_cuda_run(const aotc_cuda_model *model, uint32_t entry, const void *const *tensors)
+int aotc_cuda_run(const aotc_cuda_model *model, uint32_t entry, const void *weights,
+                  const void *const *tensors)
 {
     aotc_cuda_context *context;
+    const unsigned char *constants;
     TRY(check_tensors(model, entry, tensors, 1));
-    TRY(take_from_list(model, &context));
-    int status = run_host(context, entry, tensors);
+    TRY(take_from_list(model, weights, &context));
+    int status = find_constants(model, weights, &constants); /* of every run, as for a processor */
+    if (!status)
+        status = run_host(context, entry, tensors);
     leave(&context->busy);
     return status;
 }

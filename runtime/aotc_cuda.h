@@ -20,6 +20,9 @@ enum {
     AOTC_CUDA_NULL_OUTPUT = 2,
     AOTC_CUDA_MISALIGNED_INPUT = 4,
     AOTC_CUDA_MISALIGNED_OUTPUT = 5,
+    AOTC_CUDA_NULL_WEIGHTS = 7,
+    AOTC_CUDA_MISALIGNED_WEIGHTS = 8,
+    AOTC_CUDA_WRONG_WEIGHTS = 9,
     AOTC_CUDA_OUT_OF_BOUNDS = 11,
     AOTC_CUDA_NO_DRIVER = 64,
     AOTC_CUDA_OLD_DRIVER = 65,
@@ -151,14 +154,17 @@ typedef struct aotc_cuda_model {
     const aotc_cuda_variant *variant;
     const uint64_t *tensor_bytes; /* of inputs, then outputs, of one entry after the other */
     const void *constants;
+    const unsigned char *digest; /* 32 bytes, if the constants are in a file; else NULL */
 } aotc_cuda_model;
 
 /* A device with the model's weights on it, and the memory of one run at a time. */
 typedef struct aotc_cuda_context aotc_cuda_context;
 
 /* Opens the driver and `device` (counted from 0), uploads the weights, prepares the launches. The
- * context takes host memory by malloc. */
-int aotc_cuda_create(const aotc_cuda_model *model, int device, aotc_cuda_context **context);
+ * context takes host memory by malloc. `weights` are the contents of the file of weights, if there
+ * is one, which are needed until the function returns. */
+int aotc_cuda_create(const aotc_cuda_model *model, int device, const void *weights,
+                     aotc_cuda_context **context);
 
 /* Another context with the weights of `first`, which may be destroyed before or after it. */
 int aotc_cuda_share(aotc_cuda_context *first, aotc_cuda_context **context);
@@ -179,7 +185,8 @@ int aotc_cuda_run_host(const aotc_cuda_model *model, uint32_t entry, aotc_cuda_c
                        const void *const *tensors);
 
 /* The same on device 0, in a context that the first call creates; threads take turns. */
-int aotc_cuda_run(const aotc_cuda_model *model, uint32_t entry, const void *const *tensors);
+int aotc_cuda_run(const aotc_cuda_model *model, uint32_t entry, const void *weights,
+                  const void *const *tensors);
 
 /* Frees the context that aotc_cuda_run created, if there is one. */
 int aotc_cuda_release(const aotc_cuda_model *model);

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 
 enum { USUAL_SHARED_BYTES = 48 << 10, OLDEST_DRIVER = 11040 };
+enum { WEIGHTS_ALIGNMENT = 64, WEIGHTS_HEADER_BYTES = 64, DIGEST_BYTES = 32 };
 
 typedef struct session {
     atomic_int users;
@@ -154,7 +155,25 @@ static int find_functions(session *s)
     return AOTC_CUDA_OK;
 }
 
-static int fill_session(const aotc_cuda_model *m, session *s, int major, int minor)
+/* Where the model's constants are on the host: in the object, or in the contents of its file. */
+static int find_constants(const aotc_cuda_model *m, const void *weights,
+                          const unsigned char **found)
+{
+    *found = m->constants;
+    if (!m->digest)
+        return AOTC_CUDA_OK;
+    if (!weights)
+        return AOTC_CUDA_NULL_WEIGHTS;
+    if ((uintptr_t)weights % WEIGHTS_ALIGNMENT)
+        return AOTC_CUDA_MISALIGNED_WEIGHTS;
+    if (memcmp(weights, m->digest, DIGEST_BYTES))
+        return AOTC_CUDA_WRONG_WEIGHTS;
+    *found = (const unsigned char *)weights + WEIGHTS_HEADER_BYTES;
+    return AOTC_CUDA_OK;
+}
+
+static int fill_session(const aotc_cuda_model *m, session *s, const unsigned char *constants,
+                        int major, int minor)
 {
     TRY(load_module(m, s, major, minor));
     TRY(find_functions(s));
@@ -164,7 +183,7 @@ static int fill_session(const aotc_cuda_model *m, session *s, int major, int min
     TRY(status_of(s->cu->alloc(&s->constants, v->constants_bytes)));
     for (uint32_t i = 0; i < v->pieces; i++) {
         const aotc_cuda_piece *piece = &v->piece[i];
-        const unsigned char *from = (const unsigned char *)m->constants + piece->from;
+        const unsigned char *from = constants + piece->from;
         TRY(status_of(s->cu->upload(s->constants + piece->to, from, piece->bytes)));
     }
     /* that returns when the host's memory is free again, which can be before the copy is done */
@@ -190,11 +209,13 @@ static int drop_session(session *s)
     return status;
 }
 
-static int open_session(const aotc_cuda_model *m, int number, session **made)
+static int open_session(const aotc_cuda_model *m, int number, const void *weights, session **made)
 {
     const driver *cu;
+    const unsigned char *constants;
     int version, count, device, major, minor;
     uint32_t kernels = 0;
+    TRY(find_constants(m, weights, &constants));
     TRY(find_driver(&cu));
     TRY(status_of(cu->init(0)));
     TRY(status_of(cu->version(&version)));
@@ -223,7 +244,7 @@ static int open_session(const aotc_cuda_model *m, int number, session **made)
     }
     status = enter(s);
     if (!status)
-        status = leave_with(s, fill_session(m, s, major, minor));
+        status = leave_with(s, fill_session(m, s, constants, major, minor));
     if (status) {
         drop_session(s);
         return status;

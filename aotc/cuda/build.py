@@ -12,8 +12,8 @@ from aotc.artifact.bundle import Bundle
 from aotc.artifact.header import HeaderFacts, write_header
 from aotc.artifact.header_many import write_many_header
 from aotc.artifact.manifest import Provenance, build_manifest
-from aotc.artifact.weights import embed_constants
-from aotc.codegen.entry import Entry
+from aotc.artifact.weights import ObjectImage, embed_constants
+from aotc.codegen.entry import WEIGHTS_HEADER_BYTES, Entry
 from aotc.codegen.machine import compile_module
 from aotc.codegen.notes import notes_text
 from aotc.codegen.signature import Signature
@@ -76,7 +76,6 @@ def archs_of(options: Options) -> tuple[str, ...]:
     with a GPU."""
     refused = {
         "--threads": options.threads,
-        "--weights file": options.weights == "file",
         "--ram": options.ram is not None,
         "--region": bool(options.regions),
         "--recipes": options.recipes is not None,
@@ -183,18 +182,16 @@ def make_device_bundle(
         target=provenance.target,
         version=provenance.versions["aotc"],
         digest=entries[0].digest,
-        weights_bytes=constants.size_bytes,
+        weights_bytes=WEIGHTS_HEADER_BYTES + constants.size_bytes,
         weights_digest=manifest["weights"]["sha256"],
         sections=False,
     )
-    try:
-        image = embed_constants(made.emitted, name, constants)
-    except UsageError as error:
-        raise UsageError(
-            error.message,
-            remedy="compile parts of the model to objects of their own, with --outputs",
-        ) from None
-    return Bundle(name, tuple(entries), image, _header(entries, made, facts), manifest, None)
+    header = _header(entries, made, facts)
+    if entries[0].signature.weights_in_file:
+        image = ObjectImage(made.emitted, None)
+        return Bundle(name, tuple(entries), image, header, manifest, constants)
+    image = embed_constants(made.emitted, name, constants)
+    return Bundle(name, tuple(entries), image, header, manifest, None)
 
 
 def _header(entries: Sequence[Entry], made: DeviceObject, facts: HeaderFacts) -> str:

@@ -15,12 +15,18 @@ DEVICE_ALIGNMENT = 16
 """Of device pointers, in bytes: DEVICE_ALIGNMENT of runtime/aotc_cuda.c."""
 
 
+_NOT_KEPT = """ The contents
+ * of the weights file are as for the function without a context; they are not needed when it has
+ * returned."""
+
+
 def device_declarations(signatures: Sequence[Signature], waits: bool = False) -> list[str]:
     """Declarations with their comments, for a header that has NAME_run of each size already;
     ``waits`` if the host has to wait for the device before a run is done."""
     name, names = signatures[0].name, functions_of(signatures)
     context = f"{name}_context *context"
     some = " for some size" if signatures[0].sizes else ""
+    in_file = signatures[0].weights_in_file
     return [
         "/* All functions need runtime/aotc_cuda.c and, when they run, the CUDA driver.\n"
         f" * {name}_run takes host pointers, creates a context on device 0 when it is first\n"
@@ -31,8 +37,10 @@ def device_declarations(signatures: Sequence[Signature], waits: bool = False) ->
         f" * same time are safe: one of them gets {name.upper()}_{Status.BUSY_CONTEXT.name}. */\n"
         f"typedef struct {name}_context {name}_context;",
         "/* Opens the driver and `device` (0 is the first), uploads the weights and prepares the\n"
-        f" * launches{' of all sizes' if some else ''}; *context is NULL if that fails. */\n"
-        f"int {names.create}(int device, {name}_context **context);",
+        f" * launches{' of all sizes' if some else ''}; *context is NULL if that fails."
+        f"{_NOT_KEPT if in_file else ''} */\n"
+        f"int {names.create}(int device, {'const void *weights, ' if in_file else ''}"
+        f"{name}_context **context);",
         "/* Another context with the weights of `first`, for another stream or thread; the two\n"
         " * may be destroyed in any order. */\n"
         f"int {names.share}({name}_context *first, {name}_context **context);",
@@ -59,7 +67,10 @@ def _with_context(
         dims = [f"int64_t {dim}" for dim in describe_dispatcher(signatures).dims]
         suffix = signatures[0].suffix
         given.append((functions[0].removesuffix(suffix), [*first, *dims]))
-    tensors = [replace(signature, regions=()) for signature in (*signatures, signatures[0])]
+    tensors = [
+        replace(signature, regions=(), weights_in_file=False)
+        for signature in (*signatures, signatures[0])
+    ]
     return [
         _without_workspace(declaration(signature, function, arguments))
         for signature, (function, arguments) in zip(tensors, given, strict=False)

@@ -36,15 +36,15 @@ _TYPES = """\
 %entry = type { i32, i32, i32, i32 }
 %piece = type { i64, i64, i64 }
 %variant = type { [8 x i32], ptr, ptr, ptr, ptr, ptr, ptr, ptr, ptr, ptr, ptr, i64, i64 }
-%model = type { [6 x i32], ptr, ptr, ptr, ptr }"""
+%model = type { [6 x i32], ptr, ptr, ptr, ptr, ptr }"""
 
 _LOADER = """\
-declare i32 @aotc_cuda_create(ptr, i32, ptr)
+declare i32 @aotc_cuda_create(ptr, i32, ptr, ptr)
 declare i32 @aotc_cuda_share(ptr, ptr)
 declare i32 @aotc_cuda_destroy(ptr)
 declare i32 @aotc_cuda_run_device(ptr, i32, ptr, ptr, ptr)
 declare i32 @aotc_cuda_run_host(ptr, i32, ptr, ptr)
-declare i32 @aotc_cuda_run(ptr, i32, ptr)
+declare i32 @aotc_cuda_run(ptr, i32, ptr, ptr)
 declare i32 @aotc_cuda_release(ptr)"""
 
 
@@ -72,12 +72,16 @@ def emit_device_object(
 ) -> str:
     """The module for ``host``: its global symbols are the functions of each of ``signatures``, the
     sizes of the model in the order of the variants' entries, and those in `functions_of`; it needs
-    those of runtime/aotc_cuda.c. The constants are a marker, as in `emit_module`; ``notes`` is the
-    text for the section that `aotc audit` reads, or empty."""
+    those of runtime/aotc_cuda.c. The constants are a marker, as in `emit_module`, or in a file;
+    ``notes`` is the text for the section that `aotc audit` reads, or empty."""
     name, first = signatures[0].name, variants[0].model
     parts = [f'source_filename = "{name}"', f'target triple = "{host.triple}"', _TYPES, _LOADER]
-    held = "null"
-    if constants.size_bytes:
+    held = digest = "null"
+    if signatures[0].weights_in_file:
+        digest = f"@{name}_digest"
+        text = byte_string(bytes.fromhex(constants.digest))
+        parts.append(f"{digest} = internal constant [32 x i8] {text}")
+    elif constants.size_bytes:
         (stretch,) = constants.stretches
         held = f"@{weights_symbol(name, 0)}"
         parts.append(marker_global(name, weights_symbol(name, 0), host, stretch))
@@ -98,7 +102,7 @@ def emit_device_object(
         *(first.inputs, first.tensors - first.inputs),
     )
     pointers = [f"ptr @{table.symbol}" for table in tables]
-    fields = ", ".join([_integers(counts), *pointers, f"ptr {held}"])
+    fields = ", ".join([_integers(counts), *pointers, f"ptr {held}", f"ptr {digest}"])
     parts += [*texts, *[table.text() for table in tables]]
     parts.append(f"@{name}_model = internal constant %model {{ {fields} }}, align 8")
     parts += _functions(signatures)
@@ -295,14 +299,16 @@ def _functions(signatures: Sequence[Signature]) -> list[str]:
     """The functions of the header."""
     first = signatures[0]
     table, names = f"ptr @{first.name}_model", functions_of(signatures)
-    tensors = [p for p in parameters(first) if p not in workspaces(first)]
+    in_file = first.weights_in_file
+    tensors = [p for p in parameters(first) if p not in ("%weights", *workspaces(first))]
+    weights = ["ptr %weights" if in_file else "ptr null"]
     context, stream = ["ptr %context"], ["ptr %stream"]
     found = []
     for number, signature in enumerate(signatures):
         entry = [table, f"i32 {number}"]
         host, device = names.run_host[number], names.run_device[number]
         found += [
-            _run(signature.run, [], parameters(first), tensors, "run", entry),
+            _run(signature.run, [], parameters(first), tensors, "run", entry + weights),
             _run(host, context, tensors, tensors, "run_host", entry),
             _run(device, context + stream, tensors, tensors, "run_device", entry),
         ]
@@ -316,18 +322,26 @@ def _functions(signatures: Sequence[Signature]) -> list[str]:
         ]
     return [
         *found,
-        _forward(names.create, "create", ["i32 %device", "ptr %context"], [table]),
+        _forward(
+            names.create,
+            "create",
+            ["i32 %device", *weights * in_file, "ptr %context"],
+            [table, "i32 %device", *weights, "ptr %context"],
+        ),
         _forward(names.share, "share", ["ptr %first", "ptr %context"]),
         _forward(names.destroy, "destroy", ["ptr %context"]),
         _forward(names.release, "release", [], [table]),
     ]
 
 
-def _forward(name: str, loader: str, params: Sequence[str], first: Sequence[str] = ()) -> str:
-    """A function that calls one of the loader with the arguments ``first`` in front."""
+def _forward(
+    name: str, loader: str, params: Sequence[str], arguments: Sequence[str] | None = None
+) -> str:
+    """A function that calls one of the loader, with its own ``params`` if no others are given."""
+    given = ", ".join(params if arguments is None else arguments)
     return (
         f"define i32 @{name}({', '.join(params)}) nounwind {{\n"
-        f"  %status = call i32 @aotc_cuda_{loader}({', '.join([*first, *params])})\n"
+        f"  %status = call i32 @aotc_cuda_{loader}({given})\n"
         "  ret i32 %status\n}"
     )
 

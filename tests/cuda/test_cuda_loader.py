@@ -212,8 +212,8 @@ int main(void)
     aotc_cuda_context *same = (aotc_cuda_context *)context;
     CHECK(aotc_cuda_run_host(&other, 0, same, none) == NET_WRONG_CONTEXT)
     CHECK(aotc_cuda_run_device(&other, 0, same, NULL, none) == NET_WRONG_CONTEXT)
-    CHECK(aotc_cuda_create(&later, 0, &same) == NET_OTHER_LOADER && !same)
-    CHECK(aotc_cuda_run(&later, 0, none) == NET_OTHER_LOADER)
+    CHECK(aotc_cuda_create(&later, 0, NULL, &same) == NET_OTHER_LOADER && !same)
+    CHECK(aotc_cuda_run(&later, 0, NULL, none) == NET_OTHER_LOADER)
     CHECK(net_run_host(context, x, y) == NET_OK && is_right(y))
     CHECK(net_destroy(context) == NET_OK && get("LIVE") == 0)
     puts("ok");
