@@ -28,9 +28,9 @@ def convolution():
     return net.graph(net.b.apply(op, net.x(2, 9, 9, 3), net.c(20, 3, 3, 3)))
 
 
-def rows():
+def rows(length=150):
     net = Net()
-    x = net.x(5, 150)
+    x = net.x(5, length)
     y = net.b.unary("exp", net.b.binary("sub", x, net.b.reduce("max", x, (1,), keep=True)))
     return net.graph(net.b.binary("div", y, net.b.reduce("sum", y, (1,), keep=True)))
 
@@ -40,6 +40,28 @@ def sweep():
     return net.graph(net.b.binary("add", net.x(300, 256), net.c(256)))
 
 
+def columns():
+    net = Net()
+    return net.graph(net.b.reduce("sum", net.x(33, 40), (0,), keep=False))
+
+
+def transposition():
+    net = Net()
+    return net.graph(net.b.unary("neg", net.b.transpose(net.x(160, 130), (1, 0))))
+
+
+def border():
+    net = Net()
+    return net.graph(net.b.apply(ops.Pad((0, 1, 2), (3, 0, 1), 0.5), net.x(3, 4, 5)))
+
+
+def cell():
+    net = Net()
+    product = net.b.apply(ops.Dot(), net.x(2, 40), net.c(40, 10))
+    gates = (net.b.apply(ops.Slice((0, i), (2, 5), (1, 1)), product) for i in (0, 5))
+    return net.graph(net.b.binary("mul", *gates))
+
+
 GRAPHS = {
     "one chunk": (lambda: product(33, 16, 20), "f16"),
     "plain product": (lambda: product(20, 48, 33), "f32"),
@@ -47,6 +69,11 @@ GRAPHS = {
     "short product": (lambda: product(20, 96, 33), "bf16"),
     "convolution": (convolution, "f16"),
     "rows": (rows, "f32"),
+    "rows of several warps": (lambda: rows(1100), "tf32"),
+    "columns": (columns, "tf32"),
+    "transposition": (transposition, "f32"),
+    "border": (border, "f32"),
+    "cell": (cell, "tf32"),
     "sweep": (sweep, "f32"),
     "attention": (lambda: attention_graph(2, 70, 16), "tf32"),
     "short attention": (lambda: attention_graph(1, 70, 16), "f16"),
