@@ -102,13 +102,22 @@ class Context:
         dtype = node.type.dtype
         kept = self.held.stored.get(node, dtype)
         value = None if kept is dtype else dtype
-        return self.temporary(kept, node.shape, node.op.mnemonic, value)
+        beyond = 0
+        if self.target.is_gpu and isinstance(node.op, ops.Pad):
+            # boxes of the windows of a convolution may end a row and a pixel behind the last one
+            beyond = math.prod(node.shape[-2:]) + math.prod(node.shape[-1:])
+        return self.temporary(kept, node.shape, node.op.mnemonic, value, beyond)
 
     def temporary(
-        self, dtype: DType, shape: tuple[int, ...], name: str, value: DType | None = None
+        self,
+        dtype: DType,
+        shape: tuple[int, ...],
+        name: str,
+        value: DType | None = None,
+        beyond: int = 0,
     ) -> View:
         """Fresh packed arena storage of ``dtype``, for numbers of type ``value`` if that is
-        another."""
+        another; with room for ``beyond`` more elements at its end."""
         elems = math.prod(shape)
         if elems == 0:
             raise UnsupportedError(
@@ -117,8 +126,9 @@ class Context:
             )
         number = next(self.numbers)
         # rows of tile registers are whole groups: the last pixel's may end beyond its bytes
-        beyond = GROUP - 1 if self.target.tiles and dtype is DType.U8 else 0
-        storage = Storage(f"{name}{number}", Role.ARENA, elems * dtype.size_bytes + beyond)
+        rest = GROUP - 1 if self.target.tiles and dtype is DType.U8 else 0
+        bytes_ = (elems + beyond) * dtype.size_bytes + rest
+        storage = Storage(f"{name}{number}", Role.ARENA, bytes_)
         return replace(View.packed(storage, dtype, shape), value=value)
 
     def constant(self, values: np.ndarray, name: str) -> View:
