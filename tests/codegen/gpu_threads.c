@@ -16,7 +16,7 @@ typedef struct {
     float sums[4];
 } held;
 
-_Alignas(128) char shared[SHARED];
+_Alignas(1024) char shared[SHARED];
 static pthread_barrier_t block_barrier, warp_barriers[MOST_WARPS];
 static uint32_t exchanged[MOST_WARPS][WARP];
 static const uint16_t *matrix_rows[MOST_WARPS][WARP];
@@ -135,6 +135,119 @@ static void multiply(int kind, float *sums) {
 MMA(tf32, 0)
 MMA(f16, 1)
 MMA(bf16, 2)
+
+/* Shared memory by its addresses of 18 bits. */
+static uint32_t place_of(uint64_t address) {
+    return (uint32_t)(address - (uint64_t)(uintptr_t)shared) & (SHARED - 1);
+}
+
+static uint32_t swizzled(uint32_t place) { return place ^ (place >> 7 & 7) << 4; }
+
+/* Signals (mbarriers), each known by its place. */
+typedef struct {
+    int64_t arrivals, left, bytes;
+    uint32_t phase;
+} signal_state;
+
+static signal_state signals[SHARED / 8];
+static pthread_mutex_t signals_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t signals_changed = PTHREAD_COND_INITIALIZER;
+
+void gpu_signal_init(uint32_t at, uint32_t arrivals) {
+    signals[place_of(at) / 8] = (signal_state){arrivals, arrivals, 0, 0};
+}
+
+static void change_signal(uint32_t at, int64_t arrivals, int64_t bytes) {
+    signal_state *s = &signals[place_of(at) / 8];
+    pthread_mutex_lock(&signals_lock);
+    s->left -= arrivals, s->bytes += bytes;
+    if (!s->left && !s->bytes)
+        s->left = s->arrivals, s->phase++;
+    pthread_cond_broadcast(&signals_changed);
+    pthread_mutex_unlock(&signals_lock);
+}
+
+void gpu_signal_expect(uint32_t at, uint32_t bytes) { change_signal(at, 1, bytes); }
+
+void gpu_signal_wait(uint32_t at, uint32_t parity) {
+    pthread_mutex_lock(&signals_lock);
+    while ((signals[place_of(at) / 8].phase & 1) == parity)
+        pthread_cond_wait(&signals_changed, &signals_lock);
+    pthread_mutex_unlock(&signals_lock);
+}
+
+/* A tensor map as gpu_code.py writes it; axes from the inside out, strides in elements. */
+typedef struct {
+    const char *first;
+    int64_t axes, elem_bytes, is_tf32, dims[5], strides[5], box[5];
+} tensor_map;
+
+static uint32_t nearest_tf32(uint32_t bits) {
+    if ((bits & 0x7F800000u) == 0x7F800000u)
+        return bits;
+    return (bits + 0xFFFu + (bits >> 13 & 1)) & 0xFFFFE000u;
+}
+
+/* The whole box, and then its bytes: nobody sees when within that the hardware brings which. */
+void gpu_tile(uint32_t to, const tensor_map *map, uint32_t signal, int32_t a, int32_t b, int32_t c,
+              int32_t d, int32_t e) {
+    int64_t start[5] = {a, b, c, d, e}, count = 1, size = map->elem_bytes;
+    for (int64_t i = 0; i < map->axes; i++)
+        count *= map->box[i];
+    for (int64_t n = 0; n < count; n++) {
+        int64_t rest = n, at = 0, is_inside = 1;
+        for (int64_t i = 0; i < map->axes; rest /= map->box[i], i++) {
+            int64_t place = start[i] + rest % map->box[i];
+            is_inside &= place >= 0 && place < map->dims[i];
+            at += place * map->strides[i];
+        }
+        uint32_t bits = 0;
+        if (is_inside)
+            memcpy(&bits, map->first + at * size, (size_t)size);
+        bits = map->is_tf32 ? nearest_tf32(bits) : bits;
+        memcpy(shared + swizzled(place_of(to) + (uint32_t)(n * size)), &bits, (size_t)size);
+    }
+    change_signal(signal, 0, -count * size);
+}
+
+/* Element `along` (depth) of row or column `across` of a factor that a matrix descriptor tells of;
+   `is_across`: rows of 128 bytes are the depth. */
+static double described(uint64_t descriptor, int kind, int is_across, uint32_t across,
+                        uint32_t along) {
+    uint32_t size = kind ? 2 : 4, start = place_of((descriptor & 0xFFFF) << 4);
+    uint32_t leading = (descriptor >> 16 & 0x3FFF) << 4, stride = (descriptor >> 32 & 0x3FFF) << 4;
+    uint32_t row = is_across ? along : across, place = is_across ? across % 64 : along;
+    if (descriptor >> 62 != 1)
+        abort(); /* not the pattern of 128 bytes */
+    start += row / 8 * stride + row % 8 * 128 + place * size + (is_across ? across / 64 * leading : 0);
+    uint32_t bits = 0;
+    memcpy(&bits, shared + swizzled(start), size);
+    return kind == 0   ? single(bits & 0xFFFFE000u)
+           : kind == 1 ? half((uint16_t)bits)
+                       : single(bits << 16);
+}
+
+/* A product of a warpgroup, done at once: the evaluator finds what is touched too early. `words`
+   has the left factor in registers, or is NULL. */
+void gpu_wgmma(float *sums, const uint32_t *words, uint64_t left, uint64_t right, uint32_t columns,
+               int kind, int is_across) {
+    if (words) {
+        memcpy(fragments[warp][lane].words, words, 16);
+        pthread_barrier_wait(&warp_barriers[warp]);
+    }
+    for (uint32_t i = 0; i < columns / 2; i++) {
+        uint32_t row = lane / 4 + i % 4 / 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+        double total = 0;
+        for (uint32_t k = 0; k < (kind ? 16 : 8); k++) {
+            double a = words ? element(kind, 1, (int)row, (int)k)
+                             : described(left, kind, 0, warp % 4 * 16 + row, k);
+            total += a * described(right, kind, is_across, column, k);
+        }
+        sums[i] = (float)(sums[i] + total);
+    }
+    if (words)
+        pthread_barrier_wait(&warp_barriers[warp]);
+}
 
 typedef struct {
     entry code;

@@ -3,13 +3,18 @@
 import re
 import subprocess
 
+import numpy as np
 import pytest
+from gpu_code import Machine
+from graph_runs import BASE, runs_here
 from test_ptx import ptxas
-from warpgroup_kernels import Product, without
+from warpgroup_kernels import Product, operands, without
 
 from aotc.codegen.ptx import ptx_module
 from aotc.errors import VerifyError
+from aotc.loop.eval import run_kernel
 from aotc.loop.ir_async import WgmmaFence, WgmmaWait
+from aotc.target import cuda_target
 
 SIDE = (512, 512, 1024)
 PRODUCTS = {
@@ -52,6 +57,31 @@ def test_the_assembler_would_complain(kind, numbers, tmp_path):
     product = Product("f16", (64, 64, 128), (64, 64), groups=1, stages=2)
     with pytest.raises(AssertionError):
         expect_clean(assembled(without(product.kernel(), kind, numbers), tmp_path))
+
+
+CODE = {
+    "wide": Product("f16", (130, 250, 136), (128, 256), stages=2),
+    "high": Product("bf16", (256, 128, 136), (256, 128), stages=2),
+    "tf32": Product("tf32", (64, 72, 100), (64, 64), groups=1, stages=2),
+    "across": Product("bf16", (128, 136, 200), (128, 128), stages=3, across=True),
+    "held": Product("tf32", (64, 16, 96), (64, 16), groups=1, stages=3, held=True),
+    "both": Product("f16", (64, 72, 136), (64, 128), groups=1, stages=3, held=True, across=True),
+}
+
+
+@pytest.mark.requires_cc
+@pytest.mark.skipif(not runs_here(BASE), reason="needs x86-64 with AVX2 and FMA")
+@pytest.mark.parametrize(
+    "name", [n if n == "held" else pytest.param(n, marks=pytest.mark.slow) for n in CODE]
+)
+def test_code_gives_the_bytes_of_the_evaluator(name, tmp_path):
+    kernel = CODE[name].kernel()
+    a, b, wanted = operands(CODE[name])
+    evaluated, found = np.zeros((2, wanted.size), np.float32)
+    run_kernel(kernel, [a, b, evaluated])
+    Machine([kernel], cuda_target("sm_90a"), tmp_path).run(kernel, [a, b, found])
+    assert np.array_equal(evaluated, found)
+    np.testing.assert_allclose(found.reshape(wanted.shape), wanted, rtol=0, atol=2e-5)
 
 
 def test_maps_are_operands_by_value():
