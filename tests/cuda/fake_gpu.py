@@ -144,11 +144,11 @@ def fake_gpu():
 
 
 def compile_for_fake(graph, **options):
-    """A model whose numbers are those of a processor. It has PTX alone, in which the fake driver
-    finds the kernels."""
+    """A model whose numbers are those of a processor, unless ``options`` say another precision. It
+    has PTX alone, in which the fake driver finds the kernels."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(images, "find_ptxas", lambda: None)
-        return aotc.compile(graph, target="cuda", precision="f32", name="net", **options)
+        return aotc.compile(graph, target="cuda", name="net", **{"precision": "f32", **options})
 
 
 def link(compiled, folder):

@@ -92,6 +92,36 @@ def test_variants_in_several_sizes_share_constants(gpu, monkeypatch, tmp_path):
         gc.collect()
 
 
+def product(x):
+    """In tf32, sm_90a reads both operands by tensor maps."""
+    w = np.random.default_rng(0).standard_normal((64, 128)).astype(np.float32)
+    return (x + 1) @ w
+
+
+@pytest.mark.slow
+def test_kernels_of_sm_90a_run_where_they_can(gpu, monkeypatch, tmp_path):
+    graph = aotc.trace(product, aotc.spec((128, 64), "float32"))
+    model = compile_for_fake(graph, arch="sm_80,sm_90a", precision="tf32")
+    plain, exact = (variant.model for variant in model.device_object.variants)
+    assert not any(kernel.maps for kernel in plain.kernels)
+    assert sum(len(kernel.maps) for kernel in exact.kernels) == 2
+    x = np.random.default_rng(1).standard_normal((128, 64)).astype(np.float32)
+    wanted = product(x.astype(np.float64))
+    monkeypatch.setattr(cuda_compiled, "open_driver", lambda: Driver(gpu.library))
+    library = link(model, tmp_path)
+    for arch, variant in ((80, plain), (90, exact)):
+        gpu.set("ARCH", arch)
+        gpu.learn(variant)
+        context, found = create(library), np.zeros((128, 128), np.float32)
+        assert library.net_run_host(context, address(x), address(found)) == Status.OK
+        for result in (found, model(x)):
+            assert np.abs(result - wanted).max() <= 2e-3 * np.abs(wanted).max()
+        assert bool(gpu.get("MAP_ENCODINGS")) == (variant is exact)
+        assert library.net_destroy(context) == Status.OK
+        model.release()
+        gc.collect()
+
+
 def test_what_does_the_same_is_in_the_object_once():
     x = aotc.spec((4, 8), "float32")
     model = compile_for_fake(aotc.trace(lambda x: np.exp(x) + 1, x), arch="sm_80,sm_90a,sm_90")
