@@ -1,0 +1,183 @@
+"""Contractions by warpgroups: tiles that tensor maps bring give the graph's results, in every type
+and shape of tile; what no tensor map brings is left to others."""
+
+from dataclasses import replace
+
+import pytest
+from graph_runs import Net, assert_close, inputs_of, lowered
+
+from aotc.graph import ops
+from aotc.graph.eval import evaluate
+from aotc.graph.types import DType
+from aotc.loop.eval import run_program
+from aotc.loop.launch import launch_of
+from aotc.passes.explicit_pad import explicit_pad
+from aotc.schedule import gpu_warpgroup
+from aotc.target import SHARED_BYTES, cuda_target
+
+GPU = cuda_target("sm_90a")
+TOLERANCE = {"tf32": 1e-3, "f16": 2e-3, "bf16": 1e-2}
+TILES = gpu_warpgroup._TILES
+
+
+def run(graph, precision, expected="warpgroups"):
+    """The program, whose first contraction is done by ``expected``, gives the graph's results."""
+    program = lowered(explicit_pad(graph), replace(GPU, precision=precision))
+    inputs = inputs_of(graph)
+    found, wanted = run_program(program, inputs), evaluate(graph, inputs)
+    for name, array in wanted.items():
+        assert_close(found[name], array, TOLERANCE[precision])
+    recipes = [kernel.recipe for kernel in program.kernels() if kernel.recipe]
+    assert expected in recipes[0], recipes
+    return program
+
+
+def factor(net, *shape, dtype):
+    """An input of ``dtype``, as float32."""
+    x = net.x(*shape, dtype=dtype)
+    return x if dtype is DType.F32 else net.b.cast(x, DType.F32)
+
+
+def product(m, k, n, dtype=DType.F32, right="weights", batch=(), tail=False):
+    """A product with weights, or with what is made at run time ``across`` ([k, n]) or ``along`` its
+    depth ([n, k]); with ``tail``, what follows reads three tensors."""
+    net = Net()
+    x = factor(net, *batch, m, k, dtype=dtype)
+    if right == "weights":
+        w = net.c(*batch, k, n)
+    elif right == "across":
+        w = factor(net, *batch, k, n, dtype=dtype)
+    else:
+        axes = (*range(len(batch)), len(batch) + 1, len(batch))
+        w = net.b.transpose(factor(net, *batch, n, k, dtype=dtype), axes)
+    y = net.b.apply(ops.Dot(), x, w)
+    if tail:
+        y = net.b.binary("add", y, net.c(n))
+        y = net.b.unary("abs", net.b.binary("add", y, factor(net, *y.shape, dtype=dtype)))
+    return net.graph(y if dtype is DType.F32 else net.b.cast(y, dtype))
+
+
+def convolution(
+    channels, outputs, size, window, stride=1, dilation=1, groups=1, images=2, dtype=DType.F32
+):
+    """A convolution over channels-last data with a border, a bias and a residual."""
+    net = Net()
+    x = factor(net, images, size, size, channels, dtype=dtype)
+    w = net.c(outputs, channels // groups, window, window)
+    low = (dilation * (window - 1) // 2,) * 2
+    op = ops.Conv((stride,) * 2, low, low, (dilation,) * 2, groups, channels_last=True)
+    y = net.b.apply(op, x, w)
+    y = net.b.binary("add", net.b.binary("add", y, net.c(outputs)), net.x(*y.shape))
+    return net.graph(net.b.binary("max", y, net.b.constant(0.0, DType.F32)))
+
+
+@pytest.fixture
+def conversions(monkeypatch):
+    """Conversions of operands to 16 bits cost nothing."""
+    monkeypatch.setattr(gpu_warpgroup, "_LAUNCH_SECONDS", 0)
+    monkeypatch.setattr(gpu_warpgroup, "_PLAIN_RATE", 1e9)
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("f16", DType.F16), ("tf32", DType.F32)])
+def test_products_with_weights(kind, dtype):
+    (kernel,) = run(product(70, 136, 40, dtype), kind).kernels()
+    assert len(kernel.maps) == 2 and launch_of(kernel).block[0] % 128 == 0
+
+
+def test_products_of_bfloat16(conversions):
+    convert, kernel = run(product(70, 136, 40), "bf16").kernels()
+    assert not convert.maps and "bf16" in kernel.recipe
+
+
+QUICK = [(128, 64, 2), (64, 32, 1)]
+
+
+@pytest.mark.parametrize(
+    "tile", [t if t in QUICK else pytest.param(t, marks=pytest.mark.slow) for t in TILES]
+)
+def test_every_tile(tile, monkeypatch):
+    rows, columns, _ = tile
+    monkeypatch.setattr(gpu_warpgroup, "_TILES", (tile,))
+    monkeypatch.setattr(gpu_warpgroup, "_MOST_STAGES", 3)
+    monkeypatch.setattr(gpu_warpgroup, "_MOST_SPLITS", 1)
+    graph = product(rows + 40, 64 * 5 + 8, columns + 24, DType.F16, tail=True)
+    (kernel,) = run(graph, "f16").kernels()
+    assert f"{rows}x{columns} " in kernel.recipe
+    assert launch_of(kernel).shared_bytes <= SHARED_BYTES["sm_90a"]
+
+
+@pytest.mark.parametrize("right", ["across", "along"])
+def test_right_hand_sides_made_at_run_time(right):
+    run(product(70, 24, 72, DType.F16, right, batch=(2,)), "f16")
+    run(product(64, 136, 136, DType.F16, right), "f16")
+
+
+def test_a_right_hand_side_of_float32_along_its_depth():
+    run(product(40, 40, 40, right="along", batch=(2, 1)), "tf32")
+    across = lowered(product(40, 40, 40, right="across"), replace(GPU, precision="tf32"))
+    assert not any(kernel.maps for kernel in across.kernels())
+
+
+CONVOLUTIONS = {
+    "3x3": {"channels": 32, "outputs": 40, "size": 9, "window": 3},
+    "3x3 of float16": {
+        "channels": 64, "outputs": 24, "size": 8, "window": 3, "dtype": DType.F16
+    },
+    "stride": {"channels": 32, "outputs": 24, "size": 13, "window": 3, "stride": 2},
+    "dilation": {"channels": 16, "outputs": 24, "size": 9, "window": 3, "dilation": 2},
+    "groups": {"channels": 64, "outputs": 48, "size": 7, "window": 3, "groups": 2},
+    "one by one": {"channels": 32, "outputs": 40, "size": 7, "window": 1},
+    "many images": {"channels": 32, "outputs": 16, "size": 3, "window": 3, "images": 19},
+}
+FIRST = ("3x3 of float16", "stride")
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in FIRST else pytest.param(n, marks=pytest.mark.slow) for n in CONVOLUTIONS]
+)
+def test_convolutions(name):
+    sizes = CONVOLUTIONS[name]
+    program = run(convolution(**sizes), "f16" if "dtype" in sizes else "tf32")
+    assert any(kernel.maps for kernel in program.kernels())
+
+
+@pytest.mark.slow
+def test_long_sums_of_few_results_are_split():
+    graph = product(40, 64 * 24, 40, DType.F16, tail=True)
+    program = run(graph, "f16")
+    first, second = program.calls
+    assert "split" in first.kernel.recipe and launch_of(first.kernel).grid[1] > 1
+    assert "_join" in second.kernel.name
+
+
+def test_results_of_16_bits_go_from_product_to_product():
+    net = Net()
+    x = factor(net, 64, 64, dtype=DType.F16)
+    y = net.b.unary("abs", net.b.apply(ops.Dot(), x, net.c(64, 64)))
+    z = net.b.apply(ops.Dot(), y, net.c(64, 64))
+    program = run(net.graph(net.b.cast(z, DType.F16)), "f16")
+    assert [len(kernel.maps) for kernel in program.kernels()] == [2, 2]
+
+
+@pytest.mark.slow
+def test_inputs_of_float32_are_converted(conversions):
+    assert len(run(product(70, 72, 40, tail=True), "f16").calls) == 2
+    assert len(run(product(70, 72, 64, right="across"), "f16").calls) == 3
+    run(convolution(16, 32, 9, 3), "f16")
+
+
+def test_conversions_of_little_work_do_not_pay():
+    run(product(70, 72, 40), "f16", expected="block")
+
+
+def test_what_is_left_to_others():
+    few_rows, odd_depth = product(8, 64, 64, DType.F16), product(64, 61, 64, DType.F16)
+    for graph in (few_rows, odd_depth, convolution(3, 32, 12, 3, dtype=DType.F16)):
+        kernels = lowered(explicit_pad(graph), replace(GPU, precision="f16")).kernels()
+        assert not any(kernel.maps for kernel in kernels)
+
+
+def test_nothing_else_is_touched():
+    graph = product(64, 64, 64)
+    for target in (replace(GPU, precision="f32"), replace(cuda_target("sm_90"), precision="tf32")):
+        assert not any(kernel.maps for kernel in lowered(graph, target).kernels())
