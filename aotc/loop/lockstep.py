@@ -42,6 +42,9 @@ from aotc.loop.lockstep_shadow import NOBODY, SEVERAL, Copies, Shadow
 from aotc.loop.mma import KINDS, multiply
 from aotc.loop.walk import fragments, has_barrier
 
+#: Shared memory of blocks that run at once; some hundred bytes are known of each element.
+_MAX_SHARED_BYTES = 1 << 22
+
 
 def _address(memory: Memory) -> int:
     address: int = memory.data.__array_interface__["data"][0]
@@ -56,6 +59,10 @@ class LockstepRun(Run):
         launch = launch_of(kernel)
         x, y, z = launch.block
         self._per_block = x * y * z
+        # blocks that run at once at most
+        self._room = min(
+            MAX_LANES // self._per_block, _MAX_SHARED_BYTES // max(launch.shared_bytes, 1)
+        )
         self._block_numbers = np.zeros(1, np.int64)
         self._thread_numbers = np.zeros(1, np.int64)
         self._barriers = 0
@@ -173,8 +180,7 @@ class LockstepRun(Run):
     def _loop(self, loop: For) -> None:
         if loop.kind in (Kind.BLOCK, Kind.THREAD):
             # blocks in chunks that the threads then multiply; all threads of a block at once
-            room = max(1, MAX_LANES // self._per_block) if loop.kind is Kind.BLOCK else MAX_LANES
-            chunk = max(1, room // self._lanes) if loop.kind is Kind.BLOCK else loop.extent
+            chunk = max(1, self._room // self._lanes) if loop.kind is Kind.BLOCK else loop.extent
             for start in range(0, loop.extent, chunk):
                 with self._spread(loop, start, min(start + chunk, loop.extent)):
                     self.block(loop.body)

@@ -14,8 +14,10 @@ from aotc.loop.eval import run_kernel
 from aotc.loop.ir import (
     Alloc,
     Barrier,
+    Bin,
     Bind,
     Buffer,
+    Conv,
     For,
     Kernel,
     Kind,
@@ -43,7 +45,7 @@ from aotc.loop.ir_async import (
 from aotc.loop.launch import nest_of
 from aotc.loop.verify import verify_kernel
 from aotc.loop.walk import all_statements
-from aotc.loop.wgmma import swizzled
+from aotc.loop.wgmma import result_layout, swizzled
 
 F16, F32 = DType.F16, DType.F32
 PRODUCTS = [
@@ -355,3 +357,35 @@ PRODUCT_PROBLEMS = {
 def test_products_under_way(problem):
     with pytest.raises(VerifyError, match=f"kernel 'tiles': .*{problem}"):
         Tile(PRODUCT_PROBLEMS[problem], F16, 64).run()
+
+
+@pytest.mark.parametrize("way", ["stored", "copied"])
+def test_products_of_what_threads_bring_themselves(way):
+    """A tile of rows r times itself: every element is a sum over rows as they lie."""
+
+    def body(t):
+        for i in range(0, 4096, 1024):
+            at = ix.add(ix.mul(t.thread, 8), i)
+            swizzled_at = Bin("xor", at, ix.mul(Bin("mod", ix.div(at, 64), Lit(8)), 8))
+            if way == "copied":
+                yield AsyncCopy(t.tile, swizzled_at, t.x, at, 8)
+            else:
+                yield from (
+                    Store(t.tile, ix.add(swizzled_at, j), Load(t.x, ix.add(at, j)))
+                    for j in range(8)
+                )
+        yield from [AsyncCommit(), AsyncWait(0)] if way == "copied" else []
+        yield from [ProxyFence(), Barrier(), *multiply(t)]
+        for i in range(4):
+            value = Conv(Load(t.sums, Lit(i)), F16)
+            yield Store(t.y, ix.add(ix.mul(t.thread, 4), i), value)
+
+    tile = Tile(body, F16, 64)
+    verify_kernel(tile.kernel)
+    x = np.random.default_rng(1).normal(size=4096).astype(np.float16)
+    y = np.zeros_like(x)
+    run_kernel(tile.kernel, [x, y])
+    rows = x.reshape(64, 64).astype(np.float64)[:, :16]
+    across, down = result_layout(8)[::-1]
+    wanted = (rows @ rows[:8].T)[down, across].reshape(-1)
+    np.testing.assert_allclose(y[:512], wanted, rtol=1e-2, atol=1e-2)

@@ -1,7 +1,9 @@
 """Programs in, the bytes that a run reads and writes of each storage out."""
 
 from handmade import ELEMS, affine_program, binary_kernel
+from warpgroup_kernels import Product
 
+from aotc.debug.count import count_bytes, count_flop
 from aotc.graph.types import DType
 from aotc.loop.ir import Alloc, Buffer, For, Kernel, Lit, Load, Space, Store, Var
 from aotc.loop.program import Arg, Call, Counter, If, Loop, Program, Role, Storage
@@ -27,6 +29,14 @@ def test_elements_count_as_often_as_loops_come_back():
     kernel = Kernel("k", (x, y), frozenset([y]), (Alloc(total, (body,)),))
     reads, writes = count_accesses(kernel)
     assert reads == {x: 30, total: 3} and writes == {total: 30, y: 3}
+
+
+def test_boxes_and_products_of_warpgroups():
+    kernel = Product("f16", (128, 64, 128), (64, 64), groups=1, stages=2).kernel()
+    reads, _ = count_accesses(kernel)
+    assert all(reads[map_.buffer] % (64 * 64) == 0 < reads[map_.buffer] for map_ in kernel.maps)
+    assert count_bytes(kernel) == 2 * 128 * 128 + 2 * 128 * 64 + 4 * 128 * 64
+    assert count_flop(kernel) == 2 * 128 * 64 * 128
 
 
 def test_loops_and_branches_of_a_program():
