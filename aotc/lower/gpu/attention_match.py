@@ -11,31 +11,45 @@ from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
 from aotc.loop.launch import MAX_GRID
-from aotc.target import Target
+from aotc.loop.mma import COLUMNS
+from aotc.lower.gpu.attention_scores import Scores, scores_of
+from aotc.schedule.attention import AttentionSizes, AttentionTile, choose_attention
+from aotc.target import SHARED_BYTES, Target
 
-#: Widths of queries, keys and values that tiles divide among threads.
-WIDTHS = (16, 32, 64, 128)
+#: The widest queries, keys and values; widths are multiples of COLUMNS.
+MOST_WIDTH = 256
+#: Shared memory that every architecture has for a block.
+MOST_BYTES = min(SHARED_BYTES.values())
 
 
 @dataclass(frozen=True)
 class Attention:
-    """``scores`` is the product of ``queries`` [*batch, rows, width] with ``keys`` [*batch, width,
-    keys], ``score_nodes`` are pointwise between it and the softmax, ``sums`` is the product of the
+    """``product`` is that of ``queries`` [*batch, rows, width] with ``keys`` [*batch, width,
+    keys], ``scores`` what is computed between it and the softmax, ``sums`` the product of the
     softmax with ``values`` [*batch, keys, width of values], ``tail`` is pointwise after it.
-    ``groups`` are the three groups."""
+    ``groups`` are the three groups, ``tile`` is what a block computes."""
 
     groups: tuple[Group, Group, Group]
     queries: Node
     keys: Node
-    scores: Node
-    score_nodes: tuple[Node, ...]
+    product: Node
+    scores: Scores
     values: Node
     sums: Node
     tail: tuple[Node, ...]
+    sizes: AttentionSizes
+    tile: AttentionTile
 
     @property
     def result(self) -> Node:
         return self.groups[2].result
+
+    @property
+    def label(self) -> str:
+        """The name of its kernel."""
+        rows, width = self.queries.shape[-2:]
+        sizes = (*self.queries.shape[:-2], rows, self.values.shape[-2], width)
+        return f"attention_{'x'.join(map(str, sizes))}"
 
 
 def find_attention(groups: Groups, target: Target) -> dict[Group, Attention]:
@@ -47,7 +61,9 @@ def find_attention(groups: Groups, target: Target) -> dict[Group, Attention]:
     users = _users(groups)
     kept = {node for _, node in groups.graph.outputs} | {n for _, n in groups.graph.checks}
     for group in groups.groups:
-        attention = _around(group, owner, users, kept) if group.kind is GroupKind.ROWS else None
+        if group.kind is not GroupKind.ROWS:
+            continue
+        attention = _around(group, owner, users, kept, target.precision)
         if attention is not None and not any(part in found for part in attention.groups):
             found |= dict.fromkeys(attention.groups, attention)
     return found
@@ -66,6 +82,7 @@ def _around(
     owner: dict[Node, Group],
     users: dict[Node, list[Node]],
     kept: set[Node],
+    kind: str,
 ) -> Attention | None:
     """The attention whose softmax is ``rows``, if it is one."""
     scored = _softmax_of(rows)
@@ -83,7 +100,8 @@ def _around(
         group.kind is not GroupKind.CONTRACT
         or not isinstance(group.anchor.op, ops.Dot)
         or group.others
-        or any(node.type.dtype is not DType.F32 for node in (*group.nodes, *group.anchor.inputs))
+        or any(node.type.dtype is not DType.F32 for node in (group.anchor, *group.anchor.inputs))
+        or group.result.type.dtype is not DType.F32
         for group in products
     ):
         return None
@@ -93,19 +111,27 @@ def _around(
         return None
     queries, keys = first.anchor.inputs
     values = second.anchor.inputs[1]
-    if queries.shape[-1] not in WIDTHS or values.shape[-1] not in WIDTHS:
+    widths = queries.shape[-1], values.shape[-1]
+    if any(width % COLUMNS or width > MOST_WIDTH for width in widths):
         return None
-    if math.prod(queries.shape[:-2]) > MAX_GRID[1]:
+    (rows_of, _), count = queries.shape[-2:], values.shape[-2]
+    batch = math.prod(queries.shape[:-2])
+    sizes = AttentionSizes(batch, rows_of, count, *widths, kind, MOST_BYTES)
+    tile = choose_attention(sizes)
+    if tile is None or batch * tile.splits > MAX_GRID[1]:
         return None
+    between = tuple(node for node in first.nodes if node is not first.anchor)
     return Attention(
         (first, rows, second),
         queries,
         keys,
         first.anchor,
-        tuple(node for node in first.nodes if node is not first.anchor),
+        scores_of(first.anchor, between),
         values,
         second.anchor,
         tuple(node for node in second.nodes if node is not second.anchor),
+        sizes,
+        tile,
     )
 
 
