@@ -4,9 +4,17 @@ import subprocess
 
 import numpy as np
 import pytest
+from device_families import (
+    CASES,
+    OTHER_CASES,
+    compile_family,
+    expect_close,
+    expect_parts,
+    in_words,
+)
 
 import aotc
-from aotc.cuda.driver import DeviceError, open_driver
+from aotc.cuda.driver import DeviceError, native_arch, open_driver
 from aotc.pool import runtime_sources
 
 
@@ -53,6 +61,28 @@ def wanted(graph, x):
 def expect(found, wanted):
     for one, other in zip(found, wanted, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * np.abs(other).max())
+
+
+def check_family(name, precision, arch):
+    """The code for sm_80 is PTX, which the driver translates."""
+    if arch != "sm_80" and arch != native_arch(open_driver()):
+        pytest.skip(f"the device is not of {arch}")
+    model, graph, inputs = compile_family(name, precision, arch)
+    expect_parts(name, precision, arch, model)
+    run = model.bind(**inputs)
+    for _ in range(2):
+        expect_close(precision, run(), graph, inputs)
+
+
+@pytest.mark.parametrize(("name", "precision", "arch"), CASES, ids=in_words(CASES))
+def test_families(name, precision, arch):
+    """Each family of kernels once for each architecture: what compute-sanitizer watches."""
+    check_family(name, precision, arch)
+
+
+@pytest.mark.parametrize(("name", "precision", "arch"), OTHER_CASES, ids=in_words(OTHER_CASES))
+def test_other_precisions(name, precision, arch):
+    check_family(name, precision, arch)
 
 
 def test_host_arrays(model, x, wanted):

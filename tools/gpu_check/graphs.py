@@ -91,11 +91,13 @@ def _product(case: Mapping[str, Any]) -> Prepared:
 
 
 def _attention(case: Mapping[str, Any]) -> Prepared:
-    shape = tuple(case["shape"])
+    """Scores and sums in float32, whatever the tensors are held in."""
+    shape, dtype = tuple(case["shape"]), DTYPES[case["precision"]]
     scale = shape[-1] ** -0.5
 
     def attention(q: Any, k: Any, v: Any) -> Any:
-        return aotc.softmax((q @ k.swapaxes(-1, -2)) * scale, axis=-1) @ v
+        q, k, v = (tensor.astype(np.float32) for tensor in (q, k, v))
+        return (aotc.softmax((q @ k.swapaxes(-1, -2)) * scale, axis=-1) @ v).astype(dtype)
 
     def check(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
         scores = q[0, :CHECKED_ROWS] @ k[0].T * scale

@@ -25,7 +25,8 @@ from tools.gpu_check.rows import Row, ratio_to_fastest
 
 STARTED = "resnet50"
 STARTS = 5
-TESTS = "tests/cuda/test_on_device.py"
+#: What is run once more under compute-sanitizer: a test of each family of kernels.
+SANITIZED = ("tests/cuda/test_on_device.py", "-k", "test_families or test_host_arrays")
 SANITIZERS = ("memcheck", "racecheck")
 
 
@@ -111,7 +112,7 @@ def sanitize(tool: str, seconds: float) -> Row:
     found = shutil.which("compute-sanitizer")
     if found is None:
         return Row(tool, remarks="compute-sanitizer is not installed")
-    command = [found, "--tool", tool, "--error-exitcode", "1", *_pytest(), TESTS]
+    command = [found, "--tool", tool, "--error-exitcode", "1", *_pytest(), *SANITIZED]
     return _run(tool, command, seconds)
 
 
