@@ -191,6 +191,17 @@ int aotc_cuda_run(const aotc_cuda_model *model, uint32_t entry, const void *weig
 /* Frees the context that aotc_cuda_run created, if there is one. */
 int aotc_cuda_release(const aotc_cuda_model *model);
 
+/* A program may have several copies of the loader that are compiled so; it uses one. */
+#ifdef AOTC_CUDA_SHARED
+#pragma weak aotc_cuda_create
+#pragma weak aotc_cuda_share
+#pragma weak aotc_cuda_destroy
+#pragma weak aotc_cuda_run_device
+#pragma weak aotc_cuda_run_host
+#pragma weak aotc_cuda_run
+#pragma weak aotc_cuda_release
+#endif
+
 #ifdef __cplusplus
 }
 #endif

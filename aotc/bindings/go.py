@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aotc.bindings.library import Library, Model, camel_case, describe, escape, escape_all, plain
+from aotc.bindings.library import (
+    Library,
+    Model,
+    camel_case,
+    describe,
+    escape,
+    escape_all,
+    loader_files,
+    plain,
+)
 from aotc.codegen.signature import (
     WEIGHTS_ALIGNMENT,
     WORKSPACE_ALIGNMENT,
@@ -109,7 +118,8 @@ func EnableTiles() bool {{
 
 
 def files(library: Library) -> Mapping[str, str]:
-    """go.mod, NAME.go and, for threads, the pool in C, by their paths beside the object."""
+    """go.mod, NAME.go and, for threads or GPUs, the pool or the loader in C, by their paths beside
+    the object."""
     package = escape(library.name.lower(), f"{_KEYWORDS} main init documentation")
     folder = f"go/{library.stem}"
     found = {
@@ -119,6 +129,8 @@ def files(library: Library) -> Mapping[str, str]:
     if library.threads:
         for name in ("aotc_pool.c", "aotc_pool.h"):
             found[f"{folder}/{name}"] = (runtime_sources() / name).read_text()
+    if library.device:
+        found |= loader_files(folder)
     return found
 
 
@@ -136,6 +148,9 @@ def _package(library: Library, package: str) -> str:
             old = f"aotc_pool_{action}"
             flags.append(f"#cgo CFLAGS: -D{old}={library.name}_pool_{action}")
         flags += ["#cgo CFLAGS: -pthread", "#cgo LDFLAGS: -pthread"]
+    if library.device:
+        # Several packages have the loader: one of them is linked.
+        flags += ["#cgo CFLAGS: -DAOTC_CUDA_SHARED", "#cgo LDFLAGS: -ldl"]
     includes = [f'#include "{library.stem}.h"']
     includes += ['#include "aotc_pool.h"'] * library.threads
     parts = [

@@ -10,10 +10,13 @@ from typing import Any
 
 from aotc.codegen.entry import WEIGHTS_HEADER_BYTES
 from aotc.codegen.signature import Param, Signature, Status
+from aotc.cuda.object import functions_of
 from aotc.errors import UsageError
 from aotc.graph.types import DType, TensorType
+from aotc.pool import runtime_sources
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_LOADER = ("aotc_cuda.c", "aotc_cuda.h", "aotc_cuda_driver.h", "aotc_cuda_session.h")
 _STEM = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 
 
@@ -76,6 +79,11 @@ class Library:
         return any(model.signature.tiles for model in self.models)
 
     @property
+    def device(self) -> bool:
+        """Whether the models run on a GPU, for which programs need the loader of runtime/."""
+        return any(model.signature.device for model in self.models)
+
+    @property
     def statuses(self) -> tuple[Status, ...]:
         """The codes that any of the entries can return."""
         codes = {status for model in self.models for status in model.signature.statuses}
@@ -89,7 +97,9 @@ class Library:
             found.append(model.signature.run)
             if model.signature.threads:
                 found.append(model.signature.run_threads)
-        return (*found, *self.dispatchers)
+        if self.device:
+            found += functions_of([model.signature for model in self.models]).names
+        return tuple(dict.fromkeys((*found, *self.dispatchers)))
 
 
 def read_library(manifest: Any, path: Path) -> Library:
@@ -101,12 +111,6 @@ def read_library(manifest: Any, path: Path) -> Library:
             where=str(path),
             remedy="use letters, digits, '_', '-' and '.' in the names of the files",
         )
-    if isinstance(manifest, dict) and "cuda" in manifest:
-        raise UsageError(
-            "bindings are for objects that run on a CPU",
-            where=str(path),
-            remedy="call the C functions of the header, or compile for a CPU target",
-        )
     try:
         return _read(manifest, path.stem)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -115,6 +119,11 @@ def read_library(manifest: Any, path: Path) -> Library:
             where=str(path),
             remedy="give the .json file that `aotc compile` writes beside the object",
         ) from None
+
+
+def loader_files(folder: str) -> dict[str, str]:
+    """The C sources of the loader for GPUs, by their paths in ``folder``."""
+    return {f"{folder}/{name}": (runtime_sources() / name).read_text() for name in _LOADER}
 
 
 def plain(text: str) -> str:
@@ -162,7 +171,8 @@ def _read(manifest: Any, stem: str) -> Library:
     in_file = {"file": True, "object": False}[weights["in"]]
     rows = manifest.get("models", [manifest])
     name = _identifier(manifest["name"])
-    models = tuple(_read_model(row, in_file, name) for row in rows)
+    device = "cuda" in manifest
+    models = tuple(_read_model(row, in_file, name, device) for row in rows)
     if not models:
         raise ValueError("no models")
     if len({model.signature.workspaces for model in models}) > 1:
@@ -184,7 +194,7 @@ def _read(manifest: Any, stem: str) -> Library:
     )
 
 
-def _read_model(row: Mapping[str, Any], in_file: bool, library: str) -> Model:
+def _read_model(row: Mapping[str, Any], in_file: bool, library: str, device: bool) -> Model:
     memory = row["memory"]
     found = memory.get("regions", ())
     regions = {_identifier(region["name"]): _size(region["bytes"]) for region in found}
@@ -200,8 +210,11 @@ def _read_model(row: Mapping[str, Any], in_file: bool, library: str) -> Model:
         tiles=bool(row.get("tiles")),
         sizes=tuple((str(dim), _size(size)) for dim, size in row.get("sizes", {}).items()),
         regions=tuple(regions),
+        device=device,
     )
     room = tuple(regions.values()) if len(regions) > 1 else (_size(memory["arena_bytes"]),)
+    if device:
+        room = (0,)  # on the host
     if row["entry"] != signature.run:
         raise ValueError(f"an entry called {row['entry']!r}")
     name = f"{signature.name}{signature.suffix}"

@@ -12,6 +12,7 @@ from aotc.bindings.library import (
     describe,
     escape,
     escape_all,
+    loader_files,
     plain,
 )
 from aotc.codegen.signature import WEIGHTS_ALIGNMENT, WORKSPACE_ALIGNMENT, Param, Status
@@ -60,7 +61,27 @@ fn main() {{
     println!("cargo:rustc-link-lib=static={stem}");
     let library = found.join("lib{stem}.a");
     println!("cargo:rerun-if-changed={{}}", library.display());
-}}
+{more}}}
+"""
+
+_LOADER = """
+    // The loader of models for GPUs, compiled by $CC.
+    let out = PathBuf::from(std::env::var("OUT_DIR").unwrap());
+    let (source, object) = (here.join("loader/aotc_cuda.c"), out.join("aotc_cuda.o"));
+    let tool = |variable: &str, usual: &str| {
+        std::process::Command::new(std::env::var(variable).unwrap_or(usual.into()))
+    };
+    let compiled = tool("CC", "cc")
+        .args(["-std=gnu11", "-O2", "-fPIC", "-c", "-o"])
+        .args([&object, &source])
+        .status();
+    assert!(compiled.is_ok_and(|status| status.success()), "{} does not compile", source.display());
+    let packed = tool("AR", "ar").arg("crs").args([&out.join("libaotc_cuda.a"), &object]).status();
+    assert!(packed.is_ok_and(|status| status.success()), "ar makes no library");
+    println!("cargo:rustc-link-search=native={}", out.display());
+    println!("cargo:rustc-link-lib=static=aotc_cuda");
+    println!("cargo:rustc-link-lib=dl");
+    println!("cargo:rerun-if-changed={}", source.display());
 """
 
 _POOL = """
@@ -160,7 +181,8 @@ impl Weights {{
 
 
 def files(library: Library) -> Mapping[str, str]:
-    """Cargo.toml, build.rs and src/lib.rs, by their paths beside the object."""
+    """Cargo.toml, build.rs, src/lib.rs and, for GPUs, the loader in C, by their paths beside the
+    object."""
     crate = escape(library.name.lower(), _TAKEN)
     folder = f"rust/{library.stem}"
     cargo = (
@@ -168,11 +190,13 @@ def files(library: Library) -> Mapping[str, str]:
         f'description = "a model compiled for {library.target}"\nlinks = "{library.stem}"\n'
         "publish = false\n\n[lib]\ndoctest = false\n"
     )
-    return {
+    more = _LOADER if library.device else ""
+    found = {
         f"{folder}/Cargo.toml": cargo,
-        f"{folder}/build.rs": _BUILD.format(stem=library.stem),
+        f"{folder}/build.rs": _BUILD.format(stem=library.stem, more=more),
         f"{folder}/src/lib.rs": _lib(library),
     }
+    return found | (loader_files(f"{folder}/loader") if library.device else {})
 
 
 def _lib(library: Library) -> str:

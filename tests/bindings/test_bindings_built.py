@@ -1,7 +1,6 @@
 """Bindings compiled by the toolchains of their languages: the outputs are those of Python."""
 
 import json
-import os
 import shutil
 import subprocess
 
@@ -15,6 +14,7 @@ from everything import (
     save_scale,
 )
 from handmade import compile_program, scale_program
+from toolchains import cargo, go_module, go_settings, need, run
 
 import aotc
 from aotc.bindings import cpp, go, rust
@@ -25,20 +25,6 @@ from aotc.pool import runtime_sources
 pytestmark = [pytest.mark.slow, pytest.mark.requires_cc]
 
 CXX = ["g++", "-std=c++20", "-Wall", "-Wextra", "-Werror", "-pedantic"]
-
-
-def need(*tools):
-    for tool in tools:
-        if shutil.which(tool) is None:
-            pytest.skip(f"no {tool} on this machine")
-
-
-def run(command, cwd, **environment):
-    done = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, env={**os.environ, **environment}
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -101,10 +87,6 @@ def test_cpp_knows_sizes(made):
     assert wrong.returncode != 0
 
 
-def cargo(folder, *arguments):
-    return run(["cargo", *arguments, "--offline", "--quiet"], folder, RUSTFLAGS="-D warnings")
-
-
 def test_rust(case):
     need("cargo")
     filed, folder, signature, expected = case
@@ -139,22 +121,6 @@ def test_the_rust_crate_does_without_std(made):
         '[dependencies]\neverything = { path = "../rust/everything" }\n'
     )
     cargo(crate, "build")
-
-
-def go_module(folder, package):
-    """go.mod of a program that uses ``package`` from where it was written."""
-    (folder / "go.mod").write_text(
-        f"module program\n\ngo 1.18\n\nrequire aotc/{package} v0.0.0\n\n"
-        f"replace aotc/{package} => ../go/{package}\n"
-    )
-
-
-def go_settings(folder):
-    """An environment in which nothing is fetched, and what is built stays in ``folder``."""
-    return {
-        "GOCACHE": str(folder / "cache"), "GOPATH": str(folder), "GOFLAGS": "-mod=mod",
-        "GOPROXY": "off", "CGO_ENABLED": "1", "GOTOOLCHAIN": "local",
-    }
 
 
 def test_go(case, tmp_path):
