@@ -11,32 +11,14 @@ from __future__ import annotations
 import numpy as np
 
 from aotc.fuse.groups import Group
-from aotc.graph.ir import Node
 from aotc.graph.types import DType
 from aotc.loop import index
-from aotc.loop.ir import (
-    Alloc,
-    Bin,
-    Bind,
-    Buffer,
-    Expr,
-    For,
-    Kind,
-    Lit,
-    Load,
-    Shuffle,
-    Space,
-    Stmt,
-    Store,
-    Var,
-)
-from aotc.loop.launch import WARP
+from aotc.loop.ir import Alloc, Buffer, Expr, Space, Stmt
 from aotc.lower.context import Context
-from aotc.lower.contract_kernel import multiply_add
 from aotc.lower.gates import combine, gate_of, lower_gates, slices_and_formulas
-from aotc.lower.gpu.binding import bind, held_below
 from aotc.lower.gpu.vectors import neighbours
-from aotc.lower.scope import KernelScope, loop, vector
+from aotc.lower.gpu.warp_sums import WarpSums, warp_nest
+from aotc.lower.scope import KernelScope
 
 #: Warps of a block.
 WARPS = 4
@@ -59,10 +41,9 @@ class _Writer:
         self.rows, self.units = group.result.shape
         lhs, weights = group.anchor.inputs
         assert weights.data is not None
-        self.depth = lhs.shape[1]
-        self.gates = weights.shape[1] // self.units
+        depth, gates = lhs.shape[1], weights.shape[1] // self.units
         self.slices, self.pointwise = slices_and_formulas(group)
-        by_gate = weights.data.reshape(self.depth, self.gates, self.units)
+        by_gate = weights.data.reshape(depth, gates, self.units)
         packed = context.constant(np.ascontiguousarray(by_gate.transpose(2, 1, 0)), "packed")
         leaves = {
             node: context.view(node) for node in context.operands(self.pointwise, group.nodes)
@@ -76,79 +57,21 @@ class _Writer:
         self.results = {
             node: self.scope.access(view, write=True) for node, view in results.items()
         }
-        self.wide = neighbours((self.lhs, self.rhs), self.depth)
-        self.sums = Buffer(
-            "acc", DType.F32, self.rows * self.gates * self.wide, Space.REGISTER
-        )
+        wide = neighbours((self.lhs, self.rhs), depth)
+        self.sums = WarpSums.of(self.rows, gates, depth, wide)
 
     def emit(self) -> None:
         """Emits the call."""
-        block, warp, lane = Var("block"), Var("warp"), Var("lane")
-        number = index.add(index.mul(block, WARPS), warp)
-        blocks = -(-self.units // WARPS)
-        # all threads of a warp shuffle, those beyond the last unit too
-        held = number if blocks * WARPS == self.units else held_below(number, self.units)
-        zero = Lit(0.0, DType.F32)
-        zeros = loop("j", self.sums.elems, lambda j: [Store(self.sums, j, zero)], Kind.UNROLLED)
-        body = [*zeros, *bind("unit", held, self.units, lambda unit: self._add(unit, lane))]
-        body += self._join(lane)
-        last = bind("unit", number, self.units, self._combine)
-        body.append(Bind(Var("first"), lane, 1, tuple(last)))
-        lanes = For(lane, WARP, (Alloc(self.sums, tuple(body)),), Kind.THREAD)
-        nest = For(block, blocks, (For(warp, WARPS, (lanes,), Kind.THREAD),), Kind.BLOCK)
-        self.context.emit(self.scope.call(self.group.label, [nest]))
 
-    def _cell(self, row: int, gate: int) -> int:
-        """The first accumulator of a gate of a row."""
-        return (row * self.gates + gate) * self.wide
-
-    def _add(self, unit: Expr, lane: Expr) -> list[Stmt]:
-        """Adds the terms of this thread to its sums."""
-        piece = self.wide * WARP
-
-        def terms(first: Expr) -> list[Stmt]:
-            def one(v: Expr) -> list[Stmt]:
-                k = index.add(first, v)
-                weights = [self.rhs.load((unit, index.lit(g), k)) for g in range(self.gates)]
-                stmts: list[Stmt] = []
-                for row in range(self.rows):
-                    x = self.lhs.load((index.lit(row), k))
-                    for gate, weight in enumerate(weights):
-                        at = index.add(index.lit(self._cell(row, gate)), v)
-                        total = multiply_add(x, weight, Load(self.sums, at))
-                        stmts.append(Store(self.sums, at, total))
-                return stmts
-
-            return [vector("v", self.wide, self.wide, one)]
-
-        def start(i: Expr, place: Expr) -> Expr:
-            return index.add(index.mul(i, piece), index.mul(place, self.wide))
-
-        full, rest = divmod(self.depth, piece)
-        stmts = loop("i", full, lambda i: terms(start(i, lane))) if full else []
-        if rest:
-            stmts += bind(
-                "last", lane, rest // self.wide, lambda x: terms(start(index.lit(full), x))
+        def add(unit: Expr, lane: Expr) -> list[Stmt]:
+            return self.sums.add(
+                lane,
+                lambda row, k: self.lhs.load((index.lit(row), k)),
+                lambda gate, k: self.rhs.load((unit, index.lit(gate), k)),
             )
-        return stmts
 
-    def _join(self, lane: Expr) -> list[Stmt]:
-        """Joins the sums of all threads, each in the first of its accumulators."""
-        stmts: list[Stmt] = []
-        for row in range(self.rows):
-            for gate in range(self.gates):
-                first = index.lit(self._cell(row, gate))
-                total: Expr = Load(self.sums, first)
-                for v in range(1, self.wide):
-                    total = Bin("add", total, Load(self.sums, index.add(first, v)))
-                stmts.append(Store(self.sums, first, total))
-                half = WARP // 2
-                while half:
-                    mine = Load(self.sums, first)
-                    other = Shuffle(mine, index.mod(index.add(lane, half), WARP))
-                    stmts.append(Store(self.sums, first, Bin("add", mine, other)))
-                    half //= 2
-        return stmts
+        nest = warp_nest(WARPS, self.units, self.sums, add, self._combine)
+        self.context.emit(self.scope.call(self.group.label, [nest]))
 
     def _combine(self, unit: Expr) -> list[Stmt]:
         """Stores every result of the unit."""
@@ -159,10 +82,7 @@ class _Writer:
         stmts: list[Stmt] = []
         for row in range(self.rows):
             where = (index.lit(row), unit)
-            values: dict[Node, Expr] = {
-                node: Load(self.sums, index.lit(self._cell(row, gate_of(node))))
-                for node in self.slices
-            }
+            values = {node: self.sums.total(row, gate_of(node)) for node in self.slices}
             values |= {node: leaf.load(where) for node, leaf in self.leaves.items()}
             stmts += combine(self.pointwise, values, kept, self.results, where, index.lit(0))
         for buffer in kept.values():
