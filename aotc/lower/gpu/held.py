@@ -168,6 +168,8 @@ class _Facts:
         moves = group.kind is GroupKind.MOVE and isinstance(node.op, _MOVERS)
         if node.type.dtype is not DType.F32 or not node.shape or group.others:
             return False
+        if isinstance(node.op, VIEW_OPS):
+            return False  # a name of what lies elsewhere
         return (moves or group.kind in _KINDS) and self.readers[node].known
 
     def may_round(self, group: Group) -> bool:
