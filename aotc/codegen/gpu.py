@@ -12,12 +12,7 @@ from collections.abc import Sequence
 from aotc.codegen.emit import Emitter
 from aotc.codegen.expressions import Value, aligned
 from aotc.codegen.gpu_async import emit_copy_statement
-from aotc.codegen.gpu_warpgroup import (
-    ARCH,
-    MAP_ALIGNMENT,
-    MAP_BYTES,
-    emit_warpgroup_statement,
-)
+from aotc.codegen.gpu_warpgroup import ARCH, emit_warpgroup_statement
 from aotc.codegen.text import type_of
 from aotc.errors import VerifyError
 from aotc.graph.types import DType
@@ -41,13 +36,19 @@ from aotc.loop.ir import (
     Var,
 )
 from aotc.loop.ir_async import AsyncCommit, AsyncCopy, AsyncWait, LoadMatrix, Wgmma
-from aotc.loop.launch import SHARED_ALIGNMENT, launch_of, nest_of
+from aotc.loop.launch import (
+    MAP_ALIGNMENT,
+    MAP_BYTES,
+    SHARED_ALIGNMENT,
+    launch_of,
+    nest_of,
+)
 from aotc.loop.mma import KINDS, RESULT_ELEMS
 from aotc.loop.verify_warpgroup import WarpgroupStmt
 from aotc.loop.walk import all_statements, fragments, product_registers
 from aotc.target import Target
 
-_NARROW = {"add": "add nuw nsw", "mul": "mul nuw nsw", "div": "udiv", "mod": "urem"}
+_NARROW = {"add": "add nuw nsw", "mul": "mul nuw nsw", "div": "udiv", "mod": "urem", "xor": "xor"}
 
 
 def shared_memory(kernels: Sequence[Kernel]) -> str:

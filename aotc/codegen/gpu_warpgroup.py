@@ -31,8 +31,6 @@ from aotc.loop.wgmma import TILE_ALIGNMENT, result_elems
 
 #: The one architecture that has all of these instructions.
 ARCH = "sm_90a"
-MAP_BYTES, MAP_ALIGNMENT = 128, 64
-"""A tensor map (CUtensorMap) among the parameters of a kernel."""
 _ADDRESS_MASK = (1 << 18) - 1
 _SWIZZLED = 1 << 62
 _WAIT = (

@@ -1,6 +1,6 @@
 """The tensor maps of a GPU kernel in, what the host tells cuTensorMapEncodeTiled of each out.
 
-Source: CUDA driver API, "Tensor Map Object Management", whose rules `describe_map` checks.
+Source: CUDA driver API, "Tensor Map Object Management"; loop/verify_warpgroup.py has its rules.
 """
 
 from __future__ import annotations
@@ -11,14 +11,11 @@ from dataclasses import dataclass
 from aotc.errors import VerifyError
 from aotc.graph.types import DType
 from aotc.loop.ir import SWIZZLED_BYTES, Kernel, TensorMap
+from aotc.loop.verify_warpgroup import map_problem
 
-MAP_BYTES, MAP_ALIGNMENT = 128, 64
-"""Of a CUtensorMap: AOTC_CUDA_MAP_BYTES and ..._ALIGNMENT of runtime/aotc_cuda.h."""
 MOST_AXES = 5
 STEP_BYTES = 16
 """What addresses and strides of mapped tensors are multiples of."""
-
-_MOST_STRIDE, _MOST_DIM, _MOST_BOX = (1 << 40) - 1, 1 << 32, 256
 
 
 class MapType(enum.IntEnum):
@@ -57,12 +54,16 @@ _TYPES = {DType.F16: MapType.FLOAT16, DType.U16: MapType.BFLOAT16, DType.F32: Ma
 def describe_map(kernel: Kernel, tensor: TensorMap) -> DeviceMap:
     """How the host makes the map ``tensor`` of ``kernel``; VerifyError for one that the driver
     would not take."""
-    dtype = tensor.buffer.dtype
-    size = dtype.size_bytes
+    problem = map_problem(tensor, kernel)
+    if problem is not None:
+        raise VerifyError(
+            f"kernel '{kernel.name}': the driver takes no tensor map '{tensor.name}': {problem}"
+        )
+    size = tensor.buffer.dtype.size_bytes
     strides = tuple(stride * size for stride in reversed(tensor.strides[:-1]))
-    found = DeviceMap(
-        arg=kernel.params.index(tensor.buffer) if tensor.buffer in kernel.params else -1,
-        type=MapType.TFLOAT32 if tensor.tf32 else _TYPES.get(dtype, MapType.FLOAT32),
+    return DeviceMap(
+        arg=kernel.params.index(tensor.buffer),
+        type=MapType.TFLOAT32 if tensor.tf32 else _TYPES[tensor.buffer.dtype],
         # rows are read on beyond the box, by this block or by its neighbour
         promotion=Promotion.BYTES_256
         if tensor.dims[-1] * size > SWIZZLED_BYTES
@@ -72,23 +73,3 @@ def describe_map(kernel: Kernel, tensor: TensorMap) -> DeviceMap:
         strides=strides,
         box=tensor.box[::-1],
     )
-    held = (
-        found.arg >= 0
-        and dtype in _TYPES
-        and (dtype is DType.F32 or not tensor.tf32)
-        and 1 <= len(found.dims) <= MOST_AXES
-        and len(found.dims) == len(found.box) == len(tensor.strides)
-        and tensor.strides[-1] == 1
-        and found.offset % STEP_BYTES == 0
-        and all(stride % STEP_BYTES == 0 and 0 < stride <= _MOST_STRIDE for stride in strides)
-        and all(1 <= dim <= _MOST_DIM for dim in found.dims)
-        and all(1 <= extent <= _MOST_BOX for extent in found.box)
-        and found.box[0] * size == SWIZZLED_BYTES
-    )
-    if not held:
-        raise VerifyError(
-            f"kernel '{kernel.name}': the driver takes no tensor map '{tensor.name}' of {dtype} "
-            f"{tensor.dims} with strides {tensor.strides}, offset {tensor.offset} and boxes "
-            f"{tensor.box}"
-        )
-    return found

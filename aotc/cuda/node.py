@@ -7,8 +7,9 @@ from collections.abc import Collection, Sequence
 from ctypes import c_uint32, c_uint64, c_void_p
 
 from aotc.cuda.driver import Driver, EncodedMap, KernelNode
-from aotc.cuda.maps import MAP_ALIGNMENT, MAP_BYTES, DeviceMap
+from aotc.cuda.maps import DeviceMap
 from aotc.cuda.model import DeviceKernel
+from aotc.loop.launch import MAP_ALIGNMENT, MAP_BYTES
 
 _NO_INTERLEAVE, _SWIZZLE_128_BYTES, _FILL_WITH_ZEROS = 0, 3, 0
 """CUtensorMapInterleave, CUtensorMapSwizzle and CUtensorMapFloatOOBfill."""

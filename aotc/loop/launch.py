@@ -19,6 +19,8 @@ MAX_BLOCK = (1024, 1024, 64)
 MAX_THREADS = 1024
 #: Threads that execute one instruction together.
 WARP = 32
+#: Bytes of a tensor map (CUtensorMap) among the operands of a kernel, and their alignment.
+MAP_BYTES, MAP_ALIGNMENT = 128, 64
 #: Least alignment of SHARED buffers: one row of the banks.
 SHARED_ALIGNMENT = 128
 

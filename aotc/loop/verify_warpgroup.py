@@ -42,6 +42,7 @@ WarpgroupStmt = (
 _MAX_COUNT = (1 << 20) - 1
 _MAX_PENDING = 7
 _MAX_AXES, _MAX_BOX, _MAP_ALIGNMENT = 5, 256, 16
+_MAPPED = frozenset(kind.dtype for kind in KINDS.values())
 _MAX_STRIDE_BYTES, _MAX_DIM, _MAX_STEP_BYTES = 1 << 40, 1 << 32, 1 << 18
 
 
@@ -51,29 +52,33 @@ def maps_problem(kernel: Kernel) -> str | None:
     if kernel.maps and len(set(names)) < len(names):
         return "two operands have one name"
     for map_ in kernel.maps:
-        problem = _map_problem(map_, kernel)
+        problem = map_problem(map_, kernel)
+        if problem is None and (map_.buffer.alignment or 1) % _MAP_ALIGNMENT:
+            problem = f"'{map_.buffer.name}' is not aligned to {_MAP_ALIGNMENT} bytes"
         if problem is not None:
             return f"map '{map_.name}': {problem}"
     return None
 
 
-def _map_problem(map_: TensorMap, kernel: Kernel) -> str | None:
+def map_problem(map_: TensorMap, kernel: Kernel) -> str | None:
+    """What is wrong with a tensor map of ``kernel``: the driver would not take it, or it brings
+    what is not in its buffer."""
     buffer, size = map_.buffer, map_.buffer.dtype.size_bytes
     axes = len(map_.dims)
     if buffer not in kernel.params or buffer in kernel.writes:
         return f"'{buffer.name}' is no parameter that is only read"
     if not 1 <= axes <= _MAX_AXES or len(map_.strides) != axes or len(map_.box) != axes:
         return f"{axes} axes, {len(map_.strides)} strides and a box of {len(map_.box)}"
-    if size not in (2, 4) or (map_.tf32 and buffer.dtype is not DType.F32):
+    if buffer.dtype not in _MAPPED or (map_.tf32 and buffer.dtype is not DType.F32):
         return f"elements of {buffer.dtype.value}"
     if not all(1 <= box <= _MAX_BOX for box in map_.box) or map_.box[-1] * size != SWIZZLED_BYTES:
         return f"a box of {map_.box}"
-    places = [map_.offset * size, buffer.alignment, *(s * size for s in map_.strides[:-1])]
+    places = [map_.offset * size, *(s * size for s in map_.strides[:-1])]
     if map_.strides[-1] != 1 or any(place % _MAP_ALIGNMENT for place in places):
         return f"strides of {map_.strides} elements from {map_.offset} on are not aligned"
-    if not buffer.alignment or not all(1 <= dim < _MAX_DIM for dim in map_.dims):
-        return f"a tensor of {map_.dims} at a multiple of {buffer.alignment} bytes"
-    if not all(0 <= stride * size < _MAX_STRIDE_BYTES for stride in map_.strides):
+    if not all(1 <= dim <= _MAX_DIM for dim in map_.dims):
+        return f"a tensor of {map_.dims}"
+    if not all(0 < stride * size < _MAX_STRIDE_BYTES for stride in map_.strides):
         return f"strides of {map_.strides}"
     last = sum((dim - 1) * s for dim, s in zip(map_.dims, map_.strides, strict=True))
     if map_.offset < 0 or map_.offset + last >= buffer.elems:

@@ -103,6 +103,7 @@ MAPS = [
     (dict(box=(64,)), "2 axes, 2 strides and a box of 1"),
     (dict(dims=(129, 192)), "a tensor up to element"),
     (dict(dims=(0, 192)), r"a tensor of \(0, 192\)"),
+    (dict(dims=(2, 192), strides=(0, 1)), r"strides of \(0, 1\)"),
     (dict(tf32=True), "elements of float16"),
 ]
 
@@ -114,6 +115,14 @@ def test_maps(change, problem):
     bad = replace(first, **change)
     with pytest.raises(VerifyError, match=f"kernel 'product': map 'map_a': .*{problem}"):
         verify_kernel(replace(kernel, maps=(bad, second)))
+
+
+def test_a_map_of_what_is_not_aligned():
+    kernel = PRODUCT.kernel()
+    loose = replace(kernel.params[0], alignment=8)
+    maps = (replace(kernel.maps[0], buffer=loose), kernel.maps[1])
+    with pytest.raises(VerifyError, match="map 'map_a': 'a' is not aligned to 16 bytes"):
+        verify_kernel(replace(kernel, params=(loose, *kernel.params[1:]), maps=maps))
 
 
 def test_a_map_of_what_is_stored_to():
