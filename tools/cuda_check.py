@@ -47,6 +47,7 @@ from tools.gpu_check.rows import (
     HEADINGS,
     Row,
     closing_line,
+    markdown_line,
     ratio_to_fastest,
     summarize_models,
     write_json,
@@ -157,6 +158,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(closing_line(rows))
     if args.json:
         write_json(args.json, title, rows)
+    if args.markdown:
+        card = f"{title['card']}, {title['']}"
+        lines = [markdown_line(row, card) for row in rows if row.goal is not None]
+        args.markdown.write_text("\n".join(lines) + "\n")
     return int(any(row.wrong for row in rows))
 
 
@@ -167,6 +172,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=DEFAULT_SECONDS, help="for all of it")
     parser.add_argument("--models", help="only these and nothing else, with commas between them")
     parser.add_argument("--json", type=Path, metavar="FILE", help="writes all figures to FILE")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE",
+        help="writes the lines of the table in docs/cuda.md to FILE",
+    )  # fmt: skip
     parser.add_argument(
         "--peers", default=sys.executable, metavar="PYTHON",
         help="the Python that has PyTorch and JAX (this one)",

@@ -208,6 +208,25 @@ def test_rows_say_whether_they_hold(tmp_path):
     assert json.loads((tmp_path / "rows.json").read_text())["rows"][0]["ratio"] == 4.0
 
 
+def test_the_page_has_a_line_for_every_goal(monkeypatch):
+    monkeypatch.setattr(cuda_check, "peer_case", cases.model_case)
+    nobody = Absent("not installed")
+    bench = bench_of(nobody, nobody, nobody, seconds=0.0)
+    found = [cuda_check.check_operation(bench, op, 0.0) for op in cases.operations()]
+    found += cuda_check.check_models(bench, cases.MODELS, 0.0)
+    found += programs.titled_rows()
+    page = (contender.ROOT / "docs" / "cuda.md").read_text().splitlines()
+    listed = {tuple(cell.strip() for cell in line.split("|")[1:4]) for line in page}
+    lines = [rows.markdown_line(row, "a card") for row in found if row.goal is not None]
+    assert len(lines) == 44
+    for line in lines:
+        assert tuple(cell.strip() for cell in line.split("|")[1:4]) in listed
+    measured = rows.Row("x", "f16", 2e-3, {"PyTorch 9": 3e-3}, 1.5, 1.0, 1e-3)
+    assert rows.markdown_line(measured, "H100, today") == (
+        "| x | f16 | 1 | 1.50 | PyTorch 9 | 2 | 1.0e-03 | H100, today |"
+    )
+
+
 ANSWERS = """
 import sys, json, time
 for line in sys.stdin:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,14 @@ SANITIZED = ("tests/cuda/test_on_device.py", "-k", "test_families or test_host_a
 SANITIZERS = ("memcheck", "racecheck")
 
 
+def titled_rows() -> list[Row]:
+    """The rows of `start_and_size` with nothing in them."""
+    return [
+        Row(f"start of {STARTED} to first result", goal=START_GOAL),
+        Row(f"bytes beside the weights of {STARTED}", goal=BYTES_GOAL),
+    ]
+
+
 def start_and_size(
     peer_command: Sequence[str], peer_about: Mapping[str, Any] | str, seconds: float
 ) -> list[Row]:
@@ -37,16 +46,16 @@ def start_and_size(
     first result, beside ``peer_command``, which does the same; and its bytes without the weights,
     beside the libraries of the peer. ``peer_about`` says why there is no peer if it is a text."""
     end = time.monotonic() + seconds
-    titles = f"start of {STARTED} to first result", f"bytes beside the weights of {STARTED}"
+    rows = titled_rows()
     compiler = shutil.which("cc")
     if compiler is None:
-        return [Row(title, goal=START_GOAL, remarks="there is no C compiler") for title in titles]
+        return [replace(row, remarks="there is no C compiler") for row in rows]
     with tempfile.TemporaryDirectory() as folder:
         try:
             program, own_bytes = build_program(Path(folder), compiler)
             ours = time_command([program], STARTS, end)
         except (AotcError, Unavailable, OSError, subprocess.SubprocessError) as error:
-            return [Row(titles[0], problem=str(error).splitlines()[0])]
+            return [replace(rows[0], problem=str(error).splitlines()[0]), rows[1]]
     if isinstance(peer_about, str):
         theirs: dict[str, float | str] = {"PyTorch": peer_about}
         libraries = 0
@@ -59,10 +68,9 @@ def start_and_size(
             theirs = {peer_about["name"]: type(error).__name__}
     remarks = f"{own_bytes} bytes" + (f", theirs {libraries}" if libraries else "")
     return [
-        Row(titles[0], ours=ours, peers=theirs, ratio=ratio_to_fastest(ours, theirs),
-            goal=START_GOAL, remarks="a cubin in C; torch.compile with a warm cache in Python"),
-        Row(titles[1], ratio=libraries / own_bytes if libraries else None, goal=BYTES_GOAL,
-            rate=remarks),
+        replace(rows[0], ours=ours, peers=theirs, ratio=ratio_to_fastest(ours, theirs),
+                remarks="a cubin in C; torch.compile with a warm cache in Python"),
+        replace(rows[1], ratio=libraries / own_bytes if libraries else None, rate=remarks),
     ]  # fmt: skip
 
 

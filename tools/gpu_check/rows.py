@@ -129,6 +129,19 @@ def closing_line(rows: Sequence[Row]) -> str:
     return "rows: " + ", ".join(f"{count} {what}" for what, count in counts.items())
 
 
+def markdown_line(row: Row, card: str) -> str:
+    """The line of a row in the table of docs/cuda.md; ``card`` says on what and when."""
+    (what, precision, ours, _, whose, ratio, goal, _, error, _) = row.cells()
+    measured = (ratio, whose, ours, error, card)
+    if row.ratio is None:
+        measured = ("not yet measured", "", "", "", "none")
+    return _markdown((what, precision, goal, *measured))
+
+
+def _markdown(cells: Sequence[str]) -> str:
+    return "".join(f"| {cell} " if cell else "| " for cell in cells) + "|"
+
+
 def write_json(path: Path, title: Mapping[str, Any], rows: Sequence[Row]) -> None:
     """All figures: what was measured where, and every row with its verdict. Seconds."""
     listed = [{**asdict(row), "verdict": row.verdict} for row in rows]
