@@ -10,7 +10,7 @@ from typing import Any
 
 from aotc.codegen.entry import WEIGHTS_HEADER_BYTES
 from aotc.codegen.signature import Param, Signature, Status
-from aotc.cuda.object import functions_of
+from aotc.cuda.functions import functions_of
 from aotc.errors import UsageError
 from aotc.graph.types import DType, TensorType
 from aotc.pool import runtime_sources

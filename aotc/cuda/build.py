@@ -19,6 +19,7 @@ from aotc.codegen.notes import notes_text
 from aotc.codegen.signature import Signature
 from aotc.config import Options
 from aotc.cuda.driver import native_arch, open_driver
+from aotc.cuda.functions import functions_of
 from aotc.cuda.header import device_declarations
 from aotc.cuda.images import (
     DeviceCode,
@@ -29,7 +30,7 @@ from aotc.cuda.images import (
     read_arch_names,
 )
 from aotc.cuda.model import DeviceModel, describe_model
-from aotc.cuda.object import emit_device_object, functions_of
+from aotc.cuda.object import emit_device_object
 from aotc.errors import UsageError
 from aotc.memory.arena import MemoryPlan
 from aotc.memory.constants import ConstantLayout

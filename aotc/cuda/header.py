@@ -9,7 +9,7 @@ from dataclasses import replace
 from aotc.artifact.header import declaration
 from aotc.codegen.dispatch import describe_dispatcher
 from aotc.codegen.signature import Signature, Status
-from aotc.cuda.object import functions_of
+from aotc.cuda.functions import functions_of
 
 DEVICE_ALIGNMENT = 16
 """Of device pointers, in bytes: DEVICE_ALIGNMENT of runtime/aotc_cuda.c."""

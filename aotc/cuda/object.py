@@ -12,8 +12,9 @@ from aotc.codegen.entry import marker_global, weights_symbol
 from aotc.codegen.notes import emit_notes
 from aotc.codegen.signature import Signature
 from aotc.codegen.text import byte_string
+from aotc.cuda.functions import functions_of
 from aotc.cuda.images import DeviceVariant, arch_number, is_exact
-from aotc.cuda.maps import MOST_AXES, DeviceMap
+from aotc.cuda.maps import DeviceMap
 from aotc.cuda.model import DeviceArg, DeviceKernel, DeviceLaunch, DeviceModel, DeviceStep
 from aotc.memory.constants import ConstantLayout
 from aotc.target import Target
@@ -22,6 +23,7 @@ LAYOUT = 2
 """AOTC_CUDA_LAYOUT of runtime/aotc_cuda.h."""
 _CUBIN, _EXACT = 1, 2  # AOTC_CUDA_CUBIN, AOTC_CUDA_EXACT
 _IMAGE_ALIGNMENT = 64
+_MAP_AXES = 5  # AOTC_CUDA_MAP_AXES
 
 #: The structures of runtime/aotc_cuda.h, in their order there.
 _TYPES = """\
@@ -108,41 +110,6 @@ def emit_device_object(
     parts += _functions(signatures)
     parts += [emit_notes(notes, host)] * bool(notes)
     return "\n\n".join(parts) + "\n"
-
-
-@dataclass(frozen=True)
-class DeviceFunctions:
-    """The names of the functions beside NAME_run of each size: those that take a context and
-    tensors are of each size too, and one for all sizes."""
-
-    create: str
-    share: str
-    destroy: str
-    release: str
-    run_host: tuple[str, ...]
-    run_device: tuple[str, ...]
-    choosers: tuple[str, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """All of them."""
-        common = (self.create, self.share, self.destroy, self.release)
-        return (*common, *self.run_host, *self.run_device, *self.choosers)
-
-
-def functions_of(signatures: Sequence[Signature]) -> DeviceFunctions:
-    """The functions of an object for GPUs, whose model has these sizes."""
-    name = signatures[0].name
-    kinds = ("run", "run_host", "run_device") if signatures[0].sizes else ()
-    return DeviceFunctions(
-        create=f"{name}_create",
-        share=f"{name}_share",
-        destroy=f"{name}_destroy",
-        release=f"{name}_release",
-        run_host=tuple(f"{name}_run_host{s.suffix}" for s in signatures),
-        run_device=tuple(f"{name}_run_device{s.suffix}" for s in signatures),
-        choosers=tuple(f"{name}_{kind}" for kind in kinds),
-    )
 
 
 def _integers(values: Sequence[int], width: int = 32) -> str:
@@ -245,9 +212,9 @@ def _map(tensor: DeviceMap) -> str:
     dims, strides, box = (
         (*values, *[0] * (most - len(values)))
         for values, most in (
-            (tensor.dims, MOST_AXES),
-            (tensor.strides, MOST_AXES - 1),
-            (tensor.box, MOST_AXES),
+            (tensor.dims, _MAP_AXES),
+            (tensor.strides, _MAP_AXES - 1),
+            (tensor.box, _MAP_AXES),
         )
     )
     return (
