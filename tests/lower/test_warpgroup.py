@@ -125,7 +125,14 @@ def test_results_of_16_bits_go_from_product_to_product():
 def test_inputs_of_float32_are_converted(conversions):
     assert len(run(product(70, 72, 40, tail=True), "f16").calls) == 2
     assert len(run(product(70, 72, 64, right="across"), "f16").calls) == 3
+    assert len(run(product(70, 72, 24, right="across", batch=(2,)), "f16").calls) == 4
     run(convolution(16, 32, 9, 3), "f16")
+
+
+def test_right_hand_sides_are_copied_where_that_pays(conversions):
+    copy, _ = run(product(40, 36, 40, right="across"), "tf32").calls
+    assert "operand" in copy.kernel.name
+    run(product(40, 36, 17, right="across", batch=(2,)), "tf32")
 
 
 def test_conversions_of_little_work_do_not_pay():

@@ -63,8 +63,8 @@ from aotc.lower.gpu.split import join_parts
 from aotc.lower.gpu.tile_maps import Box, Boxes, Position, boxes_of, cover
 from aotc.lower.gpu.warpgroup_store import WarpgroupStore
 from aotc.lower.pointwise import UNROLL, sweep
-from aotc.lower.scope import Access, KernelScope, loop
-from aotc.lower.views import View
+from aotc.lower.scope import STORAGE_ALIGNMENT, Access, KernelScope, loop
+from aotc.lower.views import View, as_stored
 from aotc.schedule.gpu_warpgroup import (
     CHUNK_BYTES,
     MIN_COLUMNS,
@@ -112,15 +112,20 @@ def lower_warpgroups(
         return False
     batch = own_batch(short)
     left = boxes_of(short.lhs, batch, short.batch + 2 - batch)
-    right = None if left is None or short.rhs.is_constant else _right(short, left)
-    if left is None or (right is None and not short.rhs.is_constant):
+    if left is None:
         return False
+    right = None
+    if not short.rhs.is_constant:
+        right = _right(short, left) or _copied(context, short, left, conversions)
+        if right is None:
+            return False
     tile = _tile(short, left, right, kind)
     if tile is None:
         return False
     factors = right or Factors(left, _packed(context, short, left, kind))
     for source, target in conversions:
-        sweep(context, f"{group.label}_short", target, [source], lambda x: x[0], UNROLL)
+        target, source = as_stored(target, source)
+        sweep(context, f"{group.label}_operand", target, [source], lambda x: x[0], UNROLL)
     if tile.splits == 1:
         contract = WarpgroupContract(group, epilogue, leaf_nodes, short, factors, tile)
         context.emit(contract.call())
@@ -165,21 +170,51 @@ def _in_kind(
     return None if lhs is None or rhs is None else replace(operands, lhs=lhs, rhs=rhs)
 
 
-def _right(operands: Operands, left: Boxes) -> Factors | None:
-    """Both operands, the right one made at run time; None where no map can bring it."""
+def _rows_of(operands: Operands, left: Boxes) -> View | None:
+    """The right-hand side, made at run time, as [*batch, channel, depth]; None where the depth has
+    more axes."""
     batch, view = own_batch(operands), channels_first(operands)
     depth = [axis for axis in range(operands.batch + 1, len(view.shape)) if view.shape[axis] > 1]
     if len(depth) != 1 or math.prod(left.depth[:-1]) > 1:
         return None
-    rows = _only(view, (*range(batch), operands.batch, *depth))
+    return _only(view, (*range(batch), operands.batch, *depth))
+
+
+def _right(operands: Operands, left: Boxes) -> Factors | None:
+    """Both operands, the right one as it lies; None where no map can bring it."""
+    batch, rows = own_batch(operands), _rows_of(operands, left)
+    if rows is None:
+        return None
     found = boxes_of(rows, batch, 1, left.chunk)
     if found is not None:
         return Factors(left, found)
-    full = CHUNK_BYTES // view.dtype.size_bytes
-    if view.dtype is DType.F32 or view.shape[operands.batch] < full:
+    full = CHUNK_BYTES // rows.dtype.size_bytes
+    if rows.dtype is DType.F32 or rows.shape[batch] < full:
         return None
     across = boxes_of(rows.transpose((*range(batch), batch + 1, batch)), batch, 1, full)
     return None if across is None else Factors(left, across, across=True)
+
+
+def _copied(
+    context: Context, operands: Operands, left: Boxes, conversions: list[tuple[View, View]]
+) -> Factors | None:
+    """Both operands, the right one after it has been copied so that a map can bring it; None where
+    that does not pay."""
+    batch, rows = own_batch(operands), _rows_of(operands, left)
+    products = math.prod(operands.result.shape) * left.view.shape[-1]
+    if rows is None or not conversion_pays(products, 2 * math.prod(rows.shape)):
+        return None
+    *outer, depth = rows.shape
+    elems = STORAGE_ALIGNMENT // rows.dtype.size_bytes
+    whole = context.temporary(
+        rows.dtype, (*outer, -(-depth // elems) * elems), "along", rows.value
+    )
+    target = whole.interior((0,) * len(rows.shape), rows.shape)
+    found = boxes_of(target, batch, 1, left.chunk)
+    if found is None:
+        return None
+    conversions.append((rows, target))
+    return Factors(left, found)
 
 
 def _only(view: View, axes: Sequence[int]) -> View:
