@@ -27,6 +27,7 @@ from aotc.loop.ir import (
 )
 from aotc.loop.ir_async import (
     WARPGROUP,
+    ProxyFence,
     SignalExpect,
     SignalInit,
     SignalWait,
@@ -220,6 +221,7 @@ class _Writer:
             list(self.multiply(stage)),
             WgmmaCommit(),
             WgmmaWait(1, (self.sums,)),
+            ProxyFence() if p.held else [],
             Barrier(),
             Bind(following, ahead, p.chunks, (self.one_thread(bring),)),
         )

@@ -149,7 +149,7 @@ class Wgmma(Stmt):
 @dataclass(frozen=True, eq=False, slots=True)
 class WgmmaFence(Stmt):
     """What the warpgroup's threads have done before to registers (of ``d`` and ``a``) is seen by
-    the Wgmma behind it. Needed before the first Wgmma, and when registers have been changed."""
+    the Wgmma behind it. Needed before the first Wgmma, and when registers have been touched."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -169,5 +169,5 @@ class WgmmaWait(Stmt):
 @dataclass(frozen=True, eq=False, slots=True)
 class ProxyFence(Stmt):
     """What the thread has stored to shared memory, or has waited for by AsyncWait, is seen by Wgmma
-    and TileCopy behind the next Barrier (fence.proxy.async). And what Wgmma have read may then be
-    overwritten by them."""
+    and TileCopy behind the next Barrier (fence.proxy.async). And what it has read there, TileCopy
+    may then overwrite."""

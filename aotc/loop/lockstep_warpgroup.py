@@ -32,7 +32,7 @@ from aotc.loop.ir_async import (
 )
 from aotc.loop.launch import launch_of
 from aotc.loop.lockstep import LockstepRun
-from aotc.loop.lockstep_shadow import NOBODY, Shadow
+from aotc.loop.lockstep_shadow import NOBODY, SEVERAL, Shadow
 from aotc.loop.lockstep_signals import Problem, Signals
 from aotc.loop.mma import KINDS
 from aotc.loop.walk import all_statements
@@ -51,8 +51,8 @@ from aotc.loop.wgmma import (
 @dataclass
 class _Tile:
     """What is known of each element of a SHARED buffer, in all blocks: the signal and its phase
-    that brings it, by which group of products each warpgroup last reads it, and the thread that
-    stored to it last and when (by the clock)."""
+    that brings it, by which group of products each warpgroup last reads it, the thread that stored
+    to it last and when (by the clock), and the one that has read it since it was brought."""
 
     signals: Signals | None
     signal: np.ndarray
@@ -60,22 +60,30 @@ class _Tile:
     reads: np.ndarray
     writer: np.ndarray
     written: np.ndarray
+    reader: np.ndarray
+    read: np.ndarray
 
     @classmethod
     def of(cls, elems: int, warpgroups: int) -> _Tile:
-        nobody = (np.full(elems, NOBODY, np.int64) for _ in range(4))
-        signal, phase, writer, written = nobody
-        return cls(None, signal, phase, np.zeros((warpgroups, elems), np.int64), writer, written)
+        signal, phase, *others = (np.full(elems, NOBODY, np.int64) for _ in range(6))
+        return cls(None, signal, phase, np.zeros((warpgroups, elems), np.int64), *others)
+
+    def note_reader(self, at: np.ndarray, threads: np.ndarray, now: int) -> None:
+        """Each of ``threads`` reads one element."""
+        alone = (self.reader[at] == NOBODY) | (self.reader[at] == threads)
+        self.reader[at] = np.where(alone, threads, SEVERAL)
+        self.reader[at[self.reader[at] != threads]] = SEVERAL
+        self.read[at] = now
 
 
 @dataclass
 class _Held:
     """What is known of each element of a REGISTER buffer of products, in all threads: the group
-    that works on it (0: none), the shape of its products, and when the thread last changed it."""
+    that works on it (0: none), the shape of its products, and when the thread last touched it."""
 
     group: np.ndarray
     shape: np.ndarray
-    changed: np.ndarray
+    touched: np.ndarray
 
     @classmethod
     def of(cls, elems: int) -> _Held:
@@ -210,8 +218,7 @@ class WarpgroupRun(LockstepRun):
         # a register that is a left factor may be read
         busy = (held.group[at] > self._complete[threads]) & (is_store | (held.shape[at] > 0))
         self._check(buffer, at, busy, f"{verb} it while a product is under way")
-        if is_store:
-            held.changed[at] = self._clock
+        held.touched[at] = self._clock
 
     def _touch_tile(self, buffer: Buffer, at: np.ndarray, is_store: bool) -> None:
         tile, threads = self._tiles[buffer], self._threads()[:, None]
@@ -221,6 +228,8 @@ class WarpgroupRun(LockstepRun):
         if is_store:
             self._expect_unread(buffer, at, threads)
             tile.writer[at], tile.written[at] = threads, self._clock
+        else:
+            tile.note_reader(at[:, 0], threads[:, 0], self._clock)
 
     def _coming(
         self, tile: _Tile, at: np.ndarray, numbers: np.ndarray, together: int = 1
@@ -283,7 +292,7 @@ class WarpgroupRun(LockstepRun):
             )
         tile.signals = signals
         tile.signal[where], tile.phase[where] = at[:, None], signals.phase[at][:, None]
-        tile.writer[where] = NOBODY
+        tile.writer[where] = tile.reader[where] = NOBODY
         signals.complete()
 
     def _box(self, map_: TensorMap, position: Sequence[Expr]) -> np.ndarray:
@@ -329,12 +338,15 @@ class WarpgroupRun(LockstepRun):
         self._expect_unread(buffer, at, threads)
         hidden = (tile.writer[at] != NOBODY) & self._hidden(tile, at)
         self._check(buffer, at, hidden, "copies over what is stored with no ProxyFence and Barrier")
+        reader, all_threads = tile.reader[at], self._published.reshape(-1, self._per_block)
+        several = all_threads.min(axis=1)[threads // self._per_block]
+        seen = np.where(reader == SEVERAL, several, self._published[reader])
+        early = (reader != NOBODY) & (seen < tile.read[at])
+        self._check(buffer, at, early, "copies over what is read with no ProxyFence and Barrier")
         shadow = self._shadow(buffer)
-        for who, when in ((shadow.writer, shadow.written), (shadow.reader, shadow.read)):
-            near = (who[at] != NOBODY) & (who[at] != threads) & (when[at] == self._barriers)
-            self._check(buffer, at, near, "copies to what another thread touches, with no barrier")
-            who[at] = NOBODY
         self._check(buffer, at, shadow.copier[at] != NOBODY, "copies to what is being copied to")
+        # from now on it is the wait for the signal that counts
+        shadow.writer[at] = shadow.reader[at] = NOBODY
 
     def _hidden(self, tile: _Tile, at: np.ndarray) -> np.ndarray:
         """Where what a thread has stored is not yet seen by copies and products."""
@@ -384,8 +396,8 @@ class WarpgroupRun(LockstepRun):
         """VerifyError unless a product may begin with the registers ``at`` now; it is then under
         way. Several of one ``shape`` may be, where that is not 0."""
         held, threads = self._held[buffer], self._threads()[:, None]
-        late = held.changed[at] >= self._fenced[threads]
-        self._check(buffer, at, late, "multiplies with it with no WgmmaFence since it was changed")
+        late = held.touched[at] >= self._fenced[threads]
+        self._check(buffer, at, late, "multiplies with it with no WgmmaFence since it was touched")
         if shape:
             busy = held.group[at] > self._complete[threads]
             other = busy & (held.shape[at] != shape)

@@ -88,7 +88,7 @@ OVERWRITES = "overwrites it while a product of warpgroup 0 may read it"
         (SignalWait, [0], rf"'tile_b\[0\]': thread 0 of block 0 {NOT_WAITED}"),
         (SignalExpect, [0], r"'ready\[0\]': thread 0 of block 0 waits for ever: 1 arrivals and"),
         (TileCopy, [1], r"'ready\[0\]': thread 0 of block 0 waits for ever: 0 arrivals and 2048"),
-        (WgmmaFence, [0], r"'sums\[0\]': thread 0 .* with no WgmmaFence since it was changed"),
+        (WgmmaFence, [0], r"'sums\[0\]': thread 0 .* with no WgmmaFence since it was touched"),
         (WgmmaCommit, [0], rf"'tile_a\[\d+\]': thread 0 of block 0 {OVERWRITES}"),
         (WgmmaWait, [0], rf"'tile_a\[\d+\]': thread 0 of block 0 {OVERWRITES}"),
         (WgmmaWait, [1], r"'sums\[0\]': thread 0 of block 0 reads it while a product is under way"),
@@ -271,11 +271,15 @@ SIGNAL_PROBLEMS = {
         SignalExpect(t.ready, Lit(0), 16)
     ],
     "ends while a copy to it may be under way": lambda t: [t.alone(t.bring())],
-    "copies to what another thread touches, with no barrier": lambda t: [
-        t.alone(t.bring()), t.wait(), *t.copy_out(), t.alone(t.bring(1))
+    "copies to what is being copied to": lambda t: [
+        t.alone([AsyncCopy(t.tile, Lit(0), t.x, Lit(0), 4)]), ProxyFence(), Barrier(),
+        t.alone(t.bring()),
     ],
     "copies over what is stored with no ProxyFence": lambda t: [
         Store(t.tile, t.thread, Lit(0.0, F32)), Barrier(), t.alone(t.bring())
+    ],
+    "copies over what is read with no ProxyFence": lambda t: [
+        t.alone(t.bring()), t.wait(), *t.copy_out(), Barrier(), t.alone(t.bring(1))
     ],
     "copies to what another copies to": lambda t: [
         Bind(Var("two"), t.thread, 2, (TileCopy(t.map, t.first, t.tile, Lit(0), t.ready, Lit(0)),))
@@ -292,9 +296,9 @@ def test_copies_and_signals(problem):
 def test_what_has_been_waited_for_may_be_brought_anew():
     tile = Tile(
         lambda t: [
-            t.alone(t.bring()), t.wait(), *t.copy_out(), Barrier(),
-            t.alone(t.bring(row=8)), t.wait(1), *t.copy_out(),
-            ProxyFence(), Barrier(), t.alone(t.bring()), t.wait(0),
+            t.alone(t.bring()), t.wait(), *t.copy_out(), ProxyFence(), Barrier(),
+            t.alone(t.bring(row=8)), t.wait(1), *t.copy_out(), ProxyFence(), Barrier(),
+            t.alone(t.bring()), t.wait(0),
         ]
     )
     x, y = tile.run()
