@@ -13,6 +13,7 @@ from aotc.codegen.emit import Emitter
 from aotc.codegen.expressions import Value, aligned
 from aotc.codegen.gpu_async import emit_copy_statement
 from aotc.codegen.gpu_warpgroup import ARCH, emit_warpgroup_statement
+from aotc.codegen.operators import intrinsic
 from aotc.codegen.text import type_of
 from aotc.errors import VerifyError
 from aotc.graph.types import DType
@@ -22,6 +23,7 @@ from aotc.loop.ir import (
     Bin,
     Bind,
     Buffer,
+    Conv,
     Expr,
     For,
     Kernel,
@@ -180,6 +182,12 @@ class GpuEmitter(Emitter):
     def _compute(self, expr: Expr) -> Value:
         if isinstance(expr, Un) and expr.fn == "tf32":
             return self._to_tf32(expr.x)
+        if isinstance(expr, Bin) and expr.fn == "maximum":
+            texts, lanes = self._together(expr.a, expr.b)
+            ty = type_of(expr.dtype, lanes)
+            return Value(intrinsic(self.put, "maximum", ty, *texts), lanes > 0)
+        if isinstance(expr, Conv) and (expr.x.dtype, expr.dtype) == (DType.F32, DType.F16):
+            return self._to_half(expr)
         if not isinstance(expr, Shuffle):
             return super()._compute(expr)
         if self.vector is not None or expr.dtype.size_bytes != 4:
@@ -189,6 +197,28 @@ class GpuEmitter(Emitter):
         lane, ty = self.put(f"trunc i64 {source} to i32"), type_of(expr.dtype)
         call = f"call {ty} @llvm.nvvm.shfl.sync.idx.{kind}(i32 -1, {ty} {x}, i32 {lane}, i32 31)"
         return Value(self.put(call), False)
+
+    def _to_half(self, expr: Conv) -> Value:
+        """Pairs are converted by one instruction, which LLVM does not find by itself."""
+        value, lanes = self.expr(expr.x), self.lanes
+        if not value.is_vector or lanes % 2:
+            return super()._compute(expr)
+        ty, pairs = type_of(DType.F32, lanes), []
+        for lane in range(0, lanes, 2):
+            low, high = (
+                self.put(f"extractelement {ty} {value.text}, i64 {lane + i}") for i in range(2)
+            )
+            pairs.append(
+                self.put(f"call <2 x half> @llvm.nvvm.ff2f16x2.rn(float {high}, float {low})")
+            )
+        if lanes == 2:
+            return Value(pairs[0], True)
+        words = "poison"
+        for i, pair in enumerate(pairs):
+            word = self.put(f"bitcast <2 x half> {pair} to i32")
+            words = self.put(f"insertelement <{len(pairs)} x i32> {words}, i32 {word}, i64 {i}")
+        half = type_of(DType.F16, lanes)
+        return Value(self.put(f"bitcast <{len(pairs)} x i32> {words} to {half}"), True)
 
     def _to_tf32(self, x: Expr) -> Value:
         value, lanes = self.expr(x), self.lanes

@@ -68,6 +68,9 @@ def binary(fn: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
                 return minimum(a, b) if is_float else _keep(np.minimum(a, b), a)
             case "max":
                 return maximum(a, b) if is_float else _keep(np.maximum(a, b), a)
+            case "maximum":
+                zeros = (a == 0) & (b == 0)
+                return _keep(np.where(zeros, np.add(a, b), np.maximum(a, b)), a)
             case "and":
                 return _keep(np.bitwise_and(a, b), a)
             case "or":

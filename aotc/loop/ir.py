@@ -101,8 +101,9 @@ class Un(Expr):
 @dataclass(frozen=True, eq=False, slots=True)
 class Bin(Expr):
     """Operands of one dtype, result of the same. ``fn``: add sub mul div; min max (if either
-    operand is NaN the result is NaN, of two equals the first); and or xor shl shr (integers, bool
-    for the first three; shifts by the width or more leave 0 or the sign); mod (integers: sign of
+    operand is NaN the result is NaN, of two equals the first); maximum (max of f32 with +0 above
+    -0, one instruction of GPUs, for these alone); and or xor shl shr (integers, bool for the first
+    three; shifts by the width or more leave 0 or the sign); mod (integers: sign of
     divisor). Integer arithmetic wraps. Integer div truncates; dividing by zero gives 0; index
     arithmetic uses div and mod on values that are never negative."""
 

@@ -96,6 +96,7 @@ from aotc.loop.walk import elements_read, fragments, post_order
 
 _FLOAT_UN = frozenset({"sqrt", "floor", "ceil", "round"})
 _SINGLE_UN = frozenset({"tf32"})
+_SINGLE_BIN = frozenset({"maximum"})
 _NUMBER_UN = frozenset({"neg", "abs"})
 _NUMBER_BIN = frozenset({"add", "sub", "mul", "div", "min", "max"})
 _BIT_BIN = frozenset({"and", "or", "xor"})
@@ -579,6 +580,7 @@ class _KernelCheck:
         self._same(f"the right side of {fn}", expr.b.dtype, dtype)
         legal = (
             (fn in _NUMBER_BIN and dtype is not DType.BOOL)
+            or (fn in _SINGLE_BIN and dtype is DType.F32 and self._is_gpu)
             or (fn in _BIT_BIN and not dtype.is_float)
             or (fn in _INT_BIN and dtype.is_int)
         )

@@ -25,6 +25,10 @@ DECLARATIONS = "".join(
         "declare void @gpu_copies()\n",
         "declare void @gpu_copies_wait(i32)\n",
         "declare i32 @gpu_tf32(float)\n",
+        "define internal <2 x half> @gpu_halves(float %high, float %low) {\n"
+        "  %a = insertelement <2 x float> poison, float %low, i64 0\n"
+        "  %b = insertelement <2 x float> %a, float %high, i64 1\n"
+        "  %c = fptrunc <2 x float> %b to <2 x half>\n  ret <2 x half> %c\n}\n",
         "declare void @gpu_matrices(ptr, ptr, i32, i32)\n",
         "declare void @gpu_signal_init(i32, i32)\n",
         "declare void @gpu_signal_expect(i32, i32)\n",
@@ -122,6 +126,7 @@ def for_this_machine(text):
     text = text.replace("@llvm.nvvm.cp.async.commit.group", "@gpu_copies")
     text = text.replace("@llvm.nvvm.cp.async.wait.group", "@gpu_copies_wait")
     text = text.replace("@llvm.nvvm.f2tf32.rna", "@gpu_tf32")
+    text = text.replace("@llvm.nvvm.ff2f16x2.rn", "@gpu_halves")
     text = text.replace('byval([128 x i8]) align 64 "nvvm.grid_constant" ', "")
     text = _ASM.sub(_instruction, text)
     text = _MATRICES.sub(_matrices, text)

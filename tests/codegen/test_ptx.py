@@ -161,8 +161,9 @@ def test_no_product_is_lost(precision, depth):
     product = net.graph(net.b.apply(ops.Dot(), net.x(128, depth), net.c(depth, 128)))
     graphs = (product, attention_graph(2, 70, 16))
     for kernel in (kernel for graph in graphs for kernel in lowered(graph, target).kernels()):
-        text = ptx_module([kernel], "sm_80")
-        assert text.count("mma.sync") == products(kernel.body) > 0
+        if "copy" not in kernel.name:  # of attention's operands, to 16 bits
+            text = ptx_module([kernel], "sm_80")
+            assert text.count("mma.sync") == products(kernel.body) > 0
 
 
 @pytest.mark.slow

@@ -43,12 +43,15 @@ from aotc.loop.launch import WARP
 from aotc.loop.mathlib_short import exp2
 from aotc.loop.mma import COLUMNS, KINDS, RESULT_ELEMS, ROWS
 from aotc.lower.gpu.binding import digits
-from aotc.lower.scope import loop
+from aotc.lower.scope import loop, vector
 from aotc.schedule.attention import AttentionSizes, AttentionTile
 
 #: The power of 2 that a weight may reach before its row gets a new base: far below the largest
 #: float16, and the smallest weights keep their last places longer.
 HEADROOM = 8.0
+#: 1 and what a tf32 loses on average, in parts of it, when the places behind its own are cut off:
+#: half its last place, numbers being as frequent in each octave.
+CUT_OFF = 1 + 2.0**-11 / (2 * math.log(2))
 
 _MINUS_INF = Lit(-math.inf, DType.F32)
 _ZERO = Lit(0.0, DType.F32)
@@ -86,7 +89,7 @@ class AttentionWarp:
         self.fragments = tile.fragments
         self.groups = tile.keys // COLUMNS
         self.value_groups = sizes.value_width // COLUMNS
-        self.rounds = sizes.kind == "tf32"
+        self.cuts = sizes.kind == "tf32"
         dtype, registers = self.kind.dtype, Space.REGISTER
 
         def held(name: str, elems: int, of: DType = DType.F32) -> Buffer:
@@ -165,13 +168,13 @@ class AttentionWarp:
         return [*stmts, *self._rounded(to, at, words)]
 
     def _rounded(self, buffer: Buffer, at: Expr, count: int) -> list[Stmt]:
-        """Rounds elements as they stand, where tensor cores would cut them off."""
-        if not self.rounds:
+        """Makes up in elements as they stand for what tensor cores cut off."""
+        if not self.cuts:
             return []
 
         def one(e: Expr) -> list[Stmt]:
             place = index.add(at, e)
-            return [Store(buffer, place, Un("tf32", Load(buffer, place)))]
+            return [Store(buffer, place, _made_up(Load(buffer, place)))]
 
         return unrolled("e", count, one)
 
@@ -281,7 +284,7 @@ class AttentionWarp:
             key = index.linear(0, ((step, self.kind.depth), (self.inside, 2), (e, 1)))
             column = index.linear(0, ((pair, 2 * COLUMNS), (g, COLUMNS), (self.group, 1)))
             to = index.linear(0, ((g, 2), (e, 1)))
-            value = Un("tf32", Load(tile.buffer, tile.at(key, column)))
+            value = _made_up(Load(tile.buffer, tile.at(key, column)))
             return [Store(self.right, to, value)]
 
         return unrolled("g", count, lambda g: unrolled("e", 2, lambda e: one(g, e)))
@@ -328,7 +331,7 @@ class AttentionWarp:
 
         def more(i: Expr, h: Expr, number: Expr) -> list[Stmt]:
             at = row_number(i, h)
-            highest = Bin("max", Load(self.highest, at), Load(self.scores, number))
+            highest = Bin("maximum", Load(self.highest, at), Load(self.scores, number))
             return [Store(self.highest, at, highest)]
 
         def over_threads(i: Expr, h: Expr) -> list[Stmt]:
@@ -337,7 +340,7 @@ class AttentionWarp:
             for mask in (1, 2):
                 here = Load(self.highest, at)
                 other = Shuffle(here, Bin("xor", self.lane, index.lit(mask)))
-                stmts.append(Store(self.highest, at, Bin("max", here, other)))
+                stmts.append(Store(self.highest, at, Bin("maximum", here, other)))
             return stmts
 
         return [
@@ -451,13 +454,14 @@ class AttentionWarp:
                 score = Bin("sub", score, Load(self.base, row_number(i, h)))
             return [Store(self.powers, to, self._kept(exp2(score, factor)))]
 
+        def pair(i: Expr, t: Expr, g: Expr, h: Expr) -> list[Stmt]:
+            if together == 1:
+                return unrolled("o", 2, lambda o: one(i, t, g, h, o))
+            return [vector("o", 2, 2, lambda o: one(i, t, g, h, o))]
+
         def fragment(i: Expr, t: Expr) -> list[Stmt]:
             return unrolled(
-                "g",
-                together,
-                lambda g: unrolled(
-                    "h", 2, lambda h: unrolled("o", 2, lambda o: one(i, t, g, h, o))
-                ),
+                "g", together, lambda g: unrolled("h", 2, lambda h: pair(i, t, g, h))
             )
 
         return unrolled(
@@ -481,6 +485,13 @@ class AttentionWarp:
 def row_number(i: Expr, h: Expr) -> Expr:
     """Of row ``h`` of fragment ``i`` among the thread's rows."""
     return index.linear(0, ((i, 2), (h, 1)))
+
+
+def _made_up(x: Expr) -> Expr:
+    """A float32 that is as much too large as tensor cores make it too small, on average, when they
+    cut off what a tf32 has no place for. What is a tf32 already stays what it is, and the error is
+    about that of rounding, which would take four instructions."""
+    return Bin("mul", x, Lit(CUT_OFF, DType.F32))
 
 
 def _of_column(j: Expr, o: Expr) -> Expr:
