@@ -282,6 +282,8 @@ def _bounds_of_bin(
         case "mod" if right[0] >= 1:
             inside = left[0] >= 0 and left[1] < right[0]
             return left if inside else (0, right[1] - 1)
+        case "xor" | "or" if min(left[0], right[0]) >= 0:
+            return 0, (1 << max(left[1], right[1]).bit_length()) - 1
         case "and" if max(left[0], right[0]) >= 0:
             return 0, min(side[1] for side in (left, right) if side[0] >= 0)
     return None

@@ -1,16 +1,16 @@
-"""The GPU cost model: the sizes of a contraction go in, the tile of one block comes out.
+"""The GPU cost model of plain multiply-adds: the sizes of a contraction go in, the tile of one
+block comes out. The figures of a GPU are those of the other models too.
 
 The model counts cycles of one multiprocessor. A chunk of the depth takes as long as its arithmetic,
 its loads or the latency of memory, whichever is longest; blocks that share a multiprocessor hide
-each other's latency but not their work. Few results with a long depth are split along the depth,
-which costs a second kernel that adds the parts. The figures are an A100's, from its data sheet; no
-result of a measurement is in them.
+each other's latency but not their work. The figures are an A100's, from its data sheet; no result
+of a measurement is in them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 
 MULTIPROCESSORS = 108
@@ -29,8 +29,8 @@ MOST_SPLITS, FEWEST_CHUNKS = 16, 4
 @dataclass(frozen=True)
 class GpuTile:
     """A block's tile of ``rows`` x ``columns`` results. ``down`` x ``across`` are its threads, or
-    with tensor cores its warps; ``depth`` terms are in shared memory at once. ``splits`` blocks
-    share the depth of one tile."""
+    with tensor cores its warps; shared memory has ``stages`` chunks of ``depth`` terms. ``splits``
+    blocks share the depth of one tile."""
 
     rows: int
     columns: int
@@ -39,6 +39,7 @@ class GpuTile:
     depth: int
     kind: str = "fma"
     splits: int = 1
+    stages: int = 2
 
     @property
     def threads(self) -> int:
@@ -47,7 +48,8 @@ class GpuTile:
     def __str__(self) -> str:
         split = f" split {self.splits}" if self.splits > 1 else ""
         shape = f"{self.rows}x{self.columns}x{self.depth} {self.down}x{self.across}"
-        return f"block {shape} {self.kind}{split}"
+        stages = "" if self.kind == "fma" else f" {self.stages} stages"
+        return f"block {shape} {self.kind}{stages}{split}"
 
 
 #: rows, columns, threads down and across, of tiles computed with multiply-adds.
@@ -59,57 +61,30 @@ _FMA_TILES = (
     (32, 32, 8, 8),
     (16, 64, 4, 16),
 )
-#: rows, columns, warps down and across, of tiles computed with tensor cores.
-_MMA_TILES = (
-    (128, 128, 2, 4),
-    (128, 64, 4, 2),
-    (64, 64, 2, 2),
-    (64, 32, 2, 2),
-    (32, 32, 2, 2),
-    (16, 64, 1, 4),
-)
 #: Terms in shared memory at once, the best first.
-_DEPTHS: Mapping[str, tuple[int, ...]] = MappingProxyType(
-    {"fma": (16, 8), "tf32": (32, 16, 8), "f16": (32, 16), "bf16": (32, 16)}
-)
+_DEPTHS = (16, 8)
 
 
-def choose_tile(
-    rows: int, columns: int, batch: int, depth: int, inner_depth: int, kind: str
-) -> GpuTile:
+def choose_tile(rows: int, columns: int, batch: int, depth: int, inner_depth: int) -> GpuTile:
     """The tile for ``batch`` products of ``rows`` x ``columns`` results over ``depth`` terms;
-    ``inner_depth`` is the extent of the innermost depth axis, which chunks divide where they can.
-    Sums of plain multiply-adds are not split: they keep their order."""
-    depths = _DEPTHS[kind]
-    chunk = next((d for d in depths if inner_depth % d == 0), depths[0])
+    ``inner_depth`` is the extent of the innermost depth axis, which chunks divide where they
+    can."""
+    chunk = next((d for d in _DEPTHS if inner_depth % d == 0), _DEPTHS[0])
+    choices = [GpuTile(*shape, chunk) for shape in _FMA_TILES]
     chunks = -(-depth // chunk)
-    splits = [1]
-    if kind != "fma":
-        most = min(MOST_SPLITS, chunks // FEWEST_CHUNKS)
-        splits += [split for split in range(2, most + 1) if chunks % split == 0]
-    choices: list[GpuTile] = []
-    for shape in _FMA_TILES if kind == "fma" else _MMA_TILES:
-        whole = GpuTile(*shape, chunk, kind)
-        few = _blocks(whole, rows, columns, batch) < MULTIPROCESSORS
-        choices += [replace(whole, splits=split) for split in (splits if few else (1,))]
     return min(choices, key=lambda tile: _cycles(tile, rows, columns, batch, chunks))
 
 
-def _blocks(tile: GpuTile, rows: int, columns: int, batch: int) -> int:
-    return -(-rows // tile.rows) * -(-columns // tile.columns) * batch * tile.splits
-
-
 def _cycles(tile: GpuTile, rows: int, columns: int, batch: int, chunks: int) -> float:
-    blocks = _blocks(tile, rows, columns, batch)
+    blocks = -(-rows // tile.rows) * -(-columns // tile.columns) * batch
     each = -(-blocks // MULTIPROCESSORS)
     together = min(each, RESIDENT_BLOCKS, max(1, RESIDENT_THREADS // tile.threads))
-    arithmetic = tile.rows * tile.columns * tile.depth / RATES[tile.kind]
+    high, wide = tile.rows // tile.down, tile.columns // tile.across
+    # one load of shared memory brings four terms of a row or a column
+    instructions = high * wide + (high + wide) / 4
+    arithmetic = instructions * tile.threads * tile.depth / RATES[tile.kind]
     loads = (tile.rows + tile.columns) * tile.depth * 4 / LOAD_BYTES
     stores = tile.rows * tile.columns * 4 / LOAD_BYTES
     chunk = max(together * arithmetic, together * loads, LATENCY)
-    turn = chunks / tile.splits * chunk + together * stores + BLOCK_CYCLES
-    cycles = -(-each // together) * turn
-    if tile.splits > 1:
-        bytes_each = (tile.splits + 1) * rows * columns * batch * 4 / MULTIPROCESSORS
-        cycles += LAUNCH_CYCLES + bytes_each / LOAD_BYTES
-    return cycles
+    turn = chunks * chunk + together * stores + BLOCK_CYCLES
+    return -(-each // together) * turn

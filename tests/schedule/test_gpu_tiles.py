@@ -3,29 +3,49 @@
 import pytest
 
 from aotc.schedule.gpu import MOST_SPLITS, MULTIPROCESSORS, choose_tile
+from aotc.schedule.gpu_tensor import TensorSizes, choose_tensor_tile, stage_bytes
 from aotc.target import SHARED_BYTES
 
 
+def tensor_tile(rows, columns, depth, kind="f16", batch=1, element_bytes=(2, 2), arch="sm_80"):
+    sizes = TensorSizes(batch, rows, columns, depth, kind, element_bytes, SHARED_BYTES[arch])
+    return choose_tensor_tile(sizes)
+
+
 def test_tiles_fill_the_gpu_first():
-    assert choose_tile(4096, 4096, 1, 4096, 4096, "f16").rows == 128
-    small = choose_tile(64, 64, 1, 256, 256, "tf32")
-    assert small.rows * small.columns <= 4096 and small.depth == 32
-    assert choose_tile(1000, 64, 1, 24, 24, "tf32").depth == 8
-    assert choose_tile(49, 512, 1, 4608, 512, "f16").splits > 1
-    assert choose_tile(49, 512, 1, 4608, 512, "fma").splits == 1
+    large = tensor_tile(4096, 4096, (4096,)).tile
+    assert large.rows * large.columns >= 128 * 128 and large.stages >= 3
+    small = tensor_tile(64, 64, (256,), "tf32").tile
+    assert small.rows * small.columns <= 4096
+    assert tensor_tile(49, 512, (3, 1536)).tile.splits > 1
+    assert choose_tile(4096, 4096, 1, 4096, 4096).columns >= 64
+    assert choose_tile(1000, 64, 1, 24, 24).depth == 8
 
 
-@pytest.mark.parametrize("kind", ["fma", "tf32", "f16", "bf16"])
-def test_every_choice_can_be_launched(kind):
-    for rows in (1, 49, 197, 3136):
-        for columns in (10, 64, 1000):
-            for depth in (3, 27, 64, 2048):
-                tile = choose_tile(rows, columns, 2, depth, depth, kind)
+def test_a_short_innermost_axis_is_cut_with_those_around_it():
+    assert tensor_tile(12544, 64, (7, 21), element_bytes=(4, 2)).is_flat
+    assert not tensor_tile(12544, 64, (3, 192)).is_flat
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_86", "sm_90"])
+@pytest.mark.parametrize("kind", ["tf32", "f16", "bf16"])
+def test_every_tensor_tile_can_be_launched(kind, arch):
+    for rows in (1, 197, 3136):
+        for columns in (10, 1000):
+            for depth in ((3,), (3, 9), (2048,)):
+                choice = tensor_tile(rows, columns, depth, kind, batch=2, arch=arch)
+                tile = choice.tile
                 assert tile.threads in (64, 128, 256) and 1 <= tile.splits <= MOST_SPLITS
-                size = 2 if kind in ("f16", "bf16") else 4
-                held = 2 * (tile.rows + tile.columns) * (tile.depth * size + 16)
-                assert held <= min(SHARED_BYTES.values())
-                chunks = -(-depth // tile.depth)
-                assert chunks % tile.splits == 0
+                assert tile.stages * stage_bytes(tile) <= SHARED_BYTES[arch]
                 blocks = -(-rows // tile.rows) * -(-columns // tile.columns) * 2
                 assert tile.splits == 1 or blocks < MULTIPROCESSORS
+
+
+def test_every_tile_of_multiply_adds_can_be_launched():
+    for rows in (1, 49, 3136):
+        for columns in (10, 64, 1000):
+            for depth in (3, 27, 2048):
+                tile = choose_tile(rows, columns, 2, depth, depth)
+                assert tile.threads in (64, 128, 256) and tile.splits == 1
+                held = 2 * (tile.rows + tile.columns) * (tile.depth * 4 + 16)
+                assert held <= min(SHARED_BYTES.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from aotc.loop import index
@@ -18,6 +19,38 @@ def bind(name: str, value: Expr, extent: int, body: Body) -> list[Stmt]:
         return body(value)
     var = Var(name)
     return [Bind(var, value, extent, tuple(body(var)))]
+
+
+class Binder:
+    """Variables bound one inside the other around a body that is written after them."""
+
+    def __init__(self) -> None:
+        self._bound: list[tuple[Var, Expr, int]] = []
+
+    def bind(self, name: str, value: Expr, extent: int) -> Expr:
+        """A variable that has ``value``, which is below ``extent``."""
+        form = affine(value)
+        if isinstance(value, Var) or (form is not None and form.is_const):
+            return value
+        var = Var(name)
+        self._bound.append((var, value, extent))
+        return var
+
+    def digits(self, name: str, value: Expr, dims: Sequence[int]) -> tuple[Expr, ...]:
+        """As the function of that name."""
+        found: list[Expr] = []
+        inner = math.prod(dims)
+        for at, dim in enumerate(dims):
+            inner //= dim
+            digit = _digit(value, inner, dim, last=at == 0)
+            found.append(index.lit(0) if dim == 1 else self.bind(f"{name}{at}", digit, dim))
+        return tuple(found)
+
+    def around(self, body: list[Stmt]) -> list[Stmt]:
+        """``body`` with all of them bound."""
+        for var, value, extent in reversed(self._bound):
+            body = [Bind(var, value, extent, tuple(body))]
+        return body
 
 
 def digits(

@@ -1,11 +1,12 @@
 """Contractions on a GPU: canonical operands go in, a kernel comes out in which each block computes
 a tile of results from tiles of its operands in shared memory.
 
-While a block computes on one chunk of the depth, its threads already load the next to registers;
-shared memory holds two chunks, so one barrier a chunk is enough. Convolutions need no im2col: the
-left operand is a strided view in which windows overlap. What follows pointwise is computed on the
-accumulators. With plain multiply-adds each result adds its terms in order, one Fma each: the
-bytes are those of the CPU.
+Products of tensor cores have modules of their own (tensor_contract.py, warpgroup.py). Those of
+plain multiply-adds are here: each result adds its terms in order, one Fma each, so the bytes are
+those of the CPU. While a block computes on one chunk of the depth, its threads already load the
+next to registers; shared memory holds two chunks, so one barrier a chunk is enough. Convolutions
+need no im2col: the left operand is a strided view in which windows overlap. What follows pointwise
+is computed on the accumulators.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from dataclasses import replace
 
 from aotc.fuse.groups import Group
 from aotc.graph.ir import Node
-from aotc.graph.types import DType
 from aotc.loop import index
 from aotc.loop.ir import (
     Alloc,
@@ -35,10 +35,17 @@ from aotc.loop.program import Call
 from aotc.lower.context import Context
 from aotc.lower.contract_kernel import Operands
 from aotc.lower.gpu.binding import bind, digits
-from aotc.lower.gpu.operands import channels_first, own_batch, packed_weights, product_kind
-from aotc.lower.gpu.products import FmaProduct, MmaProduct, Product
-from aotc.lower.gpu.split import join_parts
+from aotc.lower.gpu.few_rows import lower_few_rows
+from aotc.lower.gpu.operands import (
+    channels_first,
+    own_batch,
+    packed_weights,
+    product_kind,
+    reusable_leaves,
+)
+from aotc.lower.gpu.products import FmaProduct
 from aotc.lower.gpu.staging import Placed, Source, Staging
+from aotc.lower.gpu.tensor_contract import lower_tensor_contract
 from aotc.lower.gpu.warpgroup import lower_warpgroups
 from aotc.lower.pointwise import evaluate_nodes, weight_of
 from aotc.lower.scope import Access, KernelScope, loop
@@ -67,33 +74,26 @@ def lower_gpu_contract(
     operands: Operands,
 ) -> None:
     """Emits the kernel of a contraction in canonical form."""
+    if lower_few_rows(context, group, epilogue, leaf_nodes, operands):
+        return
     if lower_warpgroups(context, group, epilogue, leaf_nodes, operands):
         return
-    batch, sums = own_batch(operands), group.anchor.type.dtype
+    batch = own_batch(operands)
     kind = product_kind(operands, group.anchor, context.target.precision)
+    if kind != "fma":
+        lower_tensor_contract(context, group, epilogue, leaf_nodes, operands, kind)
+        return
     lhs = operands.lhs
     rows = math.prod(lhs.shape[batch : operands.batch + 2])
     depth = lhs.shape[operands.batch + 2 :]
-    tile = choose_tile(
-        rows,
-        operands.result.shape[-1],
-        math.prod(lhs.shape[:batch]),
-        math.prod(depth),
-        depth[-1],
-        kind,
-    )
+    products, columns = math.prod(lhs.shape[:batch]), operands.result.shape[-1]
+    tile = choose_tile(rows, columns, products, math.prod(depth), depth[-1])
     if operands.rhs.is_constant:
         rhs = context.constant(packed_weights(operands, kind), "packed")
         operands = replace(operands, rhs=_unpacked(rhs, operands))
     else:
         operands = replace(operands, rhs=channels_first(operands))
-    if tile.splits == 1:
-        context.emit(GpuContract(group, epilogue, leaf_nodes, operands, tile).call())
-        return
-    parts = context.temporary(sums, (tile.splits, *operands.result.shape), "sums")
-    alone = replace(operands, result=parts, leaves=())
-    context.emit(GpuContract(group, (), (), alone, tile).call())
-    join_parts(context, group, epilogue, leaf_nodes, operands, parts)
+    context.emit(GpuContract(group, epilogue, leaf_nodes, operands, tile).call())
 
 
 def _unpacked(packed: View, operands: Operands) -> View:
@@ -143,11 +143,9 @@ class GpuContract:
         self.rows, self.columns = math.prod(self.pixels), rhs.shape[batch]
         self.depth = rhs.shape[batch + 1 :]
         self.at: tuple[Expr, ...] = ()  # the batch
-        self.part: tuple[Expr, ...] = ()  # of the depth, where blocks share it
         a = self._source(left, lhs, tuple(range(batch, operands.batch + 2)))
         b = self._source(right, rhs, (batch,))
-        held = {"f16": DType.F16, "bf16": DType.U16}.get(tile.kind, self.sums)
-        common = (tile.depth, tile.threads, tile.kind, held)
+        common = (tile.depth, tile.threads, tile.kind, self.sums)
         self.a = Staging("a", a, tile.rows, *common)
         self.b = Staging("b", b, tile.columns, *common)
         # Expensive epilogues run in a loop over the stored tile, not once for each accumulator.
@@ -174,45 +172,31 @@ class GpuContract:
         body: Stmt = threads
         for buffer in (self.a.shared, self.b.shared):
             body = Alloc(buffer, (body,))
-        products = tile.splits * math.prod(self.batch)
-        for var, extent in ((x, rows), (y, columns), (z, products)):
+        for var, extent in ((x, rows), (y, columns), (z, math.prod(self.batch))):
             body = For(var, extent, (body,), Kind.BLOCK)
-        return self.scope.call(self.group.label, [body], self._reusable(), str(tile))
-
-    def _reusable(self) -> list[View]:
-        """Leaves that the result may overwrite: the same view, each element read by the thread that
-        then writes it."""
-        result = self.operands.result
-        sources = (self.operands.lhs.storage, self.operands.rhs.storage)
-        return [
-            leaf
-            for leaf in dict.fromkeys(self.operands.leaves)
-            if not self.two_phase and leaf.lies_like(result) and leaf.storage not in sources
-        ]
+        reusable = [] if self.two_phase else reusable_leaves(self.operands)
+        return self.scope.call(self.group.label, [body], reusable, str(tile))
 
     def _thread(self, x: Var, y: Var, z: Var, thread: Var) -> list[Stmt]:
         tile = self.tile
-        is_fma = tile.kind == "fma"
-        product: Product = FmaProduct(tile, self.sums) if is_fma else MmaProduct(tile)
+        product = FmaProduct(tile, self.sums)
         first_row, first_column = index.mul(x, tile.rows), index.mul(y, tile.columns)
 
         def placed(a: Placed, b: Placed) -> list[Stmt]:
             return product.place(thread, lambda: self._work(product, a, b, first_row, first_column))
 
-        splits = (tile.splits,) if tile.splits > 1 else ()
-
         def with_batch(at: tuple[Expr, ...]) -> list[Stmt]:
-            self.part, self.at = at[: len(splits)], at[len(splits) :]
+            self.at = at
             return self.a.place(
                 thread,
                 first_row,
                 lambda a: self.b.place(thread, first_column, lambda b: placed(a, b)),
             )
 
-        return digits("batch", z, (*splits, *self.batch), with_batch)
+        return digits("batch", z, self.batch, with_batch)
 
     def _work(
-        self, product: Product, a: Placed, b: Placed, row: Expr, column: Expr
+        self, product: FmaProduct, a: Placed, b: Placed, row: Expr, column: Expr
     ) -> list[Stmt]:
         """All that one thread does, its place being known."""
         acc = product.sums
@@ -228,7 +212,7 @@ class GpuContract:
             body = [Alloc(buffer, tuple(body))]
         return body
 
-    def _chunks(self, product: Product, a: Placed, b: Placed) -> list[Stmt]:
+    def _chunks(self, product: FmaProduct, a: Placed, b: Placed) -> list[Stmt]:
         """The loop over the chunks of the depth."""
         dims = (*self.depth[:-1], self.depth[-1] // self.tile.depth)
         if not self.a.divides:
@@ -240,9 +224,8 @@ class GpuContract:
         def store(half: Expr) -> list[Stmt]:
             return [*a.store(half), *b.store(half)]
 
-        chunks = math.prod(dims) // self.tile.splits
-        begin = index.mul(self.part[0], chunks) if self.part else index.lit(0)
-        first = [*load(begin), *store(index.lit(0)), Barrier()]
+        chunks = math.prod(dims)
+        first = [*load(index.lit(0)), *store(index.lit(0)), Barrier()]
         if chunks == 1:
             return [*first, *product.multiply(self.a, self.b, index.lit(0))]
         chunk = Var("chunk")
@@ -251,7 +234,7 @@ class GpuContract:
             following = index.add(chunk, 1)
             other = index.sub(index.lit(1), half)
             return [
-                *bind("next", following, chunks, lambda i: load(index.add(begin, i))),
+                *bind("next", following, chunks, load),
                 *product.multiply(self.a, self.b, half),
                 *bind("next", following, chunks, lambda _: store(other)),
                 Barrier(),
@@ -262,7 +245,7 @@ class GpuContract:
 
     def _finish(
         self,
-        product: Product,
+        product: FmaProduct,
         first_row: Expr,
         first_column: Expr,
         from_sums: bool,
@@ -273,7 +256,7 @@ class GpuContract:
         kind = Kind.UNROLLED if from_sums else Kind.SERIAL
 
         def one(number: Expr, pixel: tuple[Expr, ...], column: Expr) -> list[Stmt]:
-            where = (*self.part, *self.at, *pixel, column)
+            where = (*self.at, *pixel, column)
             raw = Load(product.sums, number) if from_sums else self.result.load(where)
             values: dict[Node, Expr] = {
                 node: leaf.load(where)

@@ -12,6 +12,7 @@ from aotc.fuse.groups import VIEW_OPS
 from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
+from aotc.loop.arith import unary
 from aotc.lower.contract_kernel import Operands
 from aotc.lower.packed import constant_array
 from aotc.lower.views import View
@@ -76,6 +77,8 @@ def packed_weights(operands: Operands, kind: str) -> np.ndarray:
             return values.astype(np.float16)
     if kind == "bf16":
         return values.astype(ml_dtypes.bfloat16).view(np.uint16)
+    if kind == "tf32":
+        values = unary("tf32", values)
     return np.ascontiguousarray(values)
 
 

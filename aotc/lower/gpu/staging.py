@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from aotc.graph.types import DType
 from aotc.loop import index
 from aotc.loop.ir import (
-    Bin,
     Buffer,
     Cmp,
     Conv,
