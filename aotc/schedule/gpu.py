@@ -9,7 +9,7 @@ of a measurement is in them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -85,6 +85,16 @@ def _cycles(tile: GpuTile, rows: int, columns: int, batch: int, chunks: int) -> 
     arithmetic = instructions * tile.threads * tile.depth / RATES[tile.kind]
     loads = (tile.rows + tile.columns) * tile.depth * 4 / LOAD_BYTES
     stores = tile.rows * tile.columns * 4 / LOAD_BYTES
-    chunk = max(together * arithmetic, together * loads, LATENCY)
-    turn = chunks * chunk + together * stores + BLOCK_CYCLES
-    return -(-each // together) * turn
+
+    def turn(blocks: int) -> float:
+        chunk = max(blocks * arithmetic, blocks * loads, LATENCY)
+        return chunks * chunk + blocks * stores + BLOCK_CYCLES
+
+    return in_turns(each, together, turn)
+
+
+def in_turns(blocks: int, together: int, cycles: Callable[[int], float]) -> float:
+    """Cycles of ``blocks`` on one multiprocessor, ``together`` at once and then the rest, where so
+    many at once take ``cycles``."""
+    turns, rest = divmod(blocks, together)
+    return turns * cycles(together) + (cycles(rest) if rest else 0)

@@ -23,6 +23,7 @@ from aotc.schedule.gpu import (
     MULTIPROCESSORS,
     RATES,
     GpuTile,
+    in_turns,
 )
 
 #: rows, columns, warps down and across.
@@ -153,9 +154,6 @@ def _cycles(choice: TensorChoice, sizes: TensorSizes) -> float:
     each = -(-blocks // MULTIPROCESSORS)
     together = min(each, _resident(tile, sizes))
     size = KINDS[tile.kind].dtype.size_bytes
-    warps = together * tile.threads // 32
-    arithmetic = tile.rows * tile.columns * tile.depth / RATES[tile.kind]
-    arithmetic /= math.sqrt(min(1.0, warps / _BUSY_WARPS))
     # each warp reads its rows and its columns
     lines = tile.rows * (tile.across + 1) + tile.columns * (tile.down + 1)
     shared = lines * tile.depth * size / _SHARED_CYCLE_BYTES
@@ -164,11 +162,15 @@ def _cycles(choice: TensorChoice, sizes: TensorSizes) -> float:
     left = tile.rows * sizes.element_bytes[0] * lanes / together_loaded
     loads = (left + tile.columns * sizes.element_bytes[1]) * tile.depth / LOAD_BYTES
     stores = tile.rows * tile.columns * 4 / LOAD_BYTES
-    latency = LATENCY / max(1, tile.stages - 1)
-    chunk = max(together * max(arithmetic, shared, loads), latency)
     chunks = _chunks(sizes, tile.depth, choice.is_flat) / tile.splits
-    turn = chunks * chunk + LATENCY + together * stores + BLOCK_CYCLES
-    cycles = -(-each // together) * turn
+
+    def turn(count: int) -> float:
+        busy = min(1.0, count * tile.threads / 32 / _BUSY_WARPS)
+        arithmetic = tile.rows * tile.columns * tile.depth / RATES[tile.kind] / math.sqrt(busy)
+        chunk = max(count * max(arithmetic, shared, loads), LATENCY / max(1, tile.stages - 1))
+        return chunks * chunk + LATENCY + count * stores + BLOCK_CYCLES
+
+    cycles = in_turns(each, together, turn)
     if tile.splits > 1:
         parts = (tile.splits + 1) * sizes.rows * sizes.columns * sizes.batch * 4
         cycles += LAUNCH_CYCLES + parts / MULTIPROCESSORS / LOAD_BYTES
