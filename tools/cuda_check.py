@@ -41,7 +41,7 @@ from tools.gpu_check.cases import (
     model_case,
     operations,
 )
-from tools.gpu_check.contender import Contender, Failed, Timed, time_in_turns
+from tools.gpu_check.contender import Contender, Failed, Late, Timed, time_in_turns
 from tools.gpu_check.files import encoder_model, weights_in_order
 from tools.gpu_check.rows import (
     HEADINGS,
@@ -58,8 +58,9 @@ DEFAULT_SECONDS = 570.0
 #: What is kept for start and size, and for the tests at the end.
 TESTS_SECONDS = 120.0
 START_SECONDS = 60.0
-#: The longest that one case may take to be compiled, and one measurement.
-PREPARE_SECONDS, MEASURE_SECONDS = 150.0, 30.0
+#: The longest that one case may take to be compiled and run once, by others and by us, and one
+#: measurement.
+PREPARE_SECONDS, OWN_SECONDS, MEASURE_SECONDS = 150.0, 75.0, 30.0
 #: Less than this is not worth beginning a model with.
 LEAST_SECONDS = 10.0
 TURNS, ROUNDS = 4, 5
@@ -92,8 +93,9 @@ class Bench:
 
     def measure(self, case: dict[str, Any], peers: Sequence[str], kept: float) -> dict[str, Any]:
         """``ours`` and ``peers`` in seconds, the error and the number of launches of a case. Failed
-        when ours fails."""
+        when ours fails, OutOfTime when the end comes first."""
         limit = min(PREPARE_SECONDS, max(self.left(kept), 1.0))
+        begun = time.monotonic()
         self.ours.begin("prepare", case=case)
         theirs: dict[str, float | str] = {
             key: self.absent[key] for key in peers if key in self.absent
@@ -107,9 +109,11 @@ class Bench:
                 except Failed as failure:
                     theirs[key] = str(failure)
         try:
-            found = self.ours.answer(limit)
-        except Failed:
+            found = self.ours.answer(max(min(OWN_SECONDS, limit) - (time.monotonic() - begun), 1.0))
+        except Failed as failure:
             self.ours.close()  # what is lost on the device is lost for the process
+            if isinstance(failure, Late) and limit < OWN_SECONDS:
+                raise OutOfTime from None
             raise
         seconds = time_in_turns({"ours": self.ours, **ready}, TURNS, ROUNDS, MEASURE_SECONDS)
         ours = seconds.pop("ours")
@@ -119,6 +123,10 @@ class Bench:
         named = {self.about.get(key, {}).get("name", key): value
                  for key, value in {**theirs, **seconds}.items()}
         return {**found, "ours": ours, "peers": named}
+
+
+class OutOfTime(Exception):
+    """A case that was begun when there was too little time for it."""
 
 
 class Copies:
@@ -221,7 +229,8 @@ def run_all(bench: Bench, args: argparse.Namespace) -> list[Row]:
     models = [model for model in MODELS if chosen is None or model.name in chosen]
     if chosen is not None:
         return [*check_models(bench, models, 0.0), *check_agreement(bench, chosen, 0.0)]
-    rows = [check_operation(bench, operation, TESTS_SECONDS) for operation in operations()]
+    kept = TESTS_SECONDS + START_SECONDS
+    rows = [check_operation(bench, operation, kept) for operation in operations()]
     rows += programs.start_and_size(
         programs.start_command(args.peers, start_case()),
         bench.absent.get("torch") or bench.about["torch"],
@@ -247,6 +256,8 @@ def check_operation(bench: Bench, operation: Operation, kept: float) -> Row:
             found["peers"] = time_in_turns({"copy": copies}, 1, ROUNDS, MEASURE_SECONDS)
         else:
             found = bench.measure(operation.case, ("torch",), kept)
+    except OutOfTime:
+        return replace(row, remarks=NO_TIME)
     except Failed as failure:
         return replace(row, problem=str(failure))
     rate = f"{operation.flops / found['ours'] / 1e12:.1f} TFLOP/s"
@@ -269,6 +280,8 @@ def check_models(bench: Bench, models: Sequence[ModelCase], kept: float) -> list
             try:
                 found = bench.measure(peer_case(model, precision), ("torch", "jax"), kept)
                 rows.append(filled(row, found, f"{found['launches']} launches"))
+            except OutOfTime:
+                rows.append(replace(row, remarks=NO_TIME))
             except Failed as failure:
                 rows.append(replace(row, problem=str(failure)))
             except Unavailable as failure:
@@ -294,6 +307,8 @@ def check_agreement(bench: Bench, chosen: Sequence[str] | None, kept: float) -> 
                 get_model(model.name)
                 found = bench.measure(case, (), kept)
                 yield filled(row, found, f"{found['launches']} launches")
+            except OutOfTime:
+                yield replace(row, remarks=NO_TIME)
             except Failed as failure:
                 yield replace(row, problem=str(failure))
             except Unavailable as failure:

@@ -19,7 +19,7 @@ from bench.models import get_model
 from tools import cuda_check
 from tools.gpu_check import cases, contender, files, graphs, programs, rows
 from tools.gpu_check.aotc_worker import AotcWorker
-from tools.gpu_check.contender import Absent, Contender, Failed
+from tools.gpu_check.contender import Absent, Contender, Failed, Late
 
 
 class Direct:
@@ -67,6 +67,11 @@ class Steady:
 class Failing(Steady):
     def prepare(self, case):
         raise Failed("no such kernel")
+
+
+class Slow(Steady):
+    def prepare(self, case):
+        raise Late("no answer in time")
 
 
 def bench_of(ours, torch, jax, seconds=1000.0):
@@ -177,7 +182,12 @@ def test_what_is_missing_is_said_and_not_estimated(monkeypatch):
     (first, *_) = cuda_check.check_models(failing, model, 0.0)
     assert first.wrong and first.problem == "no such kernel" and failing.ours.closed
 
-    late = bench_of(Steady("aotc", 1e-3), Steady("t", 1e-3), Steady("j", 1e-3), seconds=0.0)
+    peers = Steady("t", 1e-3), Steady("j", 1e-3)
+    hanging = cuda_check.check_models(bench_of(Slow("aotc", 0.0), *peers), model, 0.0)
+    assert hanging[0].wrong and hanging[0].problem == "no answer in time"
+    cut = cuda_check.check_models(bench_of(Slow("aotc", 0.0), *peers, seconds=20.0), model, 0.0)
+    assert not cut[0].wrong and cut[0].remarks == cuda_check.NO_TIME
+    late = bench_of(Steady("aotc", 1e-3), *peers, seconds=0.0)
     assert {row.remarks for row in cuda_check.check_models(late, model, 0.0)[:2]} == {
         cuda_check.NO_TIME
     }
@@ -330,6 +340,8 @@ def test_the_program_that_is_started_and_its_bytes(tmp_path, monkeypatch):
     start, size = programs.start_and_size(["python", "x"], about, 10.0)
     assert (start.ratio, start.verdict) == (pytest.approx(20.0), "holds")
     assert (size.ratio, size.verdict) == (100_000.0, "holds")
+    late = programs.start_and_size(["python", "x"], about, 0.0)
+    assert [row.verdict for row in late] == ["not measured"] * 2
     start, size = programs.start_and_size(["python", "x"], "not installed", 10.0)
     assert {start.verdict, size.verdict} == {"not measured"} and start.ours == 0.1
 

@@ -25,6 +25,14 @@ MEASURED_SECONDS = 0.02
 MOST_REPEATS = 400
 
 
+class Failed(Exception):
+    """A contender that cannot do what it is asked, with the reason."""
+
+
+class Late(Failed):
+    """A contender that gives no answer in the time it has."""
+
+
 class Worker(Protocol):
     """What a contender can do. Any exception is an answer too: its text."""
 
@@ -37,10 +45,6 @@ class Worker(Protocol):
     def time(self, repeats: int, rounds: int) -> dict[str, Any]:
         """``seconds``: for each of ``rounds`` the mean of ``repeats`` runs in a row, behind one
         that does not count, inputs and outputs on the device."""
-
-
-class Failed(Exception):
-    """A contender that cannot do what it is asked, with the reason."""
 
 
 class Absent:
@@ -121,7 +125,7 @@ class Contender:
             left = max(end - time.monotonic(), 0.0)
             if not select.select([pipe], [], [], left)[0]:
                 self.close()
-                raise Failed("no answer in time")
+                raise Late("no answer in time")
             read = os.read(pipe, 1 << 16)
             if not read:
                 status = self._process.wait()

@@ -48,13 +48,17 @@ def start_and_size(
     end = time.monotonic() + seconds
     rows = titled_rows()
     compiler = shutil.which("cc")
+    if seconds <= 0:
+        return [replace(row, remarks="no time left") for row in rows]
     if compiler is None:
         return [replace(row, remarks="there is no C compiler") for row in rows]
     with tempfile.TemporaryDirectory() as folder:
         try:
             program, own_bytes = build_program(Path(folder), compiler)
             ours = time_command([program], STARTS, end)
-        except (AotcError, Unavailable, OSError, subprocess.SubprocessError) as error:
+        except (subprocess.TimeoutExpired, Unavailable) as error:
+            return [replace(row, remarks=str(error).splitlines()[0]) for row in rows]
+        except (AotcError, OSError, subprocess.SubprocessError) as error:
             return [replace(rows[0], problem=str(error).splitlines()[0]), rows[1]]
     if isinstance(peer_about, str):
         theirs: dict[str, float | str] = {"PyTorch": peer_about}
@@ -112,7 +116,7 @@ def start_command(python: str, case: Mapping[str, Any]) -> list[str]:
 
 def run_tests(seconds: float) -> Row:
     """The tests that need a device."""
-    return _run("pytest -m cuda", _pytest(), seconds)
+    return _run("pytest -m cuda", [*_pytest(), "tests/cuda"], seconds)
 
 
 def sanitize(tool: str, seconds: float) -> Row:
