@@ -22,6 +22,7 @@ from aotc.lower.gpu.columns import lower_gpu_reduce
 from aotc.lower.gpu.gates import lower_gpu_gates
 from aotc.lower.gpu.held import hold
 from aotc.lower.gpu.rows import lower_gpu_rows
+from aotc.lower.gpu.search import lower_gpu_arg_reduce, lower_gpu_top_k
 from aotc.lower.grid import to_grid
 from aotc.lower.indexing import INDEXING
 from aotc.lower.movement import assign_homes, lower_concat, lower_pad
@@ -62,6 +63,9 @@ BY_KIND_ON_GPU: Mapping[GroupKind, Lowering] = MappingProxyType(
         GroupKind.REDUCE: lower_gpu_reduce,
         GroupKind.ROWS: lower_gpu_rows,
     }
+)
+BY_OP_ON_GPU: Mapping[type[Op], Lowering] = MappingProxyType(
+    {**BY_OP, ops.ArgReduce: lower_gpu_arg_reduce, ops.TopK: lower_gpu_top_k}
 )
 
 
@@ -119,7 +123,8 @@ def lower_block(context: Context) -> None:
             if group is fused[group].groups[-1]:
                 lower_attention(context, fused[group])
         elif group.kind is GroupKind.MOVE:
-            BY_OP[type(group.anchor.op)](context, group)
+            by_op = BY_OP_ON_GPU if context.target.is_gpu else BY_OP
+            by_op[type(group.anchor.op)](context, group)
         elif group.kind is GroupKind.CONTROL:
             lower_control(context, group, lower_block)
         else:

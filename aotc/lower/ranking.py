@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Self
 
 import numpy as np
 
@@ -27,7 +29,7 @@ from aotc.lower.views import View
 LONG = 16
 
 #: Whether an element takes part, given the lane that has its line, its value and its place.
-_Counts = Callable[[Expr, Expr, Expr], Expr]
+Counts = Callable[[Expr, Expr, Expr], Expr]
 
 
 def _both(a: Expr, b: Expr) -> Expr:
@@ -43,7 +45,7 @@ def _not(a: Expr) -> Expr:
 
 
 @dataclass(frozen=True)
-class _Ranking:
+class Ranking:
     """An order of all values from the largest or from the smallest on, with every NaN before or
     behind the numbers."""
 
@@ -79,19 +81,21 @@ def _extreme(dtype: DType, largest: bool) -> Lit:
 
 
 @dataclass(frozen=True)
-class _Search:
+class Search:
     """The statements that search lines. The registers hold the best element met so far and its
     place, for each lane; of equal ones the first on the line, or the ``last``."""
 
     lines: Lines
-    ranking: _Ranking
+    ranking: Ranking
     last: bool
     along: int  # lanes that run along a line; 1 when lanes run across lines
     best: Buffer
     place: Buffer
 
     @classmethod
-    def of(cls, lines: Lines, ranking: _Ranking, last: bool, along: int, width: int) -> _Search:
+    def of(
+        cls, lines: Lines, ranking: Ranking, *, last: bool, width: int, along: int = 1
+    ) -> Self:
         """A search of ``width`` lines at once."""
         places = DType.I32 if lines.extent < 1 << 31 else DType.I64
         return cls(
@@ -107,28 +111,32 @@ class _Search:
         """A place on the line in the type that holds places."""
         return i if self.place.dtype is DType.I64 else Conv(i, self.place.dtype)
 
+    def put(self, store: Stmt) -> list[Stmt]:
+        """Executes the ``store`` of a line's result."""
+        return [store]
+
     def found(self, cell: Cell) -> Expr:
         """The place of the best element (int64)."""
         found = Load(self.place, cell.lane)
         return found if found.dtype is DType.I64 else Conv(found, DType.I64)
 
-    def run(self, on_lanes: OnLanes, counts: _Counts | None = None) -> list[Stmt]:
+    def run(self, on_lanes: OnLanes, counts: Counts | None = None) -> list[Stmt]:
         """Searches every line among the elements that count, at least one."""
         if self.along == 1:
-            clear = on_lanes(lambda cell: self._clear(cell.lane))
+            clear = on_lanes(lambda cell: self.clear(cell.lane))
             return [*clear, *self._serial(on_lanes, 0, counts)]
         lanes = self.along
         chunks = self.lines.extent // lanes
 
         def chunk(cell: Cell, c: Expr) -> list[Stmt]:
-            start = index.mul(self._position(c, chunks), lanes)
+            start = index.mul(self.position(c, chunks), lanes)
 
             def lane(v: Expr) -> list[Stmt]:
-                return self._meet(Cell(cell.at, v), index.add(start, v), counts)
+                return self.meet(Cell(cell.at, v), index.add(start, v), counts)
 
             return [vector("v", lanes, lanes, lane)]
 
-        clear = [vector("v", lanes, lanes, self._clear)]
+        clear = [vector("v", lanes, lanes, self.clear)]
         whole = loop("c", chunks, lambda c: on_lanes(lambda cell: chunk(cell, c)))
         rest = self._serial(on_lanes, chunks * lanes, counts)
         join = loop("l", lanes - 1, lambda i: self._join(index.add(i, 1)), Kind.UNROLLED)
@@ -136,23 +144,23 @@ class _Search:
             return [*clear, *whole, *join, *rest]
         return [*clear, *rest, *whole, *join]
 
-    def _position(self, i: Expr, count: int) -> Expr:
+    def position(self, i: Expr, count: int) -> Expr:
         """Step ``i`` of ``count`` in the direction of the search."""
         return i if self.last else index.sub(index.lit(count - 1), i)
 
-    def _serial(self, on_lanes: OnLanes, first: int, counts: _Counts | None) -> list[Stmt]:
+    def _serial(self, on_lanes: OnLanes, first: int, counts: Counts | None) -> list[Stmt]:
         """Meets the elements from ``first`` on, one at a time."""
         count = self.lines.extent - first
         if count == 0:
             return []
 
         def step(i: Expr) -> list[Stmt]:
-            at = index.add(self._position(i, count), first)
-            return on_lanes(lambda cell: self._meet(cell, at, counts))
+            at = index.add(self.position(i, count), first)
+            return on_lanes(lambda cell: self.meet(cell, at, counts))
 
         return loop("i", count, step)
 
-    def _clear(self, lane: Expr) -> list[Stmt]:
+    def clear(self, lane: Expr) -> list[Stmt]:
         # Every element takes the place of the rearmost value. Should a lane meet none, its place
         # is behind all others.
         nowhere = Lit(int(np.iinfo(self.place.dtype.numpy).max), self.place.dtype)
@@ -161,7 +169,7 @@ class _Search:
             Store(self.best, lane, self.ranking.rearmost(self.best.dtype)),
         ]
 
-    def _meet(self, cell: Cell, i: Expr, counts: _Counts | None) -> list[Stmt]:
+    def meet(self, cell: Cell, i: Expr, counts: Counts | None) -> list[Stmt]:
         value = self.lines.source.load((*cell.at, i))
         old, place = Load(self.best, cell.lane), Load(self.place, cell.lane)
         takes = self.ranking.not_behind(value, old)
@@ -177,8 +185,11 @@ class _Search:
 
     def _join(self, lane: Expr) -> list[Stmt]:
         """Brings the better one of ``lane`` and lane 0 to lane 0."""
+        return self.take(Load(self.best, lane), Load(self.place, lane))
+
+    def take(self, value: Expr, place: Expr) -> list[Stmt]:
+        """Brings ``value`` at ``place`` to lane 0 if it is better than what is there."""
         zero = index.lit(0)
-        value, place = Load(self.best, lane), Load(self.place, lane)
         old, old_place = Load(self.best, zero), Load(self.place, zero)
         ahead = Cmp("gt" if self.last else "lt", place, old_place)
         better = _either(_not(self.ranking.not_behind(old, value)), ahead)
@@ -188,6 +199,10 @@ class _Search:
             Store(self.place, zero, Sel(takes, place, old_place)),
             Store(self.best, zero, Sel(taken, value, old)),
         ]
+
+
+SearchOf = Callable[..., Search]
+"""Makes a Search of lines, a ranking, and by keyword ``last`` and ``width``."""
 
 
 def _lines(
@@ -203,46 +218,69 @@ def _lines(
 
 def lower_arg_reduce(context: Context, group: Group) -> None:
     """Emits one search of every line."""
-    node = group.anchor
-    op = node.op
+    op = group.anchor.op
     assert isinstance(op, ops.ArgReduce)
-    source, target = context.view(node.inputs[0]), context.view(group.result)
     scope = KernelScope()
-    lines, along = _lines(context, scope, source, target, op.axis, reduced=True)
-    ranking = _Ranking(largest=op.fn == "max", nan_first=True)
+    lines, along = _lines(context, scope, *searched(context, group), op.axis, reduced=True)
+    search_arg(context, group, scope, lines, partial(Search.of, along=along))
+
+
+def lower_top_k(context: Context, group: Group) -> None:
+    """Emits k searches of every line."""
+    op = group.anchor.op
+    assert isinstance(op, ops.TopK)
+    scope = KernelScope()
+    lines, along = _lines(context, scope, *searched(context, group), op.axis, reduced=False)
+    search_top(context, group, scope, lines, partial(Search.of, along=along))
+
+
+def searched(context: Context, group: Group) -> tuple[View, View]:
+    """What is searched, and where the places go."""
+    return context.view(group.anchor.inputs[0]), context.view(group.result)
+
+
+def search_arg(
+    context: Context, group: Group, scope: KernelScope, lines: Lines, search_of: SearchOf
+) -> None:
+    """Emits one search of every line of ``lines``, by what ``search_of`` makes."""
+    op = group.anchor.op
+    assert isinstance(op, ops.ArgReduce)
+    last = op.last
+    ranking = Ranking(largest=op.fn == "max", nan_first=True)
 
     def block(width: int, on_lanes: OnLanes) -> list[Stmt]:
-        search = _Search.of(lines, ranking, op.last, along, width)
+        search = search_of(lines, ranking, last=last, width=width)
 
         def put(cell: Cell) -> list[Stmt]:
-            return [lines.target.store((*cell.at, index.lit(0)), search.found(cell))]
+            return search.put(lines.target.store((*cell.at, index.lit(0)), search.found(cell)))
 
         return allocate([search.best, search.place], [*search.run(on_lanes), *on_lanes(put)])
 
     context.emit(scope.call(group.label, lines.nest(block)))
 
 
-def lower_top_k(context: Context, group: Group) -> None:
+def search_top(
+    context: Context, group: Group, scope: KernelScope, lines: Lines, search_of: SearchOf
+) -> None:
     """Emits k searches of every line; each finds the element that ranks next after the one found
     before. That order (by value, then by place) is total, so no marks on elements are needed."""
-    node = group.anchor
-    op = node.op
+    op, dtype = group.anchor.op, lines.source.buffer.dtype
     assert isinstance(op, ops.TopK)
-    source, target = context.view(node.inputs[0]), context.view(group.result)
-    scope = KernelScope()
-    lines, along = _lines(context, scope, source, target, op.axis, reduced=False)
     # A NaN counts as the largest value, so it comes first among the largest and last otherwise.
-    ranking = _Ranking(op.largest, nan_first=op.largest)
+    ranking = Ranking(op.largest, nan_first=op.largest)
+    count = op.k
 
     def block(width: int, on_lanes: OnLanes) -> list[Stmt]:
-        search = _Search.of(lines, ranking, False, along, width)
-        bar = Buffer("bar", source.dtype, width, Space.REGISTER)
+        search = search_of(lines, ranking, last=False, width=width)
+        bar = Buffer("bar", dtype, width, Space.REGISTER)
         bar_place = Buffer("bar_place", search.place.dtype, width, Space.REGISTER)
 
         def clear(cell: Cell) -> list[Stmt]:
             nowhere = Lit(-1, bar_place.dtype)
-            foremost = ranking.foremost(source.dtype)
-            return [Store(bar, cell.lane, foremost), Store(bar_place, cell.lane, nowhere)]
+            return [
+                Store(bar, cell.lane, ranking.foremost(dtype)),
+                Store(bar_place, cell.lane, nowhere),
+            ]
 
         def behind_bar(line: Expr, value: Expr, i: Expr) -> Expr:
             limit, limit_place = Load(bar, line), Load(bar_place, line)
@@ -252,7 +290,7 @@ def lower_top_k(context: Context, group: Group) -> None:
 
         def keep(cell: Cell, j: Expr) -> list[Stmt]:
             return [
-                lines.target.store((*cell.at, j), search.found(cell)),
+                *search.put(lines.target.store((*cell.at, j), search.found(cell))),
                 Store(bar, cell.lane, Load(search.best, cell.lane)),
                 Store(bar_place, cell.lane, Load(search.place, cell.lane)),
             ]
@@ -261,6 +299,6 @@ def lower_top_k(context: Context, group: Group) -> None:
             return [*search.run(on_lanes, behind_bar), *on_lanes(lambda cell: keep(cell, j))]
 
         buffers = [search.best, search.place, bar, bar_place]
-        return allocate(buffers, [*on_lanes(clear), *loop("r", op.k, rank)])
+        return allocate(buffers, [*on_lanes(clear), *loop("r", count, rank)])
 
     context.emit(scope.call(group.label, lines.nest(block)))

@@ -39,8 +39,8 @@ from aotc.lower.reduce import Reduction
 from aotc.lower.scope import STORAGE_ALIGNMENT, KernelScope, overlapped, vector
 from aotc.lower.views import View
 
-#: Terms of a thread whose loads overlap.
-IN_LINE = 8
+#: Terms of a thread whose loads overlap: where threads have all of a sum, and where they share it.
+WHOLE_IN_LINE, IN_LINE = 32, 8
 
 Term = Callable[[tuple[Expr, ...], tuple[Expr, ...]], Expr]
 """A term, by the positions on the kept axes and on those of the terms."""
@@ -200,7 +200,8 @@ class _Columns:
                 return add((place,))
             return bind("term", place, share.terms, lambda x: digits("r", x, parts.terms, add))
 
-        return overlapped(share.rounds, IN_LINE, one)
+        alone = share.down * share.parts == 1
+        return overlapped(share.rounds, WHOLE_IN_LINE if alone else IN_LINE, one)
 
     def _meet(self, acc: Buffer, shared: Buffer) -> list[Stmt]:
         """Adds up the sums of the threads that share results, half by half, to ``acc`` of the
