@@ -96,7 +96,7 @@ class SignalWait(Stmt):
 @dataclass(frozen=True, eq=False, slots=True)
 class TileCopy(Stmt):
     """Begins to bring the box of ``map`` whose first element is at ``position`` (axes from the
-    outside in, int64, never negative) to the SHARED ``buffer`` from element ``at`` on, which is
+    outside in, int64, maybe negative) to the SHARED ``buffer`` from element ``at`` on, which is
     aligned to 1024 bytes. Elements of the box outside the tensor are zero. Each thread that
     executes it brings a box of its own. The bytes of the whole box count for the signal when they
     are there.

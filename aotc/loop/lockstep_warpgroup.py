@@ -303,12 +303,9 @@ class WarpgroupRun(LockstepRun):
         inside, flat = np.ones(shape, bool), np.full(shape, map_.offset)
         for axis, (first, box) in enumerate(zip(position, map_.box, strict=True)):
             start = self._lanes_of(self._index(first, {}))
-            if start.min() < 0:
-                text = f"copies a box from {int(start.min())} on along axis {axis}"
-                self._refuse(map_.buffer, 0, int(self._threads()[int(start.argmin())]), text)
             places = start[:, None] + np.arange(box)
             places = places.reshape(-1, *(box if i == axis else 1 for i in range(len(map_.box))))
-            inside = inside & (places < map_.dims[axis])
+            inside = inside & (places >= 0) & (places < map_.dims[axis])
             flat = flat + places * map_.strides[axis]
         memory = self._memory[map_.buffer]
         found = np.where(inside, memory.data[np.where(inside, flat, 0)], memory.data.dtype.type(0))

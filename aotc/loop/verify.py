@@ -434,11 +434,12 @@ class _KernelCheck:
         self._require(problem is None, problem or "")
         self._checked = set()
         if isinstance(stmt, (SignalWait, TileCopy)):
+            least = 0 if isinstance(stmt, SignalWait) else -(1 << 31)
             for place in (stmt.parity,) if isinstance(stmt, SignalWait) else stmt.position:
                 self._index_type(place)
                 self._expr(place)
                 low, high = bounds(place, self._extents)
-                inside = low >= 0 if affine(place) is not None else high >= 0
+                inside = low >= least if affine(place) is not None else high >= least
                 self._require(inside, f"a place or parity of {low}..{high}")
         if isinstance(stmt, WgmmaWait):
             for buffer in stmt.sums:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from aotc.errors import UnsupportedError
-from aotc.fuse.groups import VIEW_OPS, Groups, fuse
+from aotc.fuse.groups import VIEW_OPS, Group, Groups, fuse
 from aotc.graph import ops
 from aotc.graph.ir import Constant, Graph, Node, Parameter
 from aotc.graph.types import DType
@@ -35,7 +35,9 @@ class Context:
     """Maps nodes to views and collects the steps in order. One instance for each graph, also for
     nested ones.
 
-    ``choose`` gives the recipe of each contraction, ``held`` what is stored in 16 bits.
+    ``choose`` gives the recipe of each contraction, ``held`` what is stored in 16 bits. ``bare``
+    are borders (Pad) that nobody has stored, because their readers can do without, and the groups
+    that would; None for one whose group has not had its turn.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Context:
         self.target = target
         self.choose = choose
         self.steps: list[Step] = []
+        self.bare: dict[Node, Group | None] = {}
         self._views: dict[Node, View] = {}
         self.numbers = itertools.count(1)
 

@@ -28,6 +28,8 @@ from aotc.lower.contract_kernel import Bytes, ContractWriter, Operands
 from aotc.lower.contract_lanes import LanesWriter, lanes_recipe
 from aotc.lower.contract_pairs import PairWriter
 from aotc.lower.gpu.contract import lower_gpu_contract, suits_blocks
+from aotc.lower.gpu.padded import lower_windows
+from aotc.lower.movement import lower_pad
 from aotc.lower.packed import constant_array, in_panels
 from aotc.lower.tiles import TileWriter, in_steps
 from aotc.lower.views import View, collapse
@@ -45,6 +47,12 @@ def lower_contract(context: Context, group: Group) -> None:
     leaf_nodes = context.operands(epilogue, group.nodes)
     leaves = [context.view(node) for node in leaf_nodes]
     result = context.view(group.result)
+    border = context.bare.get(group.anchor.inputs[0])
+    if border is not None:
+        if lower_windows(context, group, epilogue, leaf_nodes, result, leaves):
+            return
+        del context.bare[group.anchor.inputs[0]]
+        lower_pad(context, border)
     if isinstance(group.anchor.op, ops.Dot):
         operands = _dot_operands(context, group.anchor, result, leaves)
     else:

@@ -7,6 +7,7 @@ from aotc.fuse.groups import VIEW_OPS, Group, GroupKind
 from aotc.graph import ops
 from aotc.graph.ir import Constant, Node, Parameter
 from aotc.lower.context import Context
+from aotc.lower.gpu.padded import brings_zeros
 from aotc.lower.pointwise import fill, fill_parts
 from aotc.lower.views import View
 from aotc.passes.shapes import inverse
@@ -43,6 +44,9 @@ def assign_homes(context: Context) -> None:
     for node in reversed(list(context.graph.nodes())):
         if not isinstance(node.op, (ops.Pad, ops.Concat)):
             continue
+        if brings_zeros(context, node):
+            context.bare[node] = None
+            continue
         for operand, part in parts(node, context.view(node)):
             producer, place = operand, part
             if isinstance(operand.op, ops.Transpose):
@@ -66,9 +70,13 @@ def lower_concat(context: Context, group: Group) -> None:
 
 
 def lower_pad(context: Context, group: Group) -> None:
-    """Copies the operand unless it is in place, and fills the border: on a GPU at once."""
+    """Copies the operand unless it is in place, and fills the border: on a GPU at once. Nothing
+    where readers can do without."""
     node = group.anchor
     op = node.op
+    if node in context.bare:
+        context.bare[node] = group
+        return
     assert isinstance(op, ops.Pad)
     lower_concat(context, group)
     whole = context.view(node)

@@ -85,7 +85,10 @@ CONVOLUTIONS = {
     "3x3 of float16": {
         "channels": 64, "outputs": 24, "size": 8, "window": 3, "dtype": DType.F16
     },
-    "stride": {"channels": 32, "outputs": 24, "size": 13, "window": 3, "stride": 2},
+    "stride": {"channels": 32, "outputs": 24, "size": 12, "window": 3, "stride": 2},
+    "stride over an odd size": {
+        "channels": 32, "outputs": 24, "size": 13, "window": 3, "stride": 2
+    },
     "dilation": {"channels": 16, "outputs": 24, "size": 9, "window": 3, "dilation": 2},
     "groups": {"channels": 64, "outputs": 48, "size": 7, "window": 3, "groups": 2},
     "one by one": {"channels": 32, "outputs": 40, "size": 7, "window": 1},
@@ -99,8 +102,26 @@ FIRST = ("3x3 of float16", "stride")
 )
 def test_convolutions(name):
     sizes = CONVOLUTIONS[name]
-    program = run(convolution(**sizes), "f16" if "dtype" in sizes else "tf32")
+    program = run(convolution(**sizes), "f16" if "dtype" in sizes else "tf32", expected="")
     assert any(kernel.maps for kernel in program.kernels())
+    stored = name in ("groups", "stride over an odd size")
+    assert len(program.kernels()) == (3 if stored else 1)
+
+
+def test_a_border_is_stored_for_who_cannot_do_without():
+    net = Net()
+    x = net.b.apply(ops.Pad((0, 1, 1, 0), (0, 1, 1, 0), 0.0), net.x(1, 8, 8, 32))
+    op = ops.Conv((1, 1), (0, 0), (0, 0), (1, 1), 1, channels_last=True)
+    net.out(net.b.apply(op, x, net.c(24, 32, 3, 3)))
+    alone = net.b.finish("net", net.outputs)
+    assert len(run(alone, "tf32").kernels()) == 1
+    net.out(net.b.apply(op, x, net.c(8, 32, 3, 3)))
+    few_channels = net.b.finish("net", net.outputs)
+    assert len(run(few_channels, "tf32", expected="").kernels()) == 4
+    net.outputs.pop()
+    net.out(net.b.unary("abs", x))
+    other_reader = net.b.finish("net", net.outputs)
+    assert len(run(other_reader, "tf32", expected="").kernels()) == 4
 
 
 @pytest.mark.slow

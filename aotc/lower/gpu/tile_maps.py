@@ -29,29 +29,32 @@ Position = Mapping[str, Sequence[Expr]]
 
 @dataclass(frozen=True)
 class Part:
-    """A share of a position on an axis of a map: the position on axis ``axis`` of a ``kind``,
-    divided by ``over``, the remainder by ``below`` (0: all of it), and ``times`` that."""
+    """A share of a position on an axis of a map: the position on axis ``axis`` of a ``kind`` and
+    ``plus``, divided by ``over``, the remainder by ``below`` (0: all of it), and ``times`` that."""
 
     kind: str
     axis: int
     times: int = 1
     over: int = 1
     below: int = 0
+    plus: int = 0
 
     def value(self, at: Position) -> Expr:
         """The share, of the position ``at``."""
-        found = index.div(at[self.kind][self.axis], self.over)
+        found = index.div(index.add(at[self.kind][self.axis], self.plus), self.over)
         return index.mul(index.mod(found, self.below) if self.below else found, self.times)
 
 
 @dataclass
 class MapAxis:
-    """An axis of a map; ``row`` is the axis of rows along which boxes extend, -1 for none."""
+    """An axis of a map; ``row`` is the axis of rows along which boxes extend, -1 for none. The
+    first position on it is ``shift``."""
 
     extent: int
     stride: int
     parts: list[Part] = field(default_factory=list)
     row: int = -1
+    shift: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ class Boxes:
     def position(self, at: Position) -> tuple[Expr, ...]:
         """The first element of a box."""
         return tuple(
-            index.linear(0, ((part.value(at), 1) for part in axis.parts)) for axis in self.axes
+            index.linear(axis.shift, ((part.value(at), 1) for part in axis.parts))
+            for axis in self.axes
         )
 
 
@@ -110,15 +114,34 @@ def boxes_of(view: View, batch: int, rows: int, chunk: int = 0) -> Boxes | None:
         return None
     inner, chunk = found
     axes = (*_batch_axes(view, batch), *row_axes, *more, inner)
+    chunks = (*depth[:-1], -(-depth[-1] // chunk))
+    return boxes_along(view, axes, extents, merged, chunks, min(chunk, depth[-1]), chunk)
+
+
+def boxes_along(
+    view: View,
+    axes: tuple[MapAxis, ...],
+    rows: tuple[int, ...],
+    merged: tuple[tuple[int, ...], ...],
+    depth: tuple[int, ...],
+    needed: int,
+    chunk: int,
+) -> Boxes | None:
+    """The operand with these axes of a map, of whose chunks of ``chunk`` elements ``needed`` may be
+    other than zero; None where a map cannot have them, or they leave the storage."""
+    size = view.dtype.size_bytes
     mapped = replace(
         view,
         shape=tuple(axis.extent for axis in axes),
         strides=tuple(axis.stride for axis in axes),
     )
-    step = STEP_BYTES // size
-    steps = -(-min(chunk, depth[-1]) // step)
-    chunks = (*depth[:-1], -(-depth[-1] // chunk))
-    return Boxes(mapped, axes, extents, merged, chunks, chunk, steps) if _fits(mapped) else None
+    starts = (mapped.offset, *mapped.strides[:-1])
+    aligned = all(start * size % STORAGE_ALIGNMENT == 0 for start in starts)
+    inside = (mapped.high + 1) * size <= mapped.storage.size_bytes
+    steps = -(-needed * size // STEP_BYTES)
+    if not aligned or not inside or len(axes) > MOST_AXES:
+        return None
+    return Boxes(mapped, axes, rows, merged, depth, chunk, steps)
 
 
 def _row_axes(
@@ -217,15 +240,6 @@ def _batch_axes(view: View, batch: int) -> list[MapAxis]:
         else:
             axes.append(MapAxis(dim, stride, [Part("batch", number)]))
     return axes
-
-
-def _fits(mapped: View) -> bool:
-    """Whether a tensor map can have these axes, and all of them is inside the storage."""
-    size = mapped.dtype.size_bytes
-    starts = (mapped.offset, *mapped.strides[:-1])
-    aligned = all(start * size % STORAGE_ALIGNMENT == 0 for start in starts)
-    inside = (mapped.high + 1) * size <= mapped.storage.size_bytes
-    return aligned and inside and len(mapped.shape) <= MOST_AXES
 
 
 @dataclass(frozen=True)

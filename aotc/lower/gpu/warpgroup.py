@@ -99,9 +99,11 @@ def lower_warpgroups(
     epilogue: tuple[Node, ...],
     leaf_nodes: Sequence[Node],
     operands: Operands,
+    left: Boxes | None = None,
 ) -> bool:
     """Emits the kernel of a contraction in canonical form; False where it is none for warpgroups,
-    and nothing has been emitted."""
+    and nothing has been emitted. ``left`` says how tensor maps bring the left operand, if its view
+    does not."""
     sums = group.anchor.type.dtype
     kind = product_kind(operands, group.anchor, context.target.precision)
     if context.target.cpu != ARCH or kind not in KINDS or not _large_enough(operands):
@@ -111,7 +113,7 @@ def lower_warpgroups(
     if short is None:
         return False
     batch = own_batch(short)
-    left = boxes_of(short.lhs, batch, short.batch + 2 - batch)
+    left = left or boxes_of(short.lhs, batch, short.batch + 2 - batch)
     if left is None:
         return False
     right = None
