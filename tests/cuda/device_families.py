@@ -107,6 +107,11 @@ def attention(q, k, v):
     return aotc.softmax(q @ k.swapaxes(-1, -2) * 0.125, axis=-1) @ v
 
 
+def attention_of_halves(q, k, v):
+    """Held in short floats, computed in float32."""
+    return attention(*(t.astype(np.float32) for t in (q, k, v))).astype(np.float16)
+
+
 def softmax(x):
     return aotc.softmax(x, axis=-1)
 
@@ -149,6 +154,10 @@ FAMILIES = {
         attention, ((2, 72, 64), (2, 88, 64), (2, 88, 64)), TENSOR, (Mma, Barrier),
         word="attention",
     ),
+    "attention of halves": Family(
+        attention_of_halves, ((2, 72, 64), (2, 88, 64), (2, 88, 64)), ("f16",),
+        (AsyncCopy, LoadMatrix, Mma), dtype="float16", word="attention",
+    ),  # fmt: skip
     "softmax": Family(softmax, ((37, 1000),), ("f32",), (Shuffle,)),
     "norm": Family(norm, ((20, 384),), ("f32", "f16"), (Shuffle,)),
     "columns": Family(columns, ((300, 40, 8),), ("f32", "f16")),

@@ -51,8 +51,9 @@ def _place_result(context: Context, result: Node) -> None:
     op = readers[0].op
     if isinstance(op, ops.Transpose):
         inverse = tuple(op.perm.index(axis) for axis in range(len(op.perm)))
-        stored = context.held.stored.get(result, DType.F32)
-        value = None if stored is DType.F32 else DType.F32
+        own = result.type.dtype
+        stored = context.held.stored.get(result, own)
+        value = None if stored is own else own
         home = context.temporary(stored, readers[0].shape, result.op.mnemonic, value)
         context.bind(result, home.transpose(inverse))
 

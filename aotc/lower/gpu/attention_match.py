@@ -101,11 +101,12 @@ def _around(
         or not isinstance(group.anchor.op, ops.Dot)
         or group.others
         or any(node.type.dtype is not DType.F32 for node in (group.anchor, *group.anchor.inputs))
-        or group.result.type.dtype is not DType.F32
         for group in products
     ):
         return None
     if second.anchor is not after[0] or second.anchor.inputs[0] is not rows.result:
+        return None
+    if scored.type.dtype is not DType.F32:
         return None
     if first.result is not scored or second.anchor.inputs[1] is rows.result:
         return None
