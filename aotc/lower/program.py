@@ -19,6 +19,7 @@ from aotc.lower.gates import lower_gates
 from aotc.lower.gpu.attention import lower_attention
 from aotc.lower.gpu.attention_match import find_attention
 from aotc.lower.gpu.columns import lower_gpu_reduce
+from aotc.lower.gpu.fills import join_fills
 from aotc.lower.gpu.gates import lower_gpu_gates
 from aotc.lower.gpu.held import hold
 from aotc.lower.gpu.rows import lower_gpu_rows
@@ -100,7 +101,7 @@ def lower(
     for node, view in copied:
         context.copy(context.view(node), view)
     program = Program(name, inputs, outputs, _share_kernels(context.steps))
-    return to_grid(program) if target.is_gpu else program
+    return join_fills(to_grid(program)) if target.is_gpu else program
 
 
 def lower_block(context: Context) -> None:
