@@ -175,7 +175,7 @@ class Tile:
         self.y = Buffer("y", dtype, elems)
         self.map = TensorMap("box", self.x, 0, (rows, row), (row, 1), (8, row))
         self.tile = Buffer("tile", dtype, elems, Space.SHARED, alignment=1024)
-        self.ready = Buffer("ready", DType.U64, 2, Space.SHARED)
+        self.ready = Buffer("ready", DType.U64, 3, Space.SHARED)  # the last is never made one
         self.sums = Buffer("sums", F32, 8, Space.REGISTER)
         self.block, self.thread = Var("block"), Var("thread")
         self.first = (Lit(0), Lit(0))
@@ -214,6 +214,17 @@ class Tile:
         y = np.zeros_like(x)
         run_kernel(self.kernel, [x, y])
         return x, y
+
+
+def test_a_box_that_begins_outside():
+    def body(t):
+        t.first = (Lit(0), Lit(-4))
+        yield from [t.alone(t.bring()), t.wait(), *t.copy_out()]
+
+    x, y = Tile(body).run()
+    rows = np.zeros((8, 32), np.float32)
+    rows[:, 4:] = x.reshape(16, 32)[:8, :28]
+    assert np.array_equal(rows.reshape(-1), y[swizzled(np.arange(256), 4)])
 
 
 def test_a_copy_of_what_is_stored_to():
@@ -267,6 +278,9 @@ SIGNAL_PROBLEMS = {
         *twice(t), t.wait(1)
     ],
     "waits for ever: 1 arrivals and 0 bytes": lambda t: [t.wait()],
+    "waits for what is no signal yet": lambda t: [t.wait(number=2)],
+    "uses what is no signal yet": lambda t: [t.alone(t.bring(2))],
+    "a parity beyond 0 and 1": lambda t: [t.wait(2)],
     "more arrivals than the phase has": lambda t: [
         SignalExpect(t.ready, Lit(0), 16)
     ],
