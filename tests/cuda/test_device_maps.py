@@ -126,6 +126,42 @@ def test_maps_follow_the_pointers_of_every_run(gpu, monkeypatch):
     context.close()
 
 
+@pytest.mark.slow
+def test_each_failing_call_is_an_error_and_the_next_run_makes_all_maps(gpu, monkeypatch):
+    gpu.set("ARCH", 90)
+    model, variants = moving_model(monkeypatch)
+    gpu.learn(model)
+    for at in range(1, 200):
+        failed, places = False, []
+        gpu.set("CALLS", 0)
+        gpu.set("FAIL_AT", at)
+        try:
+            context = DeviceContext(Driver(gpu.library), variants, lay_out_constants())
+        except DeviceError:
+            assert gpu.get("LIVE") == 0
+            continue
+        try:
+            with context.current() as driver:
+                places += [driver.allocate(2 * BYTES) for _ in range(2)]
+                context.run(places, 1)
+                driver.call("cuStreamSynchronize", 1)
+        except DeviceError as error:
+            failed = True
+            del error
+        reached = gpu.get("CALLS") >= at
+        gpu.set("FAIL_AT", 0)
+        assert failed == reached
+        if len(places) == 2:
+            context.run(places, 1)  # every map that it launches with was made: the driver looks
+            with context.current() as driver:
+                driver.call("cuStreamSynchronize", 1)
+        assert not gpu.errors
+        context.close()
+        if not reached:
+            break
+    assert at > 30
+
+
 def test_a_driver_that_makes_no_maps_is_too_old(tmp_path, monkeypatch):
     old = FakeGpu(tmp_path, "-DNO_TENSOR_MAPS")
     old.reset()

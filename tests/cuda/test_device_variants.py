@@ -66,6 +66,7 @@ def compile_both(**options):
         return compile_for_fake(net, arch="sm_80,sm_90a", dims={"n": [1, 3]}, **options)
 
 
+@pytest.mark.slow
 def test_variants_in_several_sizes_share_constants(gpu, monkeypatch, tmp_path):
     model, plain = compile_both(), aotc.compile(net, name="net", dims={"n": [1, 3]})
     alone = compile_for_fake(net, dims={"n": [1, 3]})

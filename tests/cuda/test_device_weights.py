@@ -14,7 +14,7 @@ from aotc.codegen.signature import Status
 from aotc.cuda import compiled as cuda_compiled
 from aotc.cuda.driver import Driver
 
-pytestmark = pytest.mark.requires_cc
+pytestmark = [pytest.mark.slow, pytest.mark.requires_cc]
 
 SIZES = [1, 3]
 
