@@ -2,7 +2,7 @@
 and goals, as data that every contender reads.
 
 A case is a dictionary of JSON: ``kind`` says what it is, ``precision`` what products are computed
-in; tensors are float16 or bfloat16 with ``f16`` and ``bf16``, else float32.
+in; tensors of single operations are float16 or bfloat16 with ``f16`` and ``bf16``, else float32.
 """
 
 from __future__ import annotations
