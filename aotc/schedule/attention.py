@@ -33,7 +33,7 @@ _STAGES = (3, 2, 1)
 MOST_WARPS = 8
 #: Registers of a thread that the code may plan with, those it needs beside fragments, and those of
 #: a multiprocessor.
-MOST_REGISTERS, OTHER_REGISTERS, REGISTER_FILE = 250, 60, 1 << 16
+MOST_REGISTERS, OTHER_REGISTERS, REGISTER_FILE = 254, 60, 1 << 16
 #: Threads and bytes of shared memory of a multiprocessor, the latter without what the system takes.
 RESIDENT_THREADS, RESIDENT_BYTES = 2048, 160 << 10
 SCHEDULERS = 4

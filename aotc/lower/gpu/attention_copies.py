@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 
 from aotc.graph.types import DType
 from aotc.loop import index
-from aotc.loop.ir import Bin, Buffer, Cmp, Expr, Space, Stmt
+from aotc.loop.ir import Bin, Buffer, Cmp, Expr, Kind, Space, Stmt
 from aotc.loop.ir_async import MATRIX_ROW_BYTES, AsyncCopy
 from aotc.lower.context import Context
 from aotc.lower.gpu.binding import bind, digits, held_below
-from aotc.lower.scope import STORAGE_ALIGNMENT, Access
+from aotc.lower.scope import STORAGE_ALIGNMENT, Access, loop
 from aotc.lower.views import View
+
+#: Copies of a thread that are laid out in line; the addresses of more would take its registers.
+IN_LINE = 8
 
 
 def as_copied(context: Context, view: View, dtype: DType) -> View:
@@ -89,22 +92,29 @@ class RowCopies:
 
         def placed(position: tuple[Expr, ...]) -> list[Stmt]:
             line, piece = position
-            stmts: list[Stmt] = []
-            for i in range(-(-self.rows // down)):
-                for j in range(-(-pieces // across)):
-                    row, column = index.add(line, i * down), index.add(piece, j * across)
 
-                    def with_row(row: Expr, column: Expr = column) -> list[Stmt]:
-                        return bind(
-                            "piece",
-                            column,
-                            pieces,
-                            lambda piece: self._one(to, at, first, row, piece, stage, zeros),
-                        )
+            def one(i: Expr, j: Expr) -> list[Stmt]:
+                row = index.add(line, index.mul(i, down))
+                column = index.add(piece, index.mul(j, across))
 
-                    rest = self.rows - i * down < down
-                    stmts += bind("line", row, self.rows, with_row) if rest else with_row(row)
-            return stmts
+                def with_row(row: Expr) -> list[Stmt]:
+                    return bind(
+                        "piece",
+                        column,
+                        pieces,
+                        lambda piece: self._one(to, at, first, row, piece, stage, zeros),
+                    )
+
+                return bind("line", row, self.rows, with_row)
+
+            passes = -(-self.rows // down)
+            kind = Kind.UNROLLED if passes <= IN_LINE else Kind.SERIAL
+            return loop(
+                "i",
+                passes,
+                lambda i: loop("j", -(-pieces // across), lambda j: one(i, j), Kind.UNROLLED),
+                kind,
+            )
 
         return digits("copy", thread, (down, across), placed)
 
