@@ -15,6 +15,7 @@ from aotc.codegen.gpu_async import emit_copy_statement
 from aotc.codegen.gpu_warpgroup import ARCH, emit_warpgroup_statement
 from aotc.codegen.operators import intrinsic
 from aotc.codegen.text import type_of
+from aotc.codegen.writer import OpenLoop
 from aotc.errors import VerifyError
 from aotc.graph.types import DType
 from aotc.loop.ir import (
@@ -47,7 +48,7 @@ from aotc.loop.launch import (
 )
 from aotc.loop.mma import KINDS, RESULT_ELEMS
 from aotc.loop.verify_warpgroup import WarpgroupStmt
-from aotc.loop.walk import all_statements, fragments, product_registers
+from aotc.loop.walk import all_statements, fragments, post_order, product_registers
 from aotc.target import Target
 
 _NARROW = {"add": "add nuw nsw", "mul": "mul nuw nsw", "div": "udiv", "mod": "urem", "xor": "xor"}
@@ -86,6 +87,7 @@ class GpuEmitter(Emitter):
 
     def __init__(self, kernel: Kernel, target: Target) -> None:
         super().__init__(kernel, target)
+        self._open_loops = 0
         self._kernel = kernel
         nest = nest_of(kernel)
         self.maps = {map_: f"%map{number}" for number, map_ in enumerate(kernel.maps)}
@@ -238,11 +240,25 @@ class GpuEmitter(Emitter):
     def _is_crowded_step(self, loop: For) -> bool:
         return False  # ptxas orders the loads of a thread
 
+    def begin_loop(self, var: Var, first: str = "0") -> OpenLoop:
+        """Opens a counted loop."""
+        self._open_loops += 1
+        return super().begin_loop(var, first)
+
+    def end_loop(self, var: Var, loop: OpenLoop, beyond: str) -> None:
+        """Closes it."""
+        self._open_loops -= 1
+        super().end_loop(var, loop, beyond)
+
     def _bind(self, bind: Bind) -> None:
         self.memo = {}
         low, high = self.analysis.limits(bind.value)
         narrow = self._narrow(bind.value)
         if narrow is not None:
+            if self._open_loops and any(map(_is_remainder, post_order((bind.value,)))):
+                # or else LLVM counts on, and subtracts a multiple of a quotient of 64 bits
+                hidden = 'asm "mov.b32 $0, $1;", "=r,r"'
+                narrow = self.put(f"call i32 {hidden}(i32 {narrow}) nounwind memory(none)")
             text = self.put(f"zext nneg i32 {narrow} to i64")
         else:
             text = self.expr(bind.value).text
@@ -273,6 +289,14 @@ class GpuEmitter(Emitter):
                     return None
                 return self.put(f"{_NARROW[fn]} i32 {left}, {right}")
         return None
+
+
+def _is_remainder(expr: Expr) -> bool:
+    """Whether it is one that takes more than a mask."""
+    if not isinstance(expr, Bin) or expr.fn != "mod" or not isinstance(expr.b, Lit):
+        return False
+    divisor = int(expr.b.value)
+    return divisor & (divisor - 1) != 0
 
 
 def check_shared_memory(kernel: Kernel, limit_bytes: int, arch: str) -> None:

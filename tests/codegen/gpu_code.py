@@ -35,8 +35,8 @@ DECLARATIONS = "".join(
         "declare void @gpu_signal_wait(i32, i32)\n",
         "declare void @gpu_tile(i32, ptr, i32, i32, i32, i32, i32, i32)\n",
         "declare void @gpu_wgmma(ptr, ptr, i64, i64, i32, i32, i32)\n",
-        *(f"declare void @gpu_copy_{size}(ptr, ptr)\n" for size in (4, 8, 16)),
-        *(f"declare void @gpu_copy_{size}_s(ptr, ptr, i32)\n" for size in (4, 8, 16)),
+        *(f"declare void @gpu_copy_{size}(ptr, i32, ptr, i32)\n" for size in (4, 8, 16)),
+        *(f"declare void @gpu_copy_{size}_s(ptr, i32, ptr, i32, i32)\n" for size in (4, 8, 16)),
         *(
             f"declare void @gpu_mma_{kind}(ptr, {', '.join(['i32'] * 6 + ['float'] * 4)})\n"
             for kind in ("tf32", "f16", "bf16")
@@ -47,24 +47,25 @@ _MMA = re.compile(
     r"(%\w+) = call \{ float, float, float, float \} "
     r'asm "mma\.sync\.aligned\.m16n8k\d+\.row\.col\.f32\.(\w+)\.[^"]*", "[^"]*"\(([^)]*)\).*'
 )
-_MATRICES = re.compile(
-    r"(%\w+) = call (i32|\{[^}]*\}) @llvm\.nvvm\.ldmatrix\.sync\.aligned\.m8n8\.x(\d)(\.trans)?"
-    r"\.b16\.p3\(ptr (\S+)\)"
-)
-
-
-def _matrices(found):
-    name, ty, count, transposed, pointer = found.groups()
-    arguments = f"ptr {name}.p, ptr {pointer}, i32 {count}, i32 {int(transposed is not None)}"
+def _matrices(name, ty, text, operands):
+    count, transposed = re.match(r"ldmatrix\.sync\.aligned\.m8n8\.x(\d)(\.trans)?", text).groups()
+    place = f"{name}.at = getelementptr i8, {operands[0]}, {operands[1]}"
+    arguments = f"ptr {name}.p, ptr {name}.at, i32 {count}, i32 {int(transposed is not None)}"
     return (
-        f"{name}.p = alloca {ty}\n  call void @gpu_matrices({arguments})\n"
+        f"{place}\n  {name}.p = alloca {ty}\n  call void @gpu_matrices({arguments})\n"
         f"  {name} = load {ty}, ptr {name}.p"
     )
 
 
+def _copy(text, operands):
+    size = re.search(r"\], (\d+)", text)[1]
+    suffix = "_s" if len(operands) > 4 else ""
+    return f"call void @gpu_copy_{size}{suffix}({', '.join(operands)})"
+
+
 _ASM = re.compile(
     r'(?:(%\w+) = )?call (void|float|i32|\{[^}]*\}) asm sideeffect "([^"]*)", "[^"]*"\((.*)\) '
-    r"convergent nounwind"
+    r"(?:convergent )?nounwind"
 )
 _ONE_CALL = {
     "mbarrier.init": "signal_init",
@@ -85,6 +86,10 @@ def _instruction(found):
     if text.startswith("cp.async.bulk.tensor"):
         operands += ["i32 0"] * (8 - len(operands))
         return f"call void @gpu_tile({', '.join(operands)})"
+    if text.startswith("ldmatrix"):
+        return _matrices(name, ty, text, operands)
+    if text.startswith("cp.async.c"):
+        return _copy(text, operands)
     assert text.startswith((*_NOTHING, "wgmma.mma_async")), text
     if name is None:
         return ""
@@ -121,15 +126,13 @@ def for_this_machine(text):
     text = text.replace("addrspacecast (ptr addrspace(3) @shared to ptr)", "@shared")
     text = re.sub(r"addrspacecast ptr (.+) to ptr addrspace\(\d\)", r"bitcast ptr \1 to ptr", text)
     text = re.sub(r"ptr addrspace\(\d\)", "ptr", text)
-    text = re.sub(r"@llvm\.nvvm\.cp\.async\.c[ag]\.shared\.global\.(\d+)", r"@gpu_copy_\1", text)
-    text = re.sub(r"@gpu_copy_(\d+)\.s", r"@gpu_copy_\1_s", text)
     text = text.replace("@llvm.nvvm.cp.async.commit.group", "@gpu_copies")
     text = text.replace("@llvm.nvvm.cp.async.wait.group", "@gpu_copies_wait")
     text = text.replace("@llvm.nvvm.f2tf32.rna", "@gpu_tf32")
     text = text.replace("@llvm.nvvm.ff2f16x2.rn", "@gpu_halves")
     text = text.replace('byval([128 x i8]) align 64 "nvvm.grid_constant" ', "")
+    text = re.sub(r'call i32 asm "mov[^"]*", "[^"]*"\(i32 (\S+)\).*', r"add i32 \1, 0", text)
     text = _ASM.sub(_instruction, text)
-    text = _MATRICES.sub(_matrices, text)
     result = rf"\1.p = alloca {RESULT}\n  call void @gpu_mma_\2(ptr \1.p, \3)\n"
     text = _MMA.sub(rf"{result}  \1 = load {RESULT}, ptr \1.p", text)
     assert "nvvm.read" not in text and " asm " not in text and "addrspace" not in text

@@ -54,10 +54,13 @@ float gpu_shuffle_f32(uint32_t mask, float x, uint32_t source, uint32_t clamp) {
 
 /* Copies end at once here; the evaluator finds those that are used too early. */
 #define COPY(size)                                                                                \
-    void gpu_copy_##size(char *to, const char *from) { memcpy(to, from, size); }                  \
-    void gpu_copy_##size##_s(char *to, const char *from, uint32_t read) {                         \
-        memset(to, 0, size);                                                                      \
-        memcpy(to, from, read);                                                                   \
+    void gpu_copy_##size##_s(char *to, int32_t at, const char *from, int32_t first,               \
+                             uint32_t read) {                                                     \
+        memset(to + at, 0, size);                                                                 \
+        memcpy(to + at, from + first, read);                                                      \
+    }                                                                                             \
+    void gpu_copy_##size(char *to, int32_t at, const char *from, int32_t first) {                 \
+        gpu_copy_##size##_s(to, at, from, first, size);                                           \
     }
 COPY(4)
 COPY(8)
