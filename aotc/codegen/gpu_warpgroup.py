@@ -139,14 +139,17 @@ def _descriptor(emitter: Expressions, buffer: Buffer, at: Expr, leading_bytes: i
     key = ("descriptor", pointer, leading_bytes)
     if key not in emitter.block_names:
         shared = emitter.put(f"addrspacecast ptr {pointer} to ptr addrspace({SHARED})")
-        number = emitter.put(f"ptrtoint ptr addrspace({SHARED}) {shared} to i64")
-        start = emitter.put(f"lshr i64 {emitter.put(f'and i64 {number}, {_ADDRESS_MASK}')}, 4")
+        number = emitter.put(f"ptrtoint ptr addrspace({SHARED}) {shared} to i32")
+        start = emitter.put(f"lshr i32 {emitter.put(f'and i32 {number}, {_ADDRESS_MASK}')}, 4")
         # the leading distance means nothing where rows are columns
-        strides = (leading_bytes // 16 or 1) << 16 | TILE_ALIGNMENT // 16 << 32
-        fields = emitter.put(f"or disjoint i64 {start}, {_SWIZZLED | strides}")
-        emitter.block_names[key] = fields
-    found = emitter.block_names[key]
-    return emitter.put(f"add i64 {found}, {offset // 16}") if offset else found
+        leading = (leading_bytes // 16 or 1) << 16
+        emitter.block_names[key] = emitter.put(f"or disjoint i32 {start}, {leading}")
+    low = emitter.block_names[key]
+    if offset:
+        low = emitter.put(f"add nuw i32 {low}, {offset // 16}")
+    # what differs is in the low word: the high one is a constant
+    high = _SWIZZLED | TILE_ALIGNMENT // 16 << 32
+    return emitter.put(f"or disjoint i64 {emitter.put(f'zext i32 {low} to i64')}, {high}")
 
 
 def _pass_through(emitter: Expressions, text: str, buffers: Sequence[Buffer]) -> None:
