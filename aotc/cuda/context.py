@@ -323,12 +323,9 @@ def _fitting(
     cubins before PTX, and those for newer devices before others."""
     found = []
     for variant in variants:
-        code = variant.code
-        images = [(True, cubin.arch, cubin.data) for cubin in code.cubins]
-        images.append((False, code.arch, code.ptx.encode()))
         found += [
             ((is_cubin, arch_number(arch), arch), variant, data)
-            for is_cubin, arch, data in images
+            for is_cubin, arch, data in variant.code.images()
             if _fits(is_cubin, arch, major, minor)
         ]
     for _, variant, data in sorted(found, key=lambda image: image[0], reverse=True):

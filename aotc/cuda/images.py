@@ -28,6 +28,14 @@ class DeviceCode:
     driver: int
     remark: str = ""
 
+    def images(self) -> list[tuple[bool, str, bytes]]:
+        """What an object holds: whether it is a cubin, its architecture, its contents. PTX that
+        runs on one architecture alone is left out when there is a cubin for that."""
+        found = [(True, cubin.arch, cubin.data) for cubin in self.cubins]
+        needless = is_exact(self.arch) and any(cubin.arch == self.arch for cubin in self.cubins)
+        ptx = [] if needless else [(False, self.arch, self.ptx.encode() + b"\0")]
+        return ptx + found
+
 
 @dataclass(frozen=True, eq=False)
 class DeviceVariant:

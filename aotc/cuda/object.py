@@ -123,18 +123,16 @@ def _images(name: str, variants: Sequence[DeviceVariant]) -> tuple[list[str], li
     rows: list[str] = []
     for number, variant in enumerate(variants):
         code = variant.code
-        images = [(0, code.arch, code.ptx.encode() + b"\0")]
-        images += [(_CUBIN, cubin.arch, cubin.data) for cubin in code.cubins]
-        for kind, arch, content in images:
+        for is_cubin, arch, content in code.images():
             symbol = f"{name}_image{len(texts)}"
             texts.append(
                 f"@{symbol} = internal constant [{len(content)} x i8] {byte_string(content)}, "
                 f"align {_IMAGE_ALIGNMENT}"
             )
-            rows.append(
-                f"{{ ptr @{symbol}, i64 {len(content)}, i32 {arch_number(arch)}, "
-                f"i32 {kind + _EXACT * is_exact(arch)}, i32 {code.driver}, i32 {number} }}"
-            )
+            kind = _CUBIN * is_cubin + _EXACT * is_exact(arch)
+            numbers = (arch_number(arch), kind, code.driver, number)
+            fields = "".join(f", i32 {value}" for value in numbers)
+            rows.append(f"{{ ptr @{symbol}, i64 {len(content)}{fields} }}")
     return texts, rows
 
 
