@@ -50,7 +50,8 @@ class Options:
     the device that the workspace and the constants go to (none: one for each, without bounds).
     ``weights_dtype`` is what float32 weights are stored as (None: float32).
     ``arch`` are the architectures of a GPU, with commas, and ``host`` is the target of the machine
-    that it is in; ``precision`` is what it multiplies float32 in (None: tf32).
+    that it is in; ``precision`` is what it multiplies float32 in (None: tf32, or float16 or
+    bfloat16 if all products of the model are of that type).
     """
 
     target: str = "x86_64"

@@ -52,6 +52,7 @@ from aotc.memory.fit import fit
 from aotc.memory.order import plan_in_order
 from aotc.memory.spread import place_in_regions
 from aotc.passes.keep_codes import expand
+from aotc.passes.relax import own_precision
 from aotc.passes.runner import PIPELINE, pipeline, run_passes
 from aotc.passes.shrink import shrink
 from aotc.regions import read_regions, writable
@@ -180,7 +181,13 @@ def _passes(build: Build) -> None:
         build.graph = graph
         build.finished(name)
 
-    passes = pipeline(DType.I8 if build.target.signed_codes else DType.U8)
+    if build.target.is_gpu and build.options.precision is None and build.graph is not None:
+        own = own_precision(build.graph) or build.target.precision
+        build.target = replace(build.target, precision=own)
+    passes = pipeline(
+        DType.I8 if build.target.signed_codes else DType.U8,
+        relaxed=build.target.precision in ("f16", "bf16"),
+    )
     build.graph = run_passes(
         build.take_graph(), passes, on_stage=done, on_report=build.stopwatch.add_pass
     )
@@ -343,8 +350,8 @@ def compile(
     calling convention, ``opt`` is ``speed`` or ``size``. ``ram`` is how many bytes the workspace
     may have, ``regions`` are memories of the device as on the command line (``dtcm=64K``). With
     ``target="cuda"``, ``arch`` names architectures (``sm_80,sm_90``), ``host`` the machine, and
-    ``precision`` what products of float32 are computed in: ``f32``, ``tf32`` (None), ``f16``,
-    ``bf16``.
+    ``precision`` what products of float32 are computed in: ``f32``, ``tf32``, ``f16``, ``bf16``
+    (None: tf32, or the type of the model's products if that is shorter).
     ``weights_dtype`` is what float32 weights are rounded to and stored as: ``f16``, ``bf16``,
     ``i8`` or ``i4`` (None: float32). Raises a subclass of AotcError, with a remedy, for whatever is
     wrong with the model or the arguments.

@@ -109,8 +109,8 @@ def _add_device_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
-        help="for --target cuda: what products of float32 are computed in (default: tf32); sums "
-        "are float32",
+        help="for --target cuda: what products of float32 are computed in (default: tf32, or f16 "
+        "or bf16 if all products of the model are of that type); sums are float32",
     )
 
 

@@ -28,6 +28,7 @@ from aotc.passes.legalize import legalize
 from aotc.passes.one_hot import one_hot
 from aotc.passes.order_columns import order_columns
 from aotc.passes.reciprocal import reciprocal
+from aotc.passes.relax import relax
 from aotc.passes.simplify import simplify
 from aotc.passes.sink_reshapes import sink_reshapes
 
@@ -49,9 +50,9 @@ class PassReport:
     nodes: int
 
 
-def _bodies(graph: Graph, codes: DType = DType.U8) -> Graph:
+def _bodies(graph: Graph, codes: DType = DType.U8, relaxed: bool = False) -> Graph:
     """Nested graphs take what they need, and go through the whole pipeline themselves."""
-    passes = pipeline(codes)
+    passes = pipeline(codes, relaxed)
     return map_nested(
         specialize_bodies(graph), lambda nested: run_passes(nested, passes, verify=False)
     )
@@ -91,14 +92,19 @@ and layout, so that those see the final convolutions; the repeats tidy what the 
 left."""
 
 
-def pipeline(codes: DType) -> tuple[Pass, ...]:
-    """The passes for a machine that multiplies ``codes`` (U8, as in PIPELINE, or I8) by int8."""
-    return tuple(
-        Pass(step.name, partial(step.function, codes=codes))
-        if step.function in (integer, _bodies)
-        else step
-        for step in PIPELINE
-    )
+def pipeline(codes: DType, relaxed: bool = False) -> tuple[Pass, ...]:
+    """The passes for a machine that multiplies ``codes`` (U8, as in PIPELINE, or I8) by int8;
+    ``relaxed`` for one that need not round short floats between primitives."""
+    made: list[Pass] = []
+    for step in PIPELINE:
+        if step.function is _bodies:
+            step = Pass(step.name, partial(_bodies, codes=codes, relaxed=relaxed))
+        elif step.function is integer:
+            step = Pass(step.name, partial(integer, codes=codes))
+        made.append(step)
+        if relaxed and step.name == "simplify":
+            made.append(Pass("relax", relax))
+    return tuple(made)
 
 
 def run_passes(
