@@ -212,6 +212,8 @@ def _about(variant: DeviceVariant) -> dict[str, Any]:
     return {
         "ptx": variant.code.arch,
         "driver": variant.code.driver,
+        "arena_bytes": variant.model.arena_bytes,
+        "constants_bytes": variant.model.constants.size_bytes,
         "cubins": [
             {"arch": cubin.arch, "kernels": [dataclasses.asdict(use) for use in cubin.kernels]}
             for cubin in variant.code.cubins

@@ -71,6 +71,9 @@ def test_variants_in_several_sizes_share_constants(gpu, monkeypatch, tmp_path):
     model, plain = compile_both(), aotc.compile(net, name="net", dims={"n": [1, 3]})
     alone = compile_for_fake(net, dims={"n": [1, 3]})
     assert model.manifest["weights"] == alone.manifest["weights"]
+    for about in model.manifest["cuda"]["variants"]:
+        assert about["constants_bytes"] == alone.manifest["weights"]["bytes"]
+        assert about["arena_bytes"] == max(v.plan.arena_bytes for v in model.variants)
     assert [about["ptx"] for about in model.manifest["cuda"]["variants"]] == ["sm_80", "sm_90a"]
     assert "sm_80" in model.as_text("ptx") and "sm_90a" in model.as_text("ptx")
     monkeypatch.setattr(cuda_compiled, "open_driver", lambda: Driver(gpu.library))
