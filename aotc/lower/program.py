@@ -23,6 +23,7 @@ from aotc.lower.gpu.fills import join_fills
 from aotc.lower.gpu.gates import lower_gpu_gates
 from aotc.lower.gpu.held import hold
 from aotc.lower.gpu.rows import lower_gpu_rows
+from aotc.lower.gpu.scan import lower_gpu_cumsum
 from aotc.lower.gpu.search import lower_gpu_arg_reduce, lower_gpu_top_k
 from aotc.lower.grid import to_grid
 from aotc.lower.indexing import INDEXING
@@ -66,7 +67,12 @@ BY_KIND_ON_GPU: Mapping[GroupKind, Lowering] = MappingProxyType(
     }
 )
 BY_OP_ON_GPU: Mapping[type[Op], Lowering] = MappingProxyType(
-    {**BY_OP, ops.ArgReduce: lower_gpu_arg_reduce, ops.TopK: lower_gpu_top_k}
+    {
+        **BY_OP,
+        ops.ArgReduce: lower_gpu_arg_reduce,
+        ops.CumSum: lower_gpu_cumsum,
+        ops.TopK: lower_gpu_top_k,
+    }
 )
 
 

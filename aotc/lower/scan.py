@@ -119,9 +119,7 @@ def lower_cumsum(context: Context, group: Group) -> None:
     node = group.anchor
     op = node.op
     assert isinstance(op, ops.CumSum)
-    source, target = context.view(node.inputs[0]), context.view(group.result)
-    if op.reverse:
-        source, target = _flip(source, op.axis), _flip(target, op.axis)
+    source, target = running(context, group)
     scope = KernelScope()
     dtype = source.dtype
     lanes = context.lanes_for(dtype)
@@ -145,6 +143,17 @@ def lower_cumsum(context: Context, group: Group) -> None:
         return allocate([total], [*clear, *loop("i", lines.extent, step)])
 
     context.emit(scope.call(group.label, lines.nest(block)))
+
+
+def running(context: Context, group: Group) -> tuple[View, View]:
+    """What a CumSum adds up, and its result, both in the direction in which it does."""
+    node = group.anchor
+    op = node.op
+    assert isinstance(op, ops.CumSum)
+    source, target = context.view(node.inputs[0]), context.view(group.result)
+    if op.reverse:
+        return _flip(source, op.axis), _flip(target, op.axis)
+    return source, target
 
 
 def _flip(view: View, axis: int) -> View:
