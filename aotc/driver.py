@@ -51,6 +51,7 @@ from aotc.memory.constants import ConstantLayout, lay_out_constants
 from aotc.memory.fit import fit
 from aotc.memory.order import plan_in_order
 from aotc.memory.spread import place_in_regions
+from aotc.passes.join_products import join_products
 from aotc.passes.keep_codes import expand
 from aotc.passes.relax import own_precision
 from aotc.passes.runner import PIPELINE, pipeline, run_passes
@@ -192,7 +193,7 @@ def _passes(build: Build) -> None:
         build.take_graph(), passes, on_stage=done, on_report=build.stopwatch.add_pass
     )
     if build.target.is_gpu:
-        build.graph = expand(build.take_graph())
+        build.graph = join_products(expand(build.take_graph()))
     if build.options.weights_dtype is not None:
         build.graph = shrink(build.take_graph(), _STORED[build.options.weights_dtype])
     build.finished("shrink")
