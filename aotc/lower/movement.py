@@ -56,7 +56,8 @@ def assign_homes(context: Context) -> None:
             foreign = isinstance(producer.op, (Parameter, Constant, *VIEW_OPS))
             foreign = foreign or producer in context.held.decoded
             # who reads the operand elsewhere may need more bits than the whole is held in
-            shorter = part.value is not None and producer not in context.held.stored
+            kept = context.held.stored.get(producer)
+            shorter = part.value is not None and kept is not part.dtype
             if not foreign and not shorter and not context.is_bound(producer):
                 context.bind(producer, place)
 
