@@ -24,6 +24,7 @@ from aotc.loop.ir import (
     Bin,
     Bind,
     Buffer,
+    Cmp,
     Conv,
     Expr,
     For,
@@ -32,6 +33,7 @@ from aotc.loop.ir import (
     Lit,
     Mma,
     Prefetch,
+    Sel,
     Shuffle,
     Space,
     Stmt,
@@ -184,10 +186,11 @@ class GpuEmitter(Emitter):
     def _compute(self, expr: Expr) -> Value:
         if isinstance(expr, Un) and expr.fn == "tf32":
             return self._to_tf32(expr.x)
-        if isinstance(expr, Bin) and expr.fn == "maximum":
-            texts, lanes = self._together(expr.a, expr.b)
-            ty = type_of(expr.dtype, lanes)
-            return Value(intrinsic(self.put, "maximum", ty, *texts), lanes > 0)
+        extreme = _extreme(expr)
+        if extreme is not None:
+            name, *values = extreme
+            texts, lanes = self._together(*values)
+            return Value(intrinsic(self.put, name, type_of(expr.dtype, lanes), *texts), lanes > 0)
         if isinstance(expr, Conv) and (expr.x.dtype, expr.dtype) == (DType.F32, DType.F16):
             return self._to_half(expr)
         if not isinstance(expr, Shuffle):
@@ -297,6 +300,24 @@ def _is_remainder(expr: Expr) -> bool:
         return False
     divisor = int(expr.b.value)
     return divisor & (divisor - 1) != 0
+
+
+def _extreme(expr: Expr) -> tuple[str, Expr, Expr] | None:
+    """The instruction and the operands, if ``expr`` is the larger or the smaller of two numbers as
+    a GPU has it: one of them is a literal other than 0 and NaN, or zeros are ordered."""
+    match expr:
+        case Bin(fn="maximum", a=a, b=b):
+            return "maximum", a, b
+        case Bin(fn="min" | "max" as fn, a=a, b=Lit() as limit):
+            return (f"{fn}imum", a, limit) if _is_limit(limit) else None
+        case Sel(cond=Cmp(fn="lt" | "gt" as fn, a=Lit() as limit, b=x), a=chosen, b=other):
+            if chosen is limit and other is x and _is_limit(limit):
+                return "minimum" if fn == "lt" else "maximum", x, limit
+    return None
+
+
+def _is_limit(limit: Lit) -> bool:
+    return limit.dtype is DType.F32 and (limit.value > 0 or limit.value < 0)
 
 
 def check_shared_memory(kernel: Kernel, limit_bytes: int, arch: str) -> None:

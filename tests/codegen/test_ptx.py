@@ -75,6 +75,14 @@ def test_arithmetic_is_never_fused_by_the_assembler():
     assert "mul.rn.f32" in text and "add.rn.f32" in text and "fma" not in text
 
 
+def test_limits_are_one_instruction_each():
+    net = Net()
+    graph = net.graph(net.b.unary("tanh", net.b.binary("max", net.x(64), net.x(64))))
+    text = ptx_module(lowered(graph, cuda_target("sm_80")).kernels(), "sm_80")
+    assert text.count("max.NaN.f32") == text.count("min.NaN.f32") == 2  # of the operand, the result
+    assert text.count("setp.gt.f32") == 1  # of two operands
+
+
 def test_too_much_shared_memory():
     kernel = shared_kernel(elems=30_000)
     ptx_module([kernel], "sm_80")

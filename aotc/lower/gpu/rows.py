@@ -15,6 +15,7 @@ from functools import cached_property
 from aotc.fuse.groups import Group
 from aotc.graph import ops
 from aotc.graph.ir import Node
+from aotc.graph.types import DType
 from aotc.loop import index
 from aotc.loop.ir import (
     Alloc,
@@ -213,6 +214,8 @@ class GpuRowWriter(RowWriter):
         op, dtype = node.op, node.type.dtype
         assert isinstance(op, ops.Reduce)
         combine = COMBINE[op.fn]
+        if combine == "max" and dtype is DType.F32 and self.context.target.precision != "f32":
+            combine = "maximum"  # one instruction, which of two zeros takes the positive one
         share = self.share
         acc = Buffer("acc", dtype, share.cells * share.wide, Space.REGISTER)
 
