@@ -346,6 +346,16 @@ def test_the_program_that_is_started_and_its_bytes(tmp_path, monkeypatch):
     assert {start.verdict, size.verdict} == {"not measured"} and start.ours == 0.1
 
 
+@pytest.mark.slow
+@pytest.mark.requires_cc
+def test_the_program_that_is_started_is_built(gpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(programs, "STARTED", "mnist_mlp")
+    monkeypatch.setattr(build, "open_driver", lambda: Driver(gpu.library))
+    program, own_bytes = programs.build_program(tmp_path, "gcc")
+    assert program.stat().st_mode & 0o100
+    assert 10_000 < own_bytes < program.stat().st_size - 100_000  # the weights of the model
+
+
 def peers_of(kind):
     """The models of a kind as ONNX, small where it is made here."""
     if kind == "encoder":
