@@ -62,7 +62,19 @@ def cell():
     return net.graph(net.b.binary("mul", *gates))
 
 
+def held():
+    """Softmax, a sum and a transposition between two products."""
+    net = Net()
+    x = net.b.apply(ops.Dot(), net.x(20, 24), net.c(24, 40))
+    powers = net.b.unary("exp", net.b.unary("tanh", x))
+    shares = net.b.binary("div", powers, net.b.reduce("sum", powers, (1,), keep=True))
+    y = net.b.transpose(net.b.binary("add", shares, x), (1, 0))
+    return net.graph(net.b.apply(ops.Dot(), y, net.c(20, 24)))
+
+
 GRAPHS = {
+    "held as float16": (held, "f16"),
+    "held as bfloat16": (held, "bf16"),
     "one chunk": (lambda: product(33, 16, 20), "f16"),
     "plain product": (lambda: product(20, 48, 33), "f32"),
     "product": (lambda: product(20, 96, 33), "tf32"),
