@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from aotc.codegen.emit import Emitter
 from aotc.codegen.expressions import Value, aligned
 from aotc.codegen.gpu_async import emit_copy_statement
-from aotc.codegen.gpu_warpgroup import ARCH, emit_warpgroup_statement
+from aotc.codegen.gpu_warpgroup import ARCH, emit_warpgroup_statement, fence_signals
 from aotc.codegen.operators import intrinsic
 from aotc.codegen.text import type_of
 from aotc.codegen.writer import OpenLoop
@@ -40,7 +40,7 @@ from aotc.loop.ir import (
     Un,
     Var,
 )
-from aotc.loop.ir_async import AsyncCommit, AsyncCopy, AsyncWait, LoadMatrix, Wgmma
+from aotc.loop.ir_async import AsyncCommit, AsyncCopy, AsyncWait, LoadMatrix, SignalInit, Wgmma
 from aotc.loop.launch import (
     MAP_ALIGNMENT,
     MAP_BYTES,
@@ -100,6 +100,7 @@ class GpuEmitter(Emitter):
             for buffer, _, _ in product_registers(stmt)
         }
         self._held: list[Buffer] = []  # of these, those in scope
+        self._new_signals = False  # that only this thread knows of
         body, self.lines = self.lines, self.scopes[0].head
         for axis, loop in zip("xyz", reversed(nest.blocks), strict=False):
             self._read(loop.var, f"ctaid.{axis}")
@@ -124,6 +125,7 @@ class GpuEmitter(Emitter):
             case Bind():
                 self._bind(stmt)
             case Barrier():
+                self._fence_signals()
                 self.do("call void @llvm.nvvm.barrier.cta.sync.aligned.all(i32 0)")
             case Mma():
                 self._mma(stmt)
@@ -138,10 +140,17 @@ class GpuEmitter(Emitter):
                     )
                 self.memo = {}
                 emit_warpgroup_statement(self, stmt, self.maps, self._held)
+                self._new_signals |= isinstance(stmt, SignalInit)
             case Prefetch():
                 pass  # the caches of a GPU are not asked ahead
             case _:
                 super().statement(stmt)
+
+    def _fence_signals(self) -> None:
+        """Shows all signals that the thread has made, once, to others and to copies."""
+        if self._new_signals:
+            fence_signals(self)
+        self._new_signals = False
 
     def _allocate(self, stmt: Alloc) -> None:
         if stmt.buffer not in self._product_registers:
@@ -270,6 +279,7 @@ class GpuEmitter(Emitter):
             condition = self.put(f"icmp ult i64 {text}, {bind.extent}")
         opened = self.begin_bind(bind.var, text, condition)
         self.body(bind.body)
+        self._fence_signals()
         self.end_bind(bind.var, opened)
 
     def _narrow(self, expr: Expr) -> str | None:

@@ -46,12 +46,10 @@ def emit_warpgroup_statement(
     held: Sequence[Buffer],
 ) -> None:
     """Appends the instructions of one statement. ``maps`` names the parameters, ``held`` are the
-    registers of products in scope."""
+    registers of products in scope. Behind SignalInit comes `fence_signals`, once for several."""
     match stmt:
         case SignalInit(buffer=buffer, at=at, arrivals=arrivals):
-            text = "mbarrier.init.shared::cta.b64 [$0], $1;\\0A"
-            # both other threads and what copies do to the signal come after
-            text += "fence.mbarrier_init.release.cluster;\\0Afence.proxy.async.shared::cta;"
+            text = "mbarrier.init.shared::cta.b64 [$0], $1;"
             _do(emitter, text, [_address(emitter, buffer, at), f"i32 {arrivals}"])
         case SignalExpect(buffer=buffer, at=at, bytes=count):
             text = "mbarrier.arrive.expect_tx.shared::cta.b64 _, [$0], $1;"
@@ -72,6 +70,12 @@ def emit_warpgroup_statement(
             factors = [buffer for buffer in held if buffer not in sums]
             text = f"wgmma.wait_group.sync.aligned {pending};"
             _pass_through(emitter, text, (*sums, *factors))
+
+
+def fence_signals(emitter: Expressions) -> None:
+    """Appends what makes the signals that a thread has initialised so for others, behind the next
+    barrier, and for copies."""
+    _do(emitter, "fence.mbarrier_init.release.cluster;\\0Afence.proxy.async.shared::cta;", [])
 
 
 def _do(emitter: Expressions, text: str, operands: Sequence[str]) -> None:

@@ -72,7 +72,7 @@ _ONE_CALL = {
     "mbarrier.arrive": "signal_expect",
     "{\\0A.reg .pred done": "signal_wait",
 }
-_NOTHING = ("wgmma.fence", "wgmma.commit_group", "wgmma.wait_group", "fence.proxy")
+_NOTHING = ("wgmma.fence", "wgmma.commit_group", "wgmma.wait_group", "fence.")
 _WGMMA = re.compile(r"wgmma\.mma_async\S*\.m64n(\d+)k\d+\.f32\.(\w+)\.\w+ .*, (\d)(?:, \d)?;$")
 
 

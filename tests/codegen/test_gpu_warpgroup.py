@@ -108,6 +108,15 @@ def test_coordinates_are_innermost_first():
     assert first[:4] == [["0"], ["0"], ["64"], ["64"]]
 
 
+def test_signals_are_fenced_once():
+    product = Product("f16", (64, 64, 320), (64, 64), groups=1, stages=4)
+    text = ptx_module([product.kernel()], "sm_90a")
+    assert text.count("mbarrier.init") == 4
+    start, end = text.rindex("mbarrier.init"), text.index("bar.sync")
+    for fence in ("fence.mbarrier_init.release.cluster;", "fence.proxy.async.shared::cta;"):
+        assert text.count(fence) == 1 and start < text.index(fence) < end
+
+
 def test_factors_are_described():
     product = Product("f16", (64, 64, 128), (64, 64), groups=1, stages=2)
     text = ptx_module([product.kernel()], "sm_90a")
