@@ -93,7 +93,7 @@ class Sizes:
     """``batch`` products with ``columns`` columns over ``chunks`` chunks of the depth, of which
     ``steps`` steps count each. ``row_tiles`` says how many tiles of so many rows there are, None
     where operands can't be brought in such tiles; columns are in tiles of a multiple of
-    ``column_step``."""
+    ``column_step``, and a warpgroup does at most ``most_products`` products side by side."""
 
     columns: int
     batch: int
@@ -101,6 +101,7 @@ class Sizes:
     steps: int
     row_tiles: Callable[[int], int | None]
     column_step: int = 32
+    most_products: int = 2
 
 
 #: rows, columns and warpgroups of tiles.
@@ -132,6 +133,8 @@ def choose_warpgroup_tile(sizes: Sizes, kind: str, shared_bytes: int) -> Warpgro
         if sizes.row_tiles(rows) is None or columns % sizes.column_step:
             continue
         whole = WarpgroupTile(rows, columns, groups, kind)
+        if whole.products > sizes.most_products:
+            continue
         few = _blocks(whole, sizes) < MULTIPROCESSORS
         for split in splits if few else (1,):
             tile = replace(whole, splits=split)

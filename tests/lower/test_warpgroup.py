@@ -74,10 +74,27 @@ def test_right_hand_sides_made_at_run_time(right):
     run(product(64, 136, 136, DType.F16, right), "f16")
 
 
-def test_a_right_hand_side_of_float32_along_its_depth():
+def test_right_hand_sides_of_float32():
     run(product(40, 40, 40, right="along", batch=(2, 1)), "tf32")
-    across = lowered(product(40, 40, 40, right="across"), replace(GPU, precision="tf32"))
-    assert not any(kernel.maps for kernel in across.kernels())
+    few_columns = lowered(product(40, 40, 40, right="across"), replace(GPU, precision="tf32"))
+    assert not any(kernel.maps for kernel in few_columns.kernels())
+
+
+@pytest.mark.parametrize("depth", [40, pytest.param(32 * 9, marks=pytest.mark.slow)])
+def test_factors_of_float32_are_exchanged(depth, monkeypatch):
+    monkeypatch.setattr(gpu_warpgroup, "_MOST_STAGES", 3)
+    run(product(40, depth, 72, right="across"), "tf32")
+
+
+@pytest.mark.slow
+def test_exchanged_factors_of_every_shape(monkeypatch):
+    run(product(70, 32 * 24, 72, right="across", tail=True), "tf32")
+    run(product(33, 96, 67, right="across", batch=(2,)), "tf32", expected="block")
+    for tile in [(128, 256, 2), (128, 64, 2), (64, 128, 1)]:
+        monkeypatch.setattr(gpu_warpgroup, "_TILES", (tile,))
+        monkeypatch.setattr(gpu_warpgroup, "_MOST_SPLITS", 1)
+        rows, columns, _ = tile
+        run(product(columns + 40, 32 * 5 + 4, rows + 20, right="across", tail=True), "tf32")
 
 
 CONVOLUTIONS = {

@@ -53,14 +53,17 @@ class WarpgroupStore:
         self._result = scope.access(operands.result, write=True)
         self._columns = operands.result.shape[-1]
         self._lanes = self._most_lanes()
-        self._width = tile.panel_columns
-        self._stride = self._width + PANEL_GAP
+        self._width, self._stride = self._panel_sizes()
         elems = tile.groups * PANEL_ROWS * self._stride
         self.panel = Buffer("panel", DType.F32, elems, Space.SHARED, SHARED_ALIGNMENT)
         self._part: tuple[Expr, ...] = ()
         self._at: tuple[Expr, ...] = ()
         self._down: Expr = Lit(0)
         self._across: Expr = Lit(0)
+
+    def _panel_sizes(self) -> tuple[int, int]:
+        """Columns of the panel, and elements from one row to the next."""
+        return self._tile.panel_columns, self._tile.panel_columns + PANEL_GAP
 
     def _most_lanes(self) -> int:
         """Neighbours that a thread stores: 16 bytes of the result, in however many accesses what is
@@ -151,24 +154,32 @@ class WarpgroupStore:
                 "column",
                 column,
                 self._columns // lanes,
-                lambda c: self._row(in_tile, lambda pixel: stored(source, pixel, c)),
+                lambda c: self._row(in_tile, lambda pixel: self._vector(source, pixel, c)),
             )
 
-        def stored(source: Expr, pixel: tuple[Expr, ...], column: Expr) -> list[Stmt]:
-            def one(v: Expr) -> list[Stmt]:
-                where = (*self._part, *self._at, *pixel, index.add(index.mul(column, lanes), v))
-                return [self._one(where, Load(self.panel, index.add(source, v)))]
+        return self._shared(inside, pieces, piece)
 
-            return [vector("v", lanes, lanes, one)]
-
-        turns = -(-pieces // WARPGROUP)
+    def _shared(
+        self, inside: Expr, pieces: int, piece: Callable[[Expr], list[Stmt]]
+    ) -> list[Stmt]:
+        """``piece`` for the numbers below ``pieces`` that are the thread's."""
 
         def turn(i: Expr) -> list[Stmt]:
             return bind("number", index.add(index.mul(i, WARPGROUP), inside), pieces, piece)
 
         # the loads of all turns overlap, unless their code is long
         kind = Kind.SERIAL if weight_of(self._epilogue) else Kind.UNROLLED
-        return loop("turn", turns, turn, kind)
+        return loop("turn", -(-pieces // WARPGROUP), turn, kind)
+
+    def _vector(self, source: Expr, pixel: tuple[Expr, ...], column: Expr) -> list[Stmt]:
+        """Stores neighbours, from ``source`` in the panel to ``column``, counted in vectors."""
+        lanes = self._lanes
+
+        def one(v: Expr) -> list[Stmt]:
+            where = (*self._part, *self._at, *pixel, index.add(index.mul(column, lanes), v))
+            return [self._one(where, Load(self.panel, index.add(source, v)))]
+
+        return [vector("v", lanes, lanes, one)]
 
     def _row(
         self, in_tile: Expr, body: Callable[[tuple[Expr, ...]], list[Stmt]]
@@ -210,3 +221,80 @@ class WarpgroupStore:
         found = evaluate_nodes(self._epilogue, {**values, self._group.anchor: raw})
         value = found[self._group.result] if self._epilogue else raw
         return self._result.store(where, value)
+
+
+class ExchangedStore(WarpgroupStore):
+    """The same for a product of the transposed factors: rows of its tiles are channels. A panel has
+    a few columns of the tile, each as a row, so that channels are neighbours."""
+
+    def _panel_sizes(self) -> tuple[int, int]:
+        # rows of the panel are a quarter of the banks apart, for threads that store two rows apart
+        return PANEL_ROWS, ROWS + PANEL_GAP // 2
+
+    def statements(
+        self,
+        group: Expr,
+        inside: Expr,
+        part: tuple[Expr, ...],
+        at: tuple[Expr, ...],
+        down: Expr,
+        across: Expr,
+    ) -> list[Stmt]:
+        """See `WarpgroupStore`; ``down`` counts tiles of the rows of the result still."""
+        self._part, self._at, self._down, self._across = part, at, down, across
+        first = index.mul(group, PANEL_ROWS * self._stride)
+
+        def placed(place: tuple[Expr, ...]) -> list[Stmt]:
+            warp, row, pair = place
+            to = index.linear(
+                0, ((first, 1), (warp, _WARP_ROWS), (row, 1), (pair, 2 * self._stride))
+            )
+            stmts: list[Stmt] = []
+            for panel in range(self._tile.columns // PANEL_ROWS):
+                stmts += [
+                    *([Barrier()] if stmts else []),
+                    *self._lay_out_columns(to, panel),
+                    Barrier(),
+                    *self._pick_up_columns(first, group, inside, panel),
+                ]
+            return stmts
+
+        return digits("lane", inside, (WARPGROUP // 32, 8, 4), placed)
+
+    def _lay_out_columns(self, to: Expr, panel: int) -> list[Stmt]:
+        """Puts the thread's sums of the columns of a panel into it."""
+        stmts: list[Stmt] = []
+        for j in range(PANEL_ROWS // 8):
+            for half in range(2):
+                for odd in range(2):
+                    number = (panel * PANEL_ROWS // 8 + j) * 4 + half * 2 + odd
+                    place = (8 * j + odd) * self._stride + half * _HALF
+                    held = Load(self._sums, index.lit(number))
+                    stmts.append(Store(self.panel, index.add(to, place), held))
+        return stmts
+
+    def _pick_up_columns(
+        self, first: Expr, group: Expr, inside: Expr, panel: int
+    ) -> list[Stmt]:
+        """Stores the results of the panel."""
+        lanes = self._lanes
+        across = ROWS // lanes
+
+        def piece(number: Expr) -> list[Stmt]:
+            return digits("piece", number, (PANEL_ROWS, across), located)
+
+        def located(at: tuple[Expr, ...]) -> list[Stmt]:
+            row, place = at
+            source = index.linear(0, ((first, 1), (row, self._stride), (place, lanes)))
+            column = index.linear(
+                0, ((self._across, self._tile.rows // lanes), (group, across), (place, 1))
+            )
+            in_tile = index.add(row, panel * PANEL_ROWS)
+            return bind(
+                "column",
+                column,
+                self._columns // lanes,
+                lambda c: self._row(in_tile, lambda pixel: self._vector(source, pixel, c)),
+            )
+
+        return self._shared(inside, PANEL_ROWS * across, piece)
