@@ -40,7 +40,15 @@ from aotc.loop.ir import (
     Un,
     Var,
 )
-from aotc.loop.ir_async import AsyncCommit, AsyncCopy, AsyncWait, LoadMatrix, SignalInit, Wgmma
+from aotc.loop.ir_async import (
+    AsyncCommit,
+    AsyncCopy,
+    AsyncWait,
+    LoadMatrix,
+    SignalInit,
+    TileCopy,
+    Wgmma,
+)
 from aotc.loop.launch import (
     MAP_ALIGNMENT,
     MAP_BYTES,
@@ -139,6 +147,8 @@ class GpuEmitter(Emitter):
                         f"and is compiled for {self._target.cpu}"
                     )
                 self.memo = {}
+                if isinstance(stmt, TileCopy):
+                    self._fence_signals()
                 emit_warpgroup_statement(self, stmt, self.maps, self._held)
                 self._new_signals |= isinstance(stmt, SignalInit)
             case Prefetch():
