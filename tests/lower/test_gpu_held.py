@@ -172,6 +172,17 @@ def test_results_and_arenas(made, precision):
     assert STORED[precision] in short
 
 
+def test_before_the_first_product_only_norms_are_held():
+    net = TypedNet(DType.F32)
+    scaled = net.b.binary("mul", net.b.transpose(net.x(24, 20), (1, 0)), net.c(24))
+    normal = norm(net, scaled)
+    product = net.b.apply(ops.Dot(), normal, net.c(24, 24))
+    total = net.b.binary("add", net.b.binary("add", product, scaled), normal)
+    graph = net.graph(net.b.apply(ops.Dot(), total, net.c(24, 8)))
+    _, found = hold(fuse(graph), gpu("f16"))
+    assert {normal, total} == set(found.stored)
+
+
 def around(between):
     """Whether what ``between`` makes of the result of a product, before the next one, is held,
     and that result itself."""

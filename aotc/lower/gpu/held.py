@@ -7,7 +7,8 @@ from one product to another (results of products, of windows, of pointwise nodes
 norms), which costs one more rounding of it. float32 stay:
 
 - inputs, outputs, constants, and tensors in control flow, whose places others know;
-- everything before the first product and behind the last one: coordinates, scores, losses;
+- everything before the first product, unless it is normalized, and behind the last one:
+  coordinates, scores, losses;
 - what a function reads that magnifies or cuts (logarithms, divisors, roots, angles, rounding to
   integers, comparison with other than zero), and what an exponential or a power gives;
 - sums over rows and over axes, which are few;
@@ -181,7 +182,8 @@ class _Facts:
             return False  # one value for each row
         if getattr(node.op, "fn", "") in _WIDE and not readers.rounding:
             return False
-        between = node in self._behind and node in self._before
+        begun = node in self._behind or group.kind is GroupKind.ROWS
+        between = begun and node in self._before
         return readers.tolerant and (readers.rounding or between)
 
     def _reader(self, user: Node, node: Node) -> _Readers:
