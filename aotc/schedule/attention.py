@@ -34,6 +34,9 @@ MOST_WARPS = 8
 #: Registers of a thread that the code may plan with, those it needs beside fragments, and those of
 #: a multiprocessor.
 MOST_REGISTERS, OTHER_REGISTERS, REGISTER_FILE = 254, 60, 1 << 16
+#: Copies of 16 bytes that a thread begins in one step for keys, or values: their addresses take
+#: registers, because ptxas unrolls them.
+MOST_COPIES = 16
 #: Threads and bytes of shared memory of a multiprocessor, the latter without what the system takes.
 RESIDENT_THREADS, RESIDENT_BYTES = 2048, 160 << 10
 SCHEDULERS = 4
@@ -150,6 +153,8 @@ def _choices(sizes: AttentionSizes) -> Iterator[AttentionTile]:
             if _registers(tile, sizes) > MOST_REGISTERS:
                 tile = replace(tile, keeps=False)
             fits = shared_bytes(tile, sizes) <= sizes.limit_bytes
+            row = max(sizes.width, sizes.value_width) * sizes.element_bytes // PAD_BYTES
+            fits &= tile.step * row <= MOST_COPIES * tile.threads
             if fits and _registers(tile, sizes) <= MOST_REGISTERS:
                 yield tile
 

@@ -236,6 +236,66 @@ def test_a_result_lies_as_its_reader_wants_it():
     assert len(program.kernels()) == 2
 
 
+def repeated(net, x, times):
+    """Each head of [batch, heads, rows, width] so many times."""
+    batch, heads, rows, width = x.type.dims
+    apart = net.b.reshape(x, (batch, heads, 1, rows, width))
+    wide = net.b.broadcast(apart, (batch, heads, times, rows, width))
+    return net.b.reshape(wide, (batch, heads * times, rows, width))
+
+
+@pytest.mark.parametrize("rows", [1, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("tile", [TILES[2], TILES[4]])
+def test_heads_share_keys_and_values(rows, tile, monkeypatch):
+    """With no copy of them; of one row each, they are rows of one product."""
+    choosing(monkeypatch, tile)
+    net = Net()
+    q, k, v = net.x(2, 6, rows, 16), net.x(2, 2, 50, 16), net.x(2, 2, 50, 16)
+    k, v = (repeated(net, x, 3) for x in (k, v))
+    scores = net.b.apply(ops.Dot(), q, net.b.transpose(k, (0, 1, 3, 2)))
+    scores = net.b.binary("add", scores, net.b.broadcast(net.x(1, 1, 1, 50), (2, 6, rows, 50)))
+    y = net.b.apply(ops.Dot(), softmax(net, scores, True), v)
+    program = run(net.graph(net.b.unary("abs", y)), "tf32")
+    assert len(program.kernels()) == len(attentions(program)) == (2 if tile.splits > 1 else 1)
+    heads = 2 * 2 if rows == 1 else 2 * 6
+    assert launch_of(program.kernels()[0]).grid[1] == tile.splits * heads
+
+
+def test_factors_of_operands_need_no_kernel():
+    net = Net()
+    q, k, v = net.x(2, 20, 16), net.x(2, 30, 16), net.x(2, 30, 16)
+    q = net.b.binary("mul", q, net.b.constant(0.5, DType.F32))
+    k = net.b.binary("mul", net.b.transpose(k, (0, 2, 1)), net.b.constant(0.7, DType.F32))
+    scores = net.b.binary("add", net.b.apply(ops.Dot(), q, k), net.x(20, 30))
+    program = run(net.graph(net.b.apply(ops.Dot(), softmax(net, scores, True), v)), "tf32")
+    assert len(program.kernels()) == 1
+
+
+@pytest.mark.parametrize("tile", [TILES[0], TILES[4]])
+@pytest.mark.parametrize("form", ["no number", "condition"])
+def test_rows_that_are_left_empty(form, tile, monkeypatch):
+    choosing(monkeypatch, tile)
+    net = Net()
+    q, k, v, mask = net.x(2, 6, 8), net.x(2, 40, 8), net.x(2, 40, 8), net.x(6, 40)
+    scores = net.b.apply(ops.Dot(), q, net.b.transpose(k, (0, 2, 1)))
+    weights = softmax(net, net.b.binary("add", scores, mask), True)
+    zero = net.b.broadcast(net.b.constant(0.0, DType.F32), (2, 6, 40))
+    if form == "no number":
+        condition = net.b.unary("isnan", weights)
+    else:
+        condition = net.b.broadcast(net.x(6, 1, dtype=DType.BOOL), (2, 6, 40))
+    y = net.b.apply(ops.Dot(), net.b.select(condition, zero, weights), v)
+    graph = net.graph(y)
+    inputs = inputs_of(graph)
+    inputs["x4"][2] = -np.inf
+    if form == "condition":
+        inputs["x5"][:, 0] = [False, False, True, False, True, False]
+    program = run(graph, "f16", inputs)
+    assert len(attentions(program)) == (2 if tile.splits > 1 else 1)
+    (found,) = run_program(program, inputs).values()
+    assert not found[:, 2].any() and found[:, 3].all()
+
+
 def test_weights_that_are_wanted_themselves_are_made():
     program = run(attention(20, 24, 16, twice=True), "f16")
     assert not attentions(program)

@@ -10,6 +10,7 @@ the groups hand their sums over in shared memory, those of blocks are joined by 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
@@ -18,7 +19,7 @@ from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
 from aotc.loop import mathlib
-from aotc.loop.ir import Bin, Expr, Fma, Lit
+from aotc.loop.ir import Bin, Cmp, Expr, Fma, Lit, Sel, Un
 from aotc.lower.context import Context
 from aotc.lower.gpu.attention_kernel import AttentionWriter, Parts
 from aotc.lower.gpu.attention_match import Attention
@@ -34,7 +35,7 @@ def lower_attention(context: Context, found: Attention) -> None:
         return
     rows = (found.tile.splits, *found.result.shape[:-1])
     parts = Parts(
-        context.temporary(DType.F32, (found.tile.splits, *found.result.shape), "sums"),
+        context.temporary(DType.F32, (*rows, found.result.shape[-1]), "sums"),
         context.temporary(DType.F32, (*rows, 1), "totals"),
         context.temporary(DType.F32, (*rows, 1), "largest"),
     )
@@ -76,12 +77,24 @@ def _join(context: Context, found: Attention, parts: Parts) -> None:
         factors = [
             mathlib.unary("exp", Bin("mul", Bin("sub", own, most), scale)) for own in largest
         ]
-        value = Bin("div", _dot(sums, factors), _dot(totals, factors))
-        values = dict(zip(leaves, loads[3 * count :], strict=True))
+        value: Expr = Bin("div", _dot(sums, factors), _dot(totals, factors))
+        others = loads[3 * count :]
+        if found.empty is not None:
+            infinite = Lit(math.inf, DType.F32)
+            is_empty: Expr = Un("not", Cmp("lt", Un("abs", most), infinite))
+            if found.empty.condition is not None:
+                *others, condition = others
+                is_empty = condition if found.empty.sense else Un("not", condition)
+            value = Sel(is_empty, Lit(0.0, DType.F32), value)
+        values = dict(zip(leaves, others, strict=True))
         return evaluate_nodes(found.tail, {**values, found.sums: value})[found.result]
 
     views = [*each(parts.sums), *each(parts.totals), *each(parts.largest)]
     views += [context.view(leaf) for leaf in leaves]
+    if found.empty is not None and found.empty.condition is not None:
+        condition = context.view(found.empty.condition)
+        shape, strides = (*out.shape[:-1], 1), (*condition.strides[:-1], 0)
+        views.append(replace(condition, shape=shape, strides=strides).broadcast(out.shape))
     sweep(context, f"{found.label}_join", out, views, compute, 1)
 
 

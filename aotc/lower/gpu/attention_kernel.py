@@ -68,15 +68,17 @@ class AttentionWriter:
         self.context, self.found, self.parts = context, found, parts
         self.tile, self.sizes = found.tile, found.sizes
         dtype = KINDS[self.sizes.kind].dtype
-        q, v = context.view(found.queries), context.view(found.values)
-        k = _swapped(context.view(found.keys))
-        q, k, v = (as_copied(context, view, dtype) for view in (q, k, v))
+        q, k, v = (as_copied(context, view, dtype) for view in self._operands())
         out = [parts.sums, parts.totals, parts.largest] if parts else [context.view(found.result)]
+        out = [self._part(view) if parts else self._apart(view) for view in out]
         nodes = found.scores.nodes
         self.score_leaves = context.operands(nodes, [found.product, *found.scores.members])
         self.tail = () if parts else found.tail
         self.tail_leaves = context.operands(self.tail, [found.sums, *self.tail])
-        leaves = {node: context.view(node) for node in (*self.score_leaves, *self.tail_leaves)}
+        empty = found.empty.condition if found.empty and not parts else None
+        self.condition = [empty] if empty else []
+        nodes = (*self.score_leaves, *self.tail_leaves, *self.condition)
+        leaves = {node: self._apart(context.view(node)) for node in nodes}
         self.scope = KernelScope(aligned=True)
         self.scope.reserve(q, k, v, *out, *leaves.values())
         self.batch, (self.rows, self.keys) = q.shape[:-2], (q.shape[-2], k.shape[-2])
@@ -106,6 +108,27 @@ class AttentionWriter:
         self.first_row: Expr = Lit(0)
         self.split: tuple[Expr, ...] = ()
         self.first_step: Expr = Lit(0)
+
+    def _operands(self) -> tuple[View, View, View]:
+        """Queries, keys and values, each with its rows before their width."""
+        context, operands = self.context, self.found.operands
+        q, heads = self._apart(context.view(operands.queries)), operands.heads
+        if heads is None:
+            return q, _swapped(context.view(operands.keys)), context.view(operands.values)
+        k, v = (heads.shared(context.view(node)) for node in (heads.keys, heads.values))
+        return q, k, v
+
+    def _apart(self, view: View) -> View:
+        """``view`` with the batch axes of the kernel."""
+        heads = self.found.operands.heads
+        return view if heads is None else heads.apart(self.context, view)
+
+    def _part(self, view: View) -> View:
+        """What the blocks that share keys leave, with the batch axes of the kernel."""
+        first = replace(view, shape=view.shape[1:], strides=view.strides[1:])
+        found = self._apart(first)
+        shape, strides = (view.shape[0], *found.shape), (view.strides[0], *found.strides)
+        return replace(found, shape=shape, strides=strides)
 
     def _copies(self, name: str, view: View, rows: int, stages: int, stride: int) -> RowCopies:
         access, width = self.scope.access(view), view.shape[-1]
@@ -175,12 +198,13 @@ class AttentionWriter:
         following: list[Stmt] = []
         if self.steps > ahead:
             later = index.add(step, ahead)
-            following = [*bind("later", later, self.steps, bring), AsyncCommit()]
+            following = bind("later", later, self.steps, bring)
         if self.steps == 1:
             return [*stmts, *self._tile(zero, zero)]
         stage = index.mod(step, tile.stages)
         work = bind("stage", stage, tile.stages, lambda at: self._tile(step, at))
-        return [*stmts, For(step, self.steps, (*here, *following, *work))]
+        # the wait counts groups, so there is one for each step, and empty ones in the end
+        return [*stmts, For(step, self.steps, (*here, *following, AsyncCommit(), *work))]
 
     def _first_key(self, step: Expr) -> Expr:
         """The first key of a step of this block."""
@@ -426,10 +450,7 @@ class AttentionWriter:
             stores = tuple(access.store((*where, zero), value) for access, value in ends)
             stmts.append(Bind(Var("only"), warp.inside, 1, stores))
         else:
-            # of rows with no key, a NaN or an infinite score the weights are no numbers
-            finite = Cmp("lt", Un("abs", largest), Lit(math.inf, DType.F32))
-            inverse = Bin("div", Lit(1.0, DType.F32), total)
-            stmts.append(Store(warp.factor, at, Sel(finite, inverse, Lit(math.nan, DType.F32))))
+            stmts.append(Store(warp.factor, at, self._inverse(where, total, largest)))
 
         def pair(n: Expr) -> list[Stmt]:
             group = index.linear(0, ((i, warp.value_groups), (n, 1)))
@@ -447,6 +468,19 @@ class AttentionWriter:
 
         return [*stmts, *unrolled("n", warp.value_groups, pair)]
 
+    def _inverse(self, where: Sequence[Expr], total: Expr, largest: Expr) -> Expr:
+        """What the sums of the row at ``where`` are multiplied by; zero if it is empty."""
+        # of rows with no key, a NaN or an infinite score the weights are no numbers
+        finite = Cmp("lt", Un("abs", largest), Lit(math.inf, DType.F32))
+        inverse, empty = Bin("div", Lit(1.0, DType.F32), total), self.found.empty
+        if empty is not None and empty.condition is None:
+            return Sel(finite, inverse, _ZERO)
+        value = Sel(finite, inverse, Lit(math.nan, DType.F32))
+        if empty is None or empty.condition is None:
+            return value
+        condition = self.leaves[empty.condition].load((*where, index.lit(0)))
+        return Sel(condition, _ZERO, value) if empty.sense else Sel(condition, value, _ZERO)
+
     @property
     def _stores_pairs(self) -> bool:
         """Whether neighbouring columns of everything that `_result` touches are one access."""
@@ -461,7 +495,10 @@ class AttentionWriter:
         """Stores one result, of the sum that ``value`` is."""
         if self.parts:
             return self.out[0].store(where, value)
-        value = Bin("mul", value, Load(self.warp.factor, row))
+        factor = Load(self.warp.factor, row)
+        value = Bin("mul", value, factor)
+        if self.found.empty is not None:  # whatever has been summed up
+            value = Sel(Cmp("eq", factor, _ZERO), _ZERO, value)
         leaves = {node: self.leaves[node].load(where) for node in self.tail_leaves}
         found = evaluate_nodes(self.tail, {**leaves, self.found.sums: value})
         return self.out[0].store(where, found[self.found.result])

@@ -12,7 +12,9 @@ from aotc.graph.ir import Node
 from aotc.graph.types import DType
 from aotc.loop.launch import MAX_GRID
 from aotc.loop.mma import COLUMNS
+from aotc.lower.gpu.attention_heads import Heads, heads_of, without_factor
 from aotc.lower.gpu.attention_scores import Scores, scores_of
+from aotc.lower.gpu.attention_softmax import Empty, softmax_of
 from aotc.schedule.attention import AttentionSizes, AttentionTile, choose_attention
 from aotc.target import SHARED_BYTES, Target
 
@@ -23,18 +25,28 @@ MOST_BYTES = min(SHARED_BYTES.values())
 
 
 @dataclass(frozen=True)
-class Attention:
-    """``product`` is that of ``queries`` [*batch, rows, width] with ``keys`` [*batch, width,
-    keys], ``scores`` what is computed between it and the softmax, ``sums`` the product of the
-    softmax with ``values`` [*batch, keys, width of values], ``tail`` is pointwise after it.
-    ``groups`` are the three groups, ``tile`` is what a block computes."""
+class Operands:
+    """``queries`` [*batch, rows, width], ``keys`` [*batch, width, keys], ``values`` [*batch, keys,
+    width of values]; with ``heads``, keys and values are better read as that says."""
 
-    groups: tuple[Group, Group, Group]
     queries: Node
     keys: Node
+    values: Node
+    heads: Heads | None
+
+
+@dataclass(frozen=True)
+class Attention:
+    """``product`` is that of queries with keys, ``scores`` what is computed between it and the
+    softmax, of which rows may be ``empty``; ``sums`` is the product of the softmax with the values,
+    ``tail`` is pointwise after it. ``groups`` are the groups of all of that, ``tile`` is what a
+    block computes."""
+
+    groups: tuple[Group, ...]
+    operands: Operands
     product: Node
     scores: Scores
-    values: Node
+    empty: Empty | None
     sums: Node
     tail: tuple[Node, ...]
     sizes: AttentionSizes
@@ -42,13 +54,13 @@ class Attention:
 
     @property
     def result(self) -> Node:
-        return self.groups[2].result
+        return self.groups[-1].result
 
     @property
     def label(self) -> str:
         """The name of its kernel."""
-        rows, width = self.queries.shape[-2:]
-        sizes = (*self.queries.shape[:-2], rows, self.values.shape[-2], width)
+        queries = self.operands.queries.shape
+        sizes = (*queries[:-1], self.sizes.keys, self.sizes.width)
         return f"attention_{'x'.join(map(str, sizes))}"
 
 
@@ -85,9 +97,10 @@ def _around(
     kind: str,
 ) -> Attention | None:
     """The attention whose softmax is ``rows``, if it is one."""
-    scored = _softmax_of(rows)
-    if scored is None or scored not in owner or rows.others:
+    softmax = softmax_of(rows)
+    if softmax is None or softmax.scores not in owner or rows.others:
         return None
+    scored = softmax.scores
     first = owner[scored]
     after = users.get(rows.result, [])
     if len(after) != 1 or rows.result in kept or scored in kept or after[0] not in owner:
@@ -95,81 +108,51 @@ def _around(
     second = owner[after[0]]
     if any(owner.get(user) is not rows for user in users[scored]):
         return None
-    products = (first, second)
-    if any(
-        group.kind is not GroupKind.CONTRACT
-        or not isinstance(group.anchor.op, ops.Dot)
-        or group.others
-        or any(node.type.dtype is not DType.F32 for node in (group.anchor, *group.anchor.inputs))
-        for group in products
-    ):
+    if not all(_is_product(group) for group in (first, second)):
         return None
     if second.anchor is not after[0] or second.anchor.inputs[0] is not rows.result:
         return None
-    if scored.type.dtype is not DType.F32:
-        return None
     if first.result is not scored or second.anchor.inputs[1] is rows.result:
         return None
-    queries, keys = first.anchor.inputs
+    factors = [without_factor(node, owner, users, kept) for node in first.anchor.inputs]
+    scale = factors[0].factor * factors[1].factor
+    scores = scores_of(first.anchor, [n for n in first.nodes if n is not first.anchor], scale)
+    queries, keys = (factor.node for factor in factors)
     values = second.anchor.inputs[1]
-    widths = queries.shape[-1], values.shape[-1]
-    if any(width % COLUMNS or width > MOST_WIDTH for width in widths):
+    heads = heads_of(keys, values, may_be_rows=queries.shape[-2] == 1 and scores.causal is None)
+    sizes = _sizes(queries, values, heads, kind)
+    tile = choose_attention(sizes) if sizes else None
+    if sizes is None or tile is None or sizes.batch * tile.splits > MAX_GRID[1]:
         return None
-    (rows_of, _), count = queries.shape[-2:], values.shape[-2]
-    batch = math.prod(queries.shape[:-2])
-    sizes = AttentionSizes(batch, rows_of, count, *widths, kind, MOST_BYTES)
-    tile = choose_attention(sizes)
-    if tile is None or batch * tile.splits > MAX_GRID[1]:
-        return None
-    between = tuple(node for node in first.nodes if node is not first.anchor)
+    before = [group for factor in factors for group in factor.groups]
+    tail = tuple(node for node in second.nodes if node is not second.anchor)
     return Attention(
-        (first, rows, second),
-        queries,
-        keys,
+        (*before, first, rows, second),
+        Operands(queries, keys, values, heads),
         first.anchor,
-        scores_of(first.anchor, between),
-        values,
+        scores,
+        softmax.empty,
         second.anchor,
-        tuple(node for node in second.nodes if node is not second.anchor),
+        tail,
         sizes,
         tile,
     )
 
 
-def _softmax_of(group: Group) -> Node | None:
-    """The node of which ``group`` is the softmax along the last axis."""
-    result = group.result
-    inside = set(group.nodes)
-    if not isinstance(result.op, ops.Binary) or result.op.fn not in ("div", "mul"):
-        return None
-    powers, below = result.inputs
-    divisor = _bare(below)
-    steps = {result, powers}
-    if result.op.fn == "mul":
-        if not (isinstance(divisor.op, ops.Unary) and divisor.op.fn == "reciprocal"):
-            return None
-        steps.add(divisor)
-        divisor = _bare(divisor.inputs[0])
-    if not isinstance(powers.op, ops.Unary) or powers.op.fn != "exp":
-        return None
-    shifted = powers.inputs[0]
-    if not isinstance(shifted.op, ops.Binary) or shifted.op.fn != "sub":
-        return None
-    scored, largest = shifted.inputs[0], _bare(shifted.inputs[1])
-    last = (len(result.shape) - 1,)
-    for node, fn, source in ((largest, "max", scored), (divisor, "sum", powers)):
-        if not isinstance(node.op, ops.Reduce) or (node.op.fn, node.op.axes) != (fn, last):
-            return None
-        if node.inputs[0] is not source:
-            return None
-    steps |= {shifted, largest, divisor}
-    views = (ops.Reshape, ops.Broadcast)
-    whole = all(node in steps or isinstance(node.op, views) for node in inside)
-    return scored if whole and steps <= inside else None
+def _is_product(group: Group) -> bool:
+    """Whether the group is a product of matrices of float32, and nothing beside its result."""
+    types = [node.type.dtype for node in (group.anchor, *group.anchor.inputs, group.result)]
+    single = all(dtype is DType.F32 for dtype in types)
+    is_dot = group.kind is GroupKind.CONTRACT and isinstance(group.anchor.op, ops.Dot)
+    return is_dot and single and not group.others
 
 
-def _bare(node: Node) -> Node:
-    """What ``node`` repeats along the rows."""
-    while isinstance(node.op, (ops.Reshape, ops.Broadcast)):
-        node = node.inputs[0]
-    return node
+def _sizes(queries: Node, values: Node, heads: Heads | None, kind: str) -> AttentionSizes | None:
+    """The sizes as the kernel has them; None of widths that it has no code for."""
+    widths = queries.shape[-1], values.shape[-1]
+    if any(width % COLUMNS or width > MOST_WIDTH for width in widths):
+        return None
+    batch, rows = queries.shape[:-2], queries.shape[-2]
+    if heads is not None and heads.as_rows:
+        batch, rows = heads.batch[:-1], heads.group
+    return AttentionSizes(math.prod(batch), rows, values.shape[-2], *widths, kind, MOST_BYTES)

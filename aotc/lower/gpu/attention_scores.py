@@ -12,7 +12,7 @@ import numpy as np
 
 from aotc.graph import ops
 from aotc.graph.ir import Constant, Node
-from aotc.loop.ir import Expr, Fma, Lit
+from aotc.loop.ir import Bin, Expr, Fma, Lit
 from aotc.lower.context import scalar_value
 from aotc.lower.pointwise import expression
 
@@ -26,7 +26,8 @@ class Scores:
     """The scores of ``product``, computed by ``members``. Of these only ``nodes``, operands first,
     need to be computed on the way; those in ``same_as`` are as good as the node there. Weights are
     e^(score * ``scale``), the largest of a row set to 1. With ``causal`` row i sees the keys up to
-    i + causal alone."""
+    i + causal alone. ``factor`` is what the product still has to be multiplied by where ``nodes``
+    are computed."""
 
     product: Node
     members: tuple[Node, ...]
@@ -34,11 +35,13 @@ class Scores:
     same_as: Mapping[Node, Node]
     scale: float
     causal: int | None
+    factor: float = 1.0
 
     def value(self, raw: Expr, leaves: Mapping[Node, Expr]) -> Expr:
         """The score, of the product ``raw`` and the operands of ``nodes``."""
-        values: dict[Node, Expr] = {**leaves, self.product: raw}
-        factors = {self.product: 1.0}
+        scaled_raw = raw if self.factor == 1 else Bin("mul", raw, Lit(self.factor, raw.dtype))
+        values: dict[Node, Expr] = {**leaves, self.product: scaled_raw}
+        factors = {self.product: self.factor}
         for node in self.members:
             scaled = _scaled(node, factors)
             if node in self.same_as:
@@ -55,11 +58,12 @@ class Scores:
         return values[self.members[-1]]
 
 
-def scores_of(product: Node, members: Sequence[Node]) -> Scores:
-    """What ``members``, pointwise nodes after ``product`` in order, make of it."""
+def scores_of(product: Node, members: Sequence[Node], factor: float) -> Scores:
+    """What ``members``, pointwise nodes after ``product`` in order, make of it, if the kernel's
+    product is still to be multiplied by ``factor``."""
     same_as: dict[Node, Node] = {}
     causal = None
-    factors = {product: 1.0}
+    factors = {product: factor}
     for at, node in enumerate(members):
         scaled = _scaled(node, factors)
         if scaled is not None:
@@ -75,7 +79,7 @@ def scores_of(product: Node, members: Sequence[Node]) -> Scores:
     if last in factors and _is_plain(factors[last]):
         return Scores(product, tuple(members), (), same_as, factors[last], causal)
     nodes = tuple(node for node in members if node not in same_as)
-    return Scores(product, tuple(members), nodes, same_as, 1.0, causal)
+    return Scores(product, tuple(members), nodes, same_as, 1.0, causal, factor)
 
 
 def _is_plain(factor: float) -> bool:
