@@ -77,7 +77,7 @@ def test_no_thread_has_many_terms_while_others_are_idle(results, terms):
     assert share.across * share.down <= 256
 
 
-@for_all(st.data(), quick=4, slow=60)
+@for_all(st.data(), quick=2, slow=60)
 def test_reductions_of_every_kind(data):
     draw, net = data.draw, Net(data.draw(st.integers(0, 99)))
     rank = draw(st.integers(2, 4))

@@ -14,7 +14,7 @@ from aotc.target import cuda_target
 GPU = cuda_target("sm_80")
 
 
-@pytest.mark.parametrize("rows, depth, units", [(1, 128, 10), (2, 9, 5), (4, 140, 8)])
+@pytest.mark.parametrize("rows, depth, units", [(2, 9, 5), pytest.param(4, 140, 8, marks=pytest.mark.slow)])
 def test_a_step_is_one_kernel(rows, depth, units):
     net = Net()
     graph = net.graph(*lstm(net, net.x(rows, depth), net.x(rows, units), net.c(depth, 4 * units)))
@@ -27,6 +27,7 @@ def test_a_step_is_one_kernel(rows, depth, units):
         assert_close(found[name], array, 1e-5)
 
 
+@pytest.mark.slow
 def test_in_float32_the_bytes_are_those_of_a_processor():
     net = Net()
     graph = net.graph(*lstm(net, net.x(2, 9), net.x(2, 5), net.c(9, 20)))

@@ -75,7 +75,7 @@ def test_short_rows_and_wide_types_take_a_thread_each():
         assert shuffles(nest_of(program.kernels()[0]).body) == 0
 
 
-@for_all(st.data(), quick=3, slow=60)
+@for_all(st.data(), quick=2, slow=60)
 def test_reductions_of_every_kind(data):
     draw, net = data.draw, Net(data.draw(st.integers(0, 99)))
     shape = tuple(draw(st.lists(st.integers(1, 5), max_size=2)))

@@ -27,7 +27,7 @@ def places(make, values):
     return check(graph, native=False, targets=(BASE, GPU), inputs=inputs).kernels()[-1]
 
 
-@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("last", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fn", ["max", "min"])
 def test_arg_reduce(fn, last):
     def make(net, x):
@@ -39,7 +39,7 @@ def test_arg_reduce(fn, last):
     assert launch_of(kernel).block == (32, 4, 1) and launch_of(kernel).grid == (2, 1, 1)
 
 
-@pytest.mark.parametrize("largest", [False, True])
+@pytest.mark.parametrize("largest", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_top_k(largest):
     kernel = places(
         lambda net, x: net.b.apply(ops.TopK(5, 1, largest), x),

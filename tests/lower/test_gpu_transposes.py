@@ -54,7 +54,7 @@ def test_small_tensors_and_few_channels_need_no_tiles():
             assert launch_of(kernel).shared_bytes == 0
 
 
-@for_all(st.data(), quick=3, slow=40)
+@for_all(st.data(), quick=1, slow=40)
 def test_transpositions_of_every_kind(data):
     draw, net = data.draw, Net(data.draw(st.integers(0, 99)))
     rank = draw(st.integers(2, 4))
