@@ -90,7 +90,7 @@ def test_factors_of_float32_are_exchanged(depth, monkeypatch):
 def test_exchanged_factors_of_every_shape(monkeypatch):
     run(product(70, 32 * 24, 72, right="across", tail=True), "tf32")
     run(product(33, 96, 67, right="across", batch=(2,)), "tf32", expected="block")
-    for tile in [(128, 256, 2), (128, 64, 2), (64, 128, 1)]:
+    for tile in [(128, 128, 2), (64, 64, 1)]:
         monkeypatch.setattr(gpu_warpgroup, "_TILES", (tile,))
         monkeypatch.setattr(gpu_warpgroup, "_MOST_SPLITS", 1)
         rows, columns, _ = tile
