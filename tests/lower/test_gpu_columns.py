@@ -67,6 +67,14 @@ def test_blocks_share_long_sums():
     assert launch_of(second).grid[1] == 1
 
 
+@pytest.mark.parametrize("rows", [1, 3])
+def test_blocks_share_long_rows(rows):
+    net = Net()
+    first, second = run_free(net.graph(scaled_sum(net, net.x(rows, 40000), (1,)))).kernels()
+    assert launch_of(first).grid[1] > 1
+    assert launch_of(second).grid[1] == 1
+
+
 @pytest.mark.parametrize("results", [4, 96, 2048, 1 << 20])
 @pytest.mark.parametrize("terms", [2, 49, 25600, 1 << 20])
 def test_no_thread_has_many_terms_while_others_are_idle(results, terms):

@@ -14,7 +14,9 @@ from aotc.target import cuda_target
 GPU = cuda_target("sm_80")
 
 
-@pytest.mark.parametrize("rows, depth, units", [(2, 9, 5), pytest.param(4, 140, 8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "rows, depth, units", [(2, 9, 5), pytest.param(4, 140, 8, marks=pytest.mark.slow)]
+)
 def test_a_step_is_one_kernel(rows, depth, units):
     net = Net()
     graph = net.graph(*lstm(net, net.x(rows, depth), net.x(rows, units), net.c(depth, 4 * units)))

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
-from aotc.fuse.groups import Group
+from aotc.fuse.groups import POINTWISE_OPS, Group
 from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
@@ -34,10 +34,11 @@ from aotc.loop.ir import (
     Store,
     Var,
 )
-from aotc.loop.launch import WARP
+from aotc.loop.launch import MAX_THREADS, WARP
 from aotc.lower.context import Context
 from aotc.lower.gpu.binding import bind, digits, held_below
-from aotc.lower.gpu.row_threads import RowThreads, share_row
+from aotc.lower.gpu.columns import lower_gpu_reduce
+from aotc.lower.gpu.row_threads import BUSY_THREADS, RowThreads, share_row
 from aotc.lower.gpu.vectors import neighbours
 from aotc.lower.pointwise import weight_of
 from aotc.lower.reduce import COMBINE, RowWriter, identity, lower_rows, row_length
@@ -45,12 +46,17 @@ from aotc.lower.scope import loop, overlapped, vector
 
 #: Rows below which a thread alone is as good as several.
 MIN_LENGTH = 5
+#: Elements of a row from which several blocks share it.
+LONG = 1 << 15
 #: Pieces of a row that are read again whose loads overlap.
 IN_LINE = 8
 
 
 def lower_gpu_rows(context: Context, group: Group) -> None:
     """Emits the kernel of a ROWS group."""
+    if _suits_blocks(context, group):
+        lower_gpu_reduce(context, group)
+        return
     sums = [node for node in group.nodes if isinstance(node.op, ops.Reduce)]
     # shuffles move 32 bits
     shared = row_length(group) >= MIN_LENGTH
@@ -58,6 +64,17 @@ def lower_gpu_rows(context: Context, group: Group) -> None:
         GpuRowWriter(context, group).emit()
     else:
         lower_rows(context, group)
+
+
+def _suits_blocks(context: Context, group: Group) -> bool:
+    """Whether a group is a single sum of rows that are so long, and so few, that several blocks
+    had better share one, and its terms may be added in any order."""
+    anchor = group.anchor
+    if context.target.precision == "f32" and anchor.type.dtype.is_float:
+        return False
+    alone = all(node is anchor or isinstance(node.op, POINTWISE_OPS) for node in group.nodes)
+    few = math.prod(anchor.shape) * MAX_THREADS < BUSY_THREADS
+    return alone and few and group.result.shape == anchor.shape and row_length(group) >= LONG
 
 
 class GpuRowWriter(RowWriter):
