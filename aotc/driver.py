@@ -264,7 +264,7 @@ def _codegen(whole: ObjectBuild) -> None:
 
         made = build_object(whole.entries, whole.constants, whole.builds[0].options)
         whole.device = made
-        whole.texts |= {"llvm": lambda: made.llvm, "ptx": lambda: made.ptx}
+        whole.texts |= made.texts
         return
     text = emit_module(whole.name, whole.entries, whole.target, whole.constants)
     whole.emitted = compile_module(text, whole.target)

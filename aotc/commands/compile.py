@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,9 +175,7 @@ def _write(
     """Writes all files of the object, and says what they hold."""
     folder = args.output or Path(".")
     texts = [
-        (f"{model.bundle.name}{EMITTED[stage]}", model.as_text(stage))
-        for stage in emitted
-        if stage in EMITTED
+        pair for stage in emitted if stage in EMITTED for pair in _texts_of(model, stage)
     ]
     paths = model.save(folder)
     if MODULE in emitted:
@@ -277,6 +275,20 @@ def _show(dumps: Sequence[tuple[str, str]], folder: Path | None) -> None:
     else:
         for path in _write_texts(dumps, folder):
             print(path)
+
+
+def _texts_of(
+    model: CompiledModel | CompiledModels, stage: str
+) -> Iterator[tuple[str, str]]:
+    """File names and texts of one stage: of PTX a file for each variant, as assemblers want it."""
+    name, end = model.bundle.name, EMITTED[stage]
+    device = model.bundle.manifest.get("cuda", {"variants": ()})
+    archs = [variant["ptx"] for variant in device["variants"]]
+    if stage != "ptx" or len(archs) < 2:
+        yield f"{name}{end}", model.as_text(stage)
+        return
+    for arch in archs:
+        yield f"{name}.{arch}{end}", model.as_text(f"{stage} {arch}")
 
 
 def _write_texts(texts: Sequence[tuple[str, str]], folder: Path) -> list[Path]:

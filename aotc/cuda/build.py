@@ -4,8 +4,9 @@ header and manifest out."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from aotc.artifact.bundle import Bundle
@@ -67,9 +68,14 @@ class DeviceObject:
         return len(self.model.entries)
 
     @property
-    def ptx(self) -> str:
-        """The PTX of all variants, one after the other."""
-        return "\n".join(variant.code.ptx for variant in self.variants)
+    def texts(self) -> dict[str, Callable[[], str]]:
+        """What can be shown: the module for the host; the PTX of all variants, one after the other;
+        and if there are several, that of each, as ``ptx sm_90a``."""
+        each = {f"ptx {code.arch}": code.ptx for code in (v.code for v in self.variants)}
+        found = {"llvm": self.llvm, "ptx": "\n".join(each.values())}
+        if len(each) > 1:
+            found |= each
+        return {name: partial(str, text) for name, text in found.items()}
 
 
 def archs_of(options: Options) -> tuple[str, ...]:

@@ -51,6 +51,17 @@ def test_files_and_tables(capsys, tmp_path, no_ptxas):
     assert (status, "mnist_mlp.hpp" in said) == (0, True)
 
 
+def test_a_file_of_ptx_for_each_variant(capsys, tmp_path, no_ptxas):
+    graph = aotc.trace(lambda x, y: x @ y, *[aotc.spec((128, 128), "float32")] * 2)
+    aotc.save_onnx(graph, tmp_path / "net.onnx")
+    flags = ["--target", "cuda", "--arch", "sm_80,sm_90a", "--emit", "ptx", "-o", str(tmp_path)]
+    assert run(capsys, "compile", str(tmp_path / "net.onnx"), *flags)[0] == 0
+    for arch in ("sm_80", "sm_90a"):
+        text = (tmp_path / f"net.{arch}.ptx").read_text()
+        assert text.count(".target") == 1 and f".target {arch}\n" in text
+    assert not (tmp_path / "net.ptx").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     images.find_ptxas() is None, reason="no ptxas on PATH and no nvidia-cuda-nvcc wheel"
