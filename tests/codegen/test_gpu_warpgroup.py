@@ -69,11 +69,10 @@ CODE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.requires_cc
 @pytest.mark.skipif(not runs_here(BASE), reason="needs x86-64 with AVX2 and FMA")
-@pytest.mark.parametrize(
-    "name", [n if n == "held" else pytest.param(n, marks=pytest.mark.slow) for n in CODE]
-)
+@pytest.mark.parametrize("name", CODE)
 def test_code_gives_the_bytes_of_the_evaluator(name, tmp_path):
     kernel = CODE[name].kernel()
     a, b, wanted = operands(CODE[name])

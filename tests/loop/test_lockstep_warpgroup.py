@@ -48,11 +48,13 @@ from aotc.loop.walk import all_statements
 from aotc.loop.wgmma import result_layout, swizzled
 
 F16, F32 = DType.F16, DType.F32
-PRODUCTS = [
-    Product("f16", (140, 260, 136), (128, 256), stages=2),
-    Product("tf32", (64, 128, 100), (64, 128), groups=1, stages=2),
-    Product("bf16", (128, 136, 200), (128, 128), stages=3, across=True),
+QUICK = [
+    Product("tf32", (60, 20, 100), (64, 16), groups=1, stages=2),
+    Product("bf16", (128, 136, 136), (128, 128), stages=2, across=True),
     Product("tf32", (64, 16, 96), (64, 16), groups=1, stages=3, held=True),
+]
+THOROUGH = [
+    Product("f16", (140, 260, 136), (128, 256), stages=2),
     Product("f16", (64, 64, 136), (64, 64), groups=1, stages=3, held=True, across=True),
     Product("f16", (256, 64, 136), (256, 64), stages=3),
 ]
@@ -69,7 +71,9 @@ def run(product, kernel=None):
     return c.reshape(wanted.shape), wanted
 
 
-@pytest.mark.parametrize("product", PRODUCTS, ids=str)
+@pytest.mark.parametrize(
+    "product", [*QUICK, *(pytest.param(p, marks=pytest.mark.slow) for p in THOROUGH)], ids=str
+)
 def test_products(product):
     found, wanted = run(product)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5)
