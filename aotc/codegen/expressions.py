@@ -345,7 +345,8 @@ class Expressions(Addresses):
         if not buffer.alignment:
             return aligned(buffer)
         form, lane = self.analysis.linear(index), self.vector_loop().var
-        elems = math.gcd(form.const, *(coef for term, coef in form.terms if term is not lane))
+        parts = (coef * self.analysis.divisor(t) for t, coef in form.terms if t is not lane)
+        elems = math.gcd(form.const, *parts)
         return f"align {math.gcd(buffer.alignment, elems * buffer.dtype.size_bytes)}"
 
     def _dot_product(self, expr: DotProduct) -> Value:

@@ -5,11 +5,12 @@ Unlike in ``aotc.loop.index.affine`` a term may be anything, such as a div or a 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from aotc.graph.types import DType
-from aotc.loop.index import bounds, extents_of
-from aotc.loop.ir import Bin, Expr, Kernel, Lit, Load, Un, Var
+from aotc.loop.index import bounds, divisor, extents_of
+from aotc.loop.ir import Bin, Bind, Expr, Kernel, Lit, Load, Stmt, Un, Var
 from aotc.loop.walk import operands, post_order
 
 
@@ -30,6 +31,8 @@ class IndexAnalysis:
 
     def __init__(self, kernel: Kernel) -> None:
         self._extents = extents_of(kernel.body)
+        self._divisors: dict[Var, int] = {}
+        _find_divisors(kernel.body, self._divisors)
         self._linear: dict[Expr, Linear] = {}
         self._variables: dict[Expr, frozenset[Var]] = {}
         self._loads: dict[Expr, bool] = {}
@@ -59,6 +62,10 @@ class IndexAnalysis:
         """Numbers below and above every value of an integer expression."""
         return bounds(expr, self._extents)
 
+    def divisor(self, expr: Expr) -> int:
+        """A number that divides every value of an integer expression; 0 where it is always 0."""
+        return divisor(expr, self._divisors)
+
     def linear(self, expr: Expr) -> Linear:
         """``expr`` (int64) as a linear form; what is not linear becomes a term of its own."""
         if expr not in self._linear:
@@ -82,6 +89,14 @@ class IndexAnalysis:
         if isinstance(expr, Un) and expr.fn == "neg" and expr.dtype is DType.I64:
             return _scaled(self._linear[expr.x], -1)
         return Linear(0, ((expr, 1),))
+
+
+def _find_divisors(body: Iterable[Stmt], found: dict[Var, int]) -> None:
+    """Numbers that divide what variables are bound to."""
+    for stmt in body:
+        if isinstance(stmt, Bind):
+            found[stmt.var] = divisor(stmt.value, found)
+        _find_divisors(getattr(stmt, "body", ()), found)
 
 
 def _linear_operands(expr: Expr) -> tuple[Expr, ...]:

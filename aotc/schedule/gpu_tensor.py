@@ -50,14 +50,19 @@ _RESIDENT_THREADS, _REGISTER_FILE = 2048, 1 << 16
 _SHARED_CYCLE_BYTES, _BUSY_WARPS = 128, 8
 #: Registers of a thread for what `_registers` counts, those for the rest, and those in which one
 #: factor is converted.
-MOST_REGISTERS, OTHER_REGISTERS, _CONVERSION = 208, 47, 24
+MOST_REGISTERS, OTHER_REGISTERS, _CONVERSION = 216, 39, 24
+#: Vectors of one factor that a thread moves at once: each needs an address.
+MOST_VECTORS = 32
+#: Bytes that can be copied asynchronously at least.
+LEAST_COPY = 4
 
 
 @dataclass(frozen=True)
 class TensorSizes:
     """``batch`` products of ``rows`` x ``columns`` results over ``depth``, the axes of the terms,
-    in products of ``kind``. Memory holds terms in ``element_bytes``, of the left factor and of the
-    right; a block has ``limit_bytes`` of shared memory."""
+    in products of ``kind``. Of the left factor and of the right, memory holds terms in
+    ``element_bytes``, and threads move ``lanes`` of them at once, at most. The depth may be cut as
+    one axis if it ``may_be_flat``; a block has ``limit_bytes`` of shared memory."""
 
     batch: int
     rows: int
@@ -65,6 +70,8 @@ class TensorSizes:
     depth: tuple[int, ...]
     kind: str
     element_bytes: tuple[int, int]
+    lanes: tuple[int, int]
+    may_be_flat: bool
     limit_bytes: int
 
 
@@ -92,11 +99,13 @@ def _choices(sizes: TensorSizes) -> Iterator[TensorChoice]:
     size = KINDS[sizes.kind].dtype.size_bytes
     for line in LINE_BYTES:
         chunk = line // size
-        for is_flat in (False, True) if len(sizes.depth) > 1 else (False,):
+        for is_flat in (False, True) if sizes.may_be_flat else (False,):
             chunks = _chunks(sizes, chunk, is_flat)
             for shape in TENSOR_TILES:
                 whole = GpuTile(*shape, chunk, sizes.kind)
-                if _registers(whole, sizes) > MOST_REGISTERS:
+                vectors = _vectors(whole, sizes, is_flat)
+                registers = _registers(whole, sizes, is_flat)
+                if max(vectors) > MOST_VECTORS or registers > MOST_REGISTERS:
                     continue
                 stages = min(MOST_STAGES, max(2, chunks), sizes.limit_bytes // stage_bytes(whole))
                 few = _blocks(whole, sizes) < MULTIPROCESSORS
@@ -123,21 +132,33 @@ def _blocks(tile: GpuTile, sizes: TensorSizes) -> int:
     return tiles * sizes.batch * tile.splits
 
 
-def _registers(tile: GpuTile, sizes: TensorSizes) -> int:
-    """Registers of a thread: sums, two sets of fragments, what waits to be converted, and where
-    vectors come from."""
+def _vectors(tile: GpuTile, sizes: TensorSizes, is_flat: bool) -> tuple[int, int]:
+    """What a thread moves of a chunk of each factor. Terms of all axes are moved one by one."""
+    left, right = sizes.lanes
+    left = tile.rows * tile.depth // (tile.threads * (1 if is_flat else left))
+    return left, tile.columns * tile.depth // (tile.threads * right)
+
+
+def _registers(tile: GpuTile, sizes: TensorSizes, is_flat: bool) -> int:
+    """Registers of a thread: sums, two sets of fragments, where vectors come from (the left ones
+    each from a row of its own), and what waits to be converted."""
     size = KINDS[tile.kind].dtype.size_bytes
     height, width = tile.rows // tile.down, tile.columns // tile.across
-    held = tile.rows * tile.columns // tile.threads + (height + width) // 2
-    for lines, element in zip((tile.rows, tile.columns), sizes.element_bytes, strict=True):
-        elems = lines * tile.depth // tile.threads
-        held += elems * element // 4 + _CONVERSION if element != size else 0
-    return held + tile.rows * tile.depth * sizes.element_bytes[0] // tile.threads // 16
+    left, right = _vectors(tile, sizes, is_flat)
+    held = tile.rows * tile.columns // tile.threads + (height + width) // 2 + 2 * left + right
+    lanes = (1 if is_flat else sizes.lanes[0], sizes.lanes[1])
+    for lines, element, count in zip(
+        (tile.rows, tile.columns), sizes.element_bytes, lanes, strict=True
+    ):
+        if element != size or count * size < LEAST_COPY:
+            held += lines * tile.depth // tile.threads * element // 4 + _CONVERSION
+    return held
 
 
-def _resident(tile: GpuTile, sizes: TensorSizes) -> int:
+def _resident(choice: TensorChoice, sizes: TensorSizes) -> int:
     """Blocks that a multiprocessor holds at once."""
-    registers = _registers(tile, sizes) + OTHER_REGISTERS
+    tile = choice.tile
+    registers = _registers(tile, sizes, choice.is_flat) + OTHER_REGISTERS
     return max(
         1,
         min(
@@ -152,15 +173,13 @@ def _cycles(choice: TensorChoice, sizes: TensorSizes) -> float:
     tile = choice.tile
     blocks = _blocks(tile, sizes)
     each = -(-blocks // MULTIPROCESSORS)
-    together = min(each, _resident(tile, sizes))
+    together = min(each, _resident(choice, sizes))
     size = KINDS[tile.kind].dtype.size_bytes
     # each warp reads its rows and its columns
     lines = tile.rows * (tile.across + 1) + tile.columns * (tile.down + 1)
     shared = lines * tile.depth * size / _SHARED_CYCLE_BYTES
-    lanes = 16 // sizes.element_bytes[0]
-    together_loaded = 1 if choice.is_flat else math.gcd(lanes, sizes.depth[-1])
-    left = tile.rows * sizes.element_bytes[0] * lanes / together_loaded
-    loads = (left + tile.columns * sizes.element_bytes[1]) * tile.depth / LOAD_BYTES
+    # a vector costs as much as one of 16 bytes
+    loads = 16 * sum(_vectors(tile, sizes, choice.is_flat)) * tile.threads / LOAD_BYTES
     stores = tile.rows * tile.columns * 4 / LOAD_BYTES
     chunks = _chunks(sizes, tile.depth, choice.is_flat) / tile.splits
 

@@ -1,5 +1,7 @@
 """Tiles of contractions on a GPU: large where there is work enough, small or split where not."""
 
+import math
+
 import pytest
 
 from aotc.schedule.gpu import MOST_SPLITS, MULTIPROCESSORS, choose_tile
@@ -8,7 +10,9 @@ from aotc.target import SHARED_BYTES
 
 
 def tensor_tile(rows, columns, depth, kind="f16", batch=1, element_bytes=(2, 2), arch="sm_80"):
-    sizes = TensorSizes(batch, rows, columns, depth, kind, element_bytes, SHARED_BYTES[arch])
+    lanes = tuple(math.gcd(16 // size, depth[-1]) for size in element_bytes)
+    flat, limit = len(depth) > 1, SHARED_BYTES[arch]
+    sizes = TensorSizes(batch, rows, columns, depth, kind, element_bytes, lanes, flat, limit)
     return choose_tensor_tile(sizes)
 
 

@@ -36,21 +36,21 @@ class Binder:
         self._bound.append((var, value, extent))
         return var
 
-    def digits(self, name: str, value: Expr, dims: Sequence[int]) -> tuple[Expr, ...]:
-        """As the function of that name."""
-        found: list[Expr] = []
-        inner = math.prod(dims)
-        for at, dim in enumerate(dims):
-            inner //= dim
-            digit = _digit(value, inner, dim, last=at == 0)
-            found.append(index.lit(0) if dim == 1 else self.bind(f"{name}{at}", digit, dim))
-        return tuple(found)
-
     def around(self, body: list[Stmt]) -> list[Stmt]:
         """``body`` with all of them bound."""
         for var, value, extent in reversed(self._bound):
             body = [Bind(var, value, extent, tuple(body))]
         return body
+
+
+def position(value: Expr, dims: Sequence[int]) -> tuple[Expr, ...]:
+    """As `digits`, of a number that is used once: as expressions."""
+    found: list[Expr] = []
+    inner = math.prod(dims)
+    for at, dim in enumerate(dims):
+        inner //= dim
+        found.append(index.lit(0) if dim == 1 else _digit(value, inner, dim, last=at == 0))
+    return tuple(found)
 
 
 def digits(

@@ -19,14 +19,14 @@ from aotc.loop import index
 from aotc.loop.ir import Bin, Buffer, Cmp, Expr, For, Kind, Lit, Load, Sel, Space, Stmt, Store, Var
 from aotc.loop.ir_async import MATRIX_ROW_BYTES, AsyncCopy
 from aotc.loop.launch import SHARED_ALIGNMENT
-from aotc.lower.gpu.binding import Binder, bind, digits, held_below
+from aotc.lower.gpu.binding import Binder, bind, digits, held_below, position
 from aotc.lower.gpu.staging import rounded
 from aotc.lower.scope import Access
+from aotc.lower.views import View
+from aotc.schedule.gpu_tensor import LEAST_COPY
 
 #: Bytes from one line to the same bank.
 BANKS_BYTES = 128
-#: The least that can be copied asynchronously.
-_LEAST_COPY = 4
 #: Elements between lines of float32 that are read one by one, beyond those of a line.
 _PADDING = 8
 
@@ -90,13 +90,15 @@ class Cut:
 
 @dataclass(frozen=True)
 class Source:
-    """A factor in memory, its axes in three parts. ``is_rounded`` tells that its float32 are
-    numbers of tensor cores already."""
+    """A factor in memory, its axes in three parts. ``lanes`` are how many elements can be moved at
+    once along the innermost axis of rows, and along that of depth. ``is_rounded`` tells that its
+    float32 are numbers of tensor cores already."""
 
     access: Access
     batch: Axes
     rows: Axes
     depth: Axes
+    lanes: tuple[int, int]
     is_rounded: bool = False
 
     @property
@@ -185,7 +187,7 @@ class Factor:
             self.layout = Layout(cut.size, rows, size, is_padded=size == 4)
         self.vector = self._vector(threads)
         raw = source.dtype is self.dtype
-        self.is_copied = raw and self.vector * size >= _LEAST_COPY
+        self.is_copied = raw and self.vector * size >= LEAST_COPY
         self.needs_rounding = kind == "tf32" and self.is_copied and not source.is_rounded
         self.shared = Buffer(
             f"{name}_tile", self.dtype, stages * self.layout.elems, Space.SHARED, SHARED_ALIGNMENT
@@ -199,18 +201,10 @@ class Factor:
 
     def _vector(self, threads: int) -> int:
         """Elements that a thread moves at once."""
-        source, cut, layout = self.source, self.cut, self.layout
-        inner = source.depth if self.along_depth else source.rows
-        other = source.rows if self.along_depth else source.depth
-        width = min(MATRIX_ROW_BYTES // source.dtype.size_bytes, layout.piece)
-        if inner.strides[-1] != 1 or (self.along_depth and cut.is_flat):
+        width = min(self.source.lanes[self.along_depth], self.layout.piece)
+        if self.along_depth and self.cut.is_flat:
             width = 1
-        steps = (*inner.strides[:-1], *other.strides, *source.batch.strides, source.access.base)
-        alignment = (source.access.buffer.alignment or 1) // source.dtype.size_bytes or 1
-        even = (inner.dims[-1], layout.width, alignment, *steps)
-        while width > 1 and any(number % width for number in even):
-            width //= 2
-        while width > 1 and layout.lines * layout.width < width * threads:
+        while width > 1 and self.layout.lines * self.layout.width < width * threads:
             width //= 2
         return width
 
@@ -291,8 +285,8 @@ class Placed:
         number = index.add(index.div(self._first, step), index.div(row, step))
         extent = rows.count // step
         var = binder.bind("row", held_below(number, extent), extent)
-        *position, last = binder.digits("at", var, (*outer, inner // step))
-        offset = rows.offset((*position, index.mul(last, step)))
+        *around, last = position(var, (*outer, inner // step))
+        offset = rows.offset((*around, index.mul(last, step)))
         return index.add(binder.bind("from", offset, rows.extent - (step - 1)), fixed)
 
     def _each(self, chunk: Sequence[Expr], body: Vector) -> list[Stmt]:
@@ -393,6 +387,15 @@ class Placed:
 def element_type(kind: str) -> DType:
     """What tensor cores of ``kind`` read: bfloat16 as its bits."""
     return {"tf32": DType.F32, "f16": DType.F16, "bf16": DType.U16}[kind]
+
+
+def lanes_of(view: View, axis: int) -> int:
+    """Neighbours along an axis that all accesses can take at once, aligned: up to 16 bytes."""
+    width = view.arg.alignment(MATRIX_ROW_BYTES) // view.dtype.size_bytes
+    if view.strides[axis] != 1 or width == 0:
+        return 1
+    others = (step for at, step in enumerate(view.strides) if at != axis)
+    return math.gcd(width, view.shape[axis], view.offset - view.low, *others)
 
 
 def lies_along_depth(source: Source, cut: Cut) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 
 from aotc.fuse.groups import Group
 from aotc.graph.ir import Node
+from aotc.graph.types import DType
 from aotc.loop import index
 from aotc.loop.ir import Alloc, Barrier, Buffer, Expr, For, Kind, Load, Space, Stmt, Store, Var
 from aotc.loop.ir_async import AsyncCommit, AsyncWait
@@ -39,6 +40,7 @@ from aotc.lower.gpu.pipeline import (
     Placed,
     Source,
     element_type,
+    lanes_of,
     lies_along_depth,
 )
 from aotc.lower.gpu.split import join_parts
@@ -65,8 +67,12 @@ def lower_tensor_contract(
     """Emits the kernel of a contraction of ``kind`` in canonical form."""
     batch, lhs = own_batch(operands), operands.lhs
     depth = lhs.shape[operands.batch + 2 :]
-    constant = operands.rhs.is_constant
-    right_bytes = (element_type(kind) if constant else operands.rhs.dtype).size_bytes
+    constant, dtype = operands.rhs.is_constant, element_type(kind)
+    right_bytes, right_lanes = dtype.size_bytes, _STORED_BYTES // dtype.size_bytes
+    if not constant:
+        operands = replace(operands, rhs=channels_first(operands))
+        right_bytes = operands.rhs.dtype.size_bytes
+        right_lanes = _lanes(operands.rhs, operands.batch, dtype)
     sizes = TensorSizes(
         batch=math.prod(lhs.shape[:batch]),
         rows=math.prod(lhs.shape[batch : operands.batch + 2]),
@@ -74,6 +80,8 @@ def lower_tensor_contract(
         depth=depth,
         kind=kind,
         element_bytes=(lhs.dtype.size_bytes, right_bytes),
+        lanes=(_lanes(lhs, operands.batch + 1, dtype), right_lanes),
+        may_be_flat=constant and len(depth) > 1,
         limit_bytes=SHARED_BYTES[context.target.cpu],
     )
     choice = choose_tensor_tile(sizes)
@@ -83,8 +91,6 @@ def lower_tensor_contract(
         view = context.constant(packed, "packed")
         batch_dims = lhs.shape[: operands.batch]
         operands = replace(operands, rhs=view.broadcast((*batch_dims, *view.shape[-2:])))
-    else:
-        operands = replace(operands, rhs=channels_first(operands))
     if tile.splits == 1:
         context.emit(TensorContract(group, epilogue, leaf_nodes, operands, tile, cut).call())
         return
@@ -93,6 +99,12 @@ def lower_tensor_contract(
     alone = replace(operands, result=parts, leaves=())
     context.emit(TensorContract(group, (), (), alone, tile, cut).call())
     join_parts(context, group, epilogue, leaf_nodes, operands, parts)
+
+
+def _lanes(view: View, row: int, dtype: DType) -> int:
+    """Terms of a factor that a thread moves at once; ``row`` is the innermost axis of its rows."""
+    axis = row if view.strides[-1] != 1 and view.strides[row] == 1 else len(view.shape) - 1
+    return min(lanes_of(view, axis), _STORED_BYTES // dtype.size_bytes)
 
 
 def pack_chunks(weights: np.ndarray, cut: Cut) -> np.ndarray:
@@ -152,7 +164,8 @@ class TensorContract:
             return Axes(dims, strides if last is None else (*strides[:-1], last))
 
         parts = axes(0, batch), axes(batch, rows), axes(rows, None)
-        return Source(access, *parts, is_rounded)
+        lanes = lanes_of(view, rows - 1), lanes_of(view, len(view.shape) - 1)
+        return Source(access, *parts, lanes, is_rounded)
 
     def _run(self, right: Source, cut: Cut) -> int:
         """Neighbours in a row of results that one thread has."""
