@@ -112,7 +112,9 @@ def _around(
         return None
     if second.anchor is not after[0] or second.anchor.inputs[0] is not rows.result:
         return None
-    if first.result is not scored or second.anchor.inputs[1] is rows.result:
+    if scored.type.dtype is not DType.F32 or first.result is not scored:
+        return None
+    if second.anchor.inputs[1] is rows.result:
         return None
     factors = [without_factor(node, owner, users, kept) for node in first.anchor.inputs]
     scale = factors[0].factor * factors[1].factor
@@ -140,8 +142,8 @@ def _around(
 
 
 def _is_product(group: Group) -> bool:
-    """Whether the group is a product of matrices of float32, and nothing beside its result."""
-    types = [node.type.dtype for node in (group.anchor, *group.anchor.inputs, group.result)]
+    """Whether the group is a product of matrices of float32, with nothing beside its result."""
+    types = [node.type.dtype for node in (group.anchor, *group.anchor.inputs)]
     single = all(dtype is DType.F32 for dtype in types)
     is_dot = group.kind is GroupKind.CONTRACT and isinstance(group.anchor.op, ops.Dot)
     return is_dot and single and not group.others
