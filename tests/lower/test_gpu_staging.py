@@ -8,7 +8,8 @@ from aotc.graph.types import DType
 from aotc.loop.eval import run_kernel
 from aotc.loop.ir import Buffer, For, Kernel, Load, Store, Var
 from aotc.loop.verify import verify_kernel
-from aotc.lower.gpu.staging import padded, to_bf16, to_tf32
+from aotc.lower.gpu.pipeline import rounded as as_read
+from aotc.lower.gpu.staging import padded
 
 
 def rounded(function, dtype, values):
@@ -33,7 +34,8 @@ def values():
 
 
 def test_bfloat16(values):
-    found = rounded(to_bf16, DType.U16, values).view(ml_dtypes.bfloat16).astype(np.float32)
+    bits = rounded(lambda x: as_read(x, "bf16"), DType.U16, values)
+    found = bits.view(ml_dtypes.bfloat16).astype(np.float32)
     with np.errstate(invalid="ignore"):
         wanted = values.astype(ml_dtypes.bfloat16).astype(np.float32)
     numbers = ~np.isnan(values)
@@ -42,7 +44,7 @@ def test_bfloat16(values):
 
 
 def test_tf32(values):
-    found = rounded(to_tf32, DType.F32, values)
+    found = rounded(lambda x: as_read(x, "tf32"), DType.F32, values)
     finite = np.isfinite(values)
     exact = values[finite].astype(np.float64)
     exponents = np.maximum(np.frexp(exact)[1], -125) - 11  # 11 bits of significand

@@ -145,7 +145,7 @@ class GpuContract:
         self.at: tuple[Expr, ...] = ()  # the batch
         a = self._source(left, lhs, tuple(range(batch, operands.batch + 2)))
         b = self._source(right, rhs, (batch,))
-        common = (tile.depth, tile.threads, tile.kind, self.sums)
+        common = (tile.depth, tile.threads, self.sums)
         self.a = Staging("a", a, tile.rows, *common)
         self.b = Staging("b", b, tile.columns, *common)
         # Expensive epilogues run in a loop over the stored tile, not once for each accumulator.

@@ -16,12 +16,28 @@ from dataclasses import dataclass
 
 from aotc.graph.types import DType
 from aotc.loop import index
-from aotc.loop.ir import Bin, Buffer, Cmp, Expr, For, Kind, Lit, Load, Sel, Space, Stmt, Store, Var
+from aotc.loop.ir import (
+    Bin,
+    Buffer,
+    Cmp,
+    Conv,
+    Expr,
+    For,
+    Kind,
+    Lit,
+    Load,
+    Sel,
+    Space,
+    Stmt,
+    Store,
+    Un,
+    Var,
+)
 from aotc.loop.ir_async import MATRIX_ROW_BYTES, AsyncCopy
 from aotc.loop.launch import SHARED_ALIGNMENT
 from aotc.lower.gpu.binding import Binder, bind, digits, held_below, position
-from aotc.lower.gpu.staging import rounded
 from aotc.lower.scope import Access
+from aotc.lower.short import to_bf16
 from aotc.lower.views import View
 from aotc.schedule.gpu_tensor import LEAST_COPY
 
@@ -371,7 +387,7 @@ class Placed:
                 value: Expr = held
                 if held.dtype is not factor.dtype or factor.kind == "tf32":
                     number = factor.source.access.number(held)
-                    value = rounded(number, factor.kind, factor.dtype)
+                    value = rounded(number, factor.kind)
                 return Store(factor.shared, index.add(to, v), value)
 
             return self._vector(one)
@@ -387,6 +403,13 @@ class Placed:
 def element_type(kind: str) -> DType:
     """What tensor cores of ``kind`` read: bfloat16 as its bits."""
     return {"tf32": DType.F32, "f16": DType.F16, "bf16": DType.U16}[kind]
+
+
+def rounded(x: Expr, kind: str) -> Expr:
+    """The float32 ``x`` as tensor cores of ``kind`` read it."""
+    if kind == "tf32":
+        return Un("tf32", x)
+    return to_bf16(x) if kind == "bf16" else Conv(x, DType.F16)
 
 
 def lanes_of(view: View, axis: int) -> int:

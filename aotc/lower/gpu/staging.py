@@ -1,8 +1,9 @@
-"""Tiles of an operand on their way to shared memory: which thread brings which elements.
+"""Tiles of an operand of plain multiply-adds on their way to shared memory: which thread brings
+which elements.
 
 A chunk of an operand is ``rows`` x ``depth`` elements. Threads load vectors of it from global
 memory to registers, and later store them to shared memory, where each row of the tile has its
-chunk of the depth side by side, converted to the type of the arithmetic.
+chunk of the depth side by side, as the numbers that memory stands for.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from aotc.loop import index
 from aotc.loop.ir import (
     Buffer,
     Cmp,
-    Conv,
     Expr,
     For,
     Kind,
@@ -26,12 +26,10 @@ from aotc.loop.ir import (
     Space,
     Stmt,
     Store,
-    Un,
     Var,
 )
 from aotc.lower.gpu.binding import bind, digits, held_below
 from aotc.lower.scope import Access, loop
-from aotc.lower.short import to_bf16
 
 VECTOR_BYTES = 16
 Chunk = tuple[Expr, ...]
@@ -43,8 +41,7 @@ the innermost axis, the number of the chunk alone."""
 class Source:
     """One operand: element (row, depth) is ``index(row position, depth position)`` of ``access``.
     ``dims`` are the axes of its rows, ``depth`` those of the depth; ``along_depth`` tells on which
-    side the innermost axis is contiguous, ``strided`` that on neither. ``repeats_last`` says that
-    terms beyond the last one, which do not matter, are read as the last one."""
+    side the innermost axis is contiguous, ``strided`` that on neither."""
 
     access: Access
     index: Callable[[Sequence[Expr], Sequence[Expr]], Expr]
@@ -52,7 +49,6 @@ class Source:
     depth: tuple[int, ...]
     along_depth: bool
     strided: bool = False
-    repeats_last: bool = False
 
     @property
     def extent(self) -> int:
@@ -66,8 +62,8 @@ def padded(depth: int, dtype: DType) -> int:
 
 
 class Staging:
-    """The way of one operand in tiles of ``rows`` x ``depth``. ``kind`` is that of the arithmetic,
-    ``dtype`` what shared memory holds; it has ``halves`` chunks."""
+    """The way of one operand in tiles of ``rows`` x ``depth``. ``dtype`` is what shared memory
+    holds; it has two chunks."""
 
     def __init__(
         self,
@@ -76,15 +72,12 @@ class Staging:
         rows: int,
         depth: int,
         threads: int,
-        kind: str,
         dtype: DType,
-        halves: int = 2,
     ) -> None:
         self.source = source
         self.rows = rows
         self.depth = depth
-        self.kind = kind
-        self.divides = source.depth[-1] % depth == 0 or source.repeats_last
+        self.divides = source.depth[-1] % depth == 0
         self.vector = self._vector(threads)
         line = depth if self._along_depth else rows
         self._per_line = line // self.vector
@@ -95,13 +88,7 @@ class Staging:
         self.registers = Buffer(
             f"{name}_ahead", source.access.buffer.dtype, self.count * self.vector, Space.REGISTER
         )
-        self.shared = Buffer(f"{name}_tile", dtype, halves * self.size, Space.SHARED, 128)
-
-    def converted(self, x: Expr) -> Expr:
-        """An element of memory as shared memory holds it."""
-        if x.dtype is self.shared.dtype and x.dtype.size_bytes == 2:
-            return x
-        return rounded(self.source.access.number(x), self.kind, self.shared.dtype)
+        self.shared = Buffer(f"{name}_tile", dtype, 2 * self.size, Space.SHARED, 128)
 
     @property
     def _along_depth(self) -> bool:
@@ -258,7 +245,7 @@ class Placed:
                 row, k = (line, within) if along else (within, line)
                 at = index.add(begin, index.add(index.mul(row, staging.stride), k))
                 held = Load(staging.registers, index.add(index.lit(i * staging.vector), v))
-                return Store(staging.shared, at, staging.converted(held))
+                return Store(staging.shared, at, staging.source.access.number(held))
 
             if staging.source.along_depth:
                 stmts.append(self._vector(one))
@@ -271,20 +258,3 @@ class Placed:
         if count == 1:
             return For(var, 1, (body(var),), Kind.UNROLLED)
         return For(var, count, (body(var),), Kind.VECTOR, count)
-
-
-def rounded(x: Expr, kind: str, dtype: DType | None = None) -> Expr:
-    """``x`` as the arithmetic takes it: of its ``dtype``, or as tensor cores hold float32."""
-    match kind:
-        case "tf32":
-            return to_tf32(x)
-        case "bf16":
-            return to_bf16(x) if x.dtype is DType.F32 else x
-    wanted = DType.F16 if dtype is None else dtype
-    return x if x.dtype is wanted else Conv(x, wanted)
-
-
-def to_tf32(x: Expr) -> Expr:
-    """A float32 rounded to 10 bits behind the point, to nearest, halves away from zero, as
-    cvt.rna.tf32.f32 does it; NaN and infinity stay what they are."""
-    return Un("tf32", x)
