@@ -80,6 +80,7 @@ VIEWS = {
     "rows of a larger matrix": (view_of((5, 1, 16), (48, 0, 1), offset=16), 0, 2),
     "batch that repeats": (view_of((2, 3, 1, 5, 8), (0, 40, 0, 8, 1)), 2, 2),
     "batch of one step": (view_of((2, 3, 1, 4, 8), (96, 32, 0, 8, 1)), 2, 2),
+    "heads side by side": (view_of((2, 3, 1, 4, 8), (96, 8, 0, 24, 1)), 2, 2),
     "3x3": (windows(2, 5, 32, 3), 0, 3),
     "narrow pixels": (windows(1, 4, 8, 2), 0, 3),
     "stride, with room behind": (windows(2, 6, 32, 3, stride=2, beyond=7 * 32), 0, 3),
@@ -93,6 +94,8 @@ def test_a_map_brings_what_the_view_shows(name):
     view, batch, rows = VIEWS[name]
     boxes = boxes_of(view, batch, rows)
     assert boxes is not None and len(boxes.axes) <= MOST_AXES
+    strides = [axis.stride for axis in boxes.axes]
+    assert strides == sorted(strides, reverse=True)
     check(view, batch, rows, boxes)
 
 

@@ -130,6 +130,12 @@ def boxes_along(
     """The operand with these axes of a map, of whose chunks of ``chunk`` elements ``needed`` may be
     other than zero; None where a map cannot have them, or they leave the storage."""
     size = view.dtype.size_bytes
+    # the widest step first, as the driver's manual has it; boxes go through rows in order
+    *outer, inner = axes
+    outer.sort(key=lambda axis: -axis.stride)
+    order = [axis.row for axis in outer if axis.row >= 0]
+    if order == sorted(order):
+        axes = (*outer, inner)
     mapped = replace(
         view,
         shape=tuple(axis.extent for axis in axes),
