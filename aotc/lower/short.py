@@ -27,10 +27,13 @@ def encoded(x: Expr, stored: DType) -> Expr:
     infinity in masks stay finite."""
     if stored is DType.U16:
         return to_bf16(x)
-    low, high = Lit(-LARGEST_F16, DType.F32), Lit(LARGEST_F16, DType.F32)
-    finite = Bin("max", Bin("min", x, high), low)
-    infinite = Cmp("eq", Un("abs", x), Lit(math.inf, DType.F32))
-    return Conv(Sel(infinite, x, finite), DType.F16)
+    size = Un("abs", x)
+    beyond = Cmp("gt", size, Lit(LARGEST_F16, DType.F32))
+    finite = Cmp("lt", size, Lit(math.inf, DType.F32))
+    sign = Bin("and", Bits(x, DType.U32), Lit(1 << 31, DType.U32))
+    largest = Bin("or", sign, Bits(Lit(LARGEST_F16, DType.F32), DType.U32))
+    limited = Sel(Bin("and", beyond, finite), Bits(largest, DType.F32), x)
+    return Conv(limited, DType.F16)
 
 
 def to_bf16(x: Expr) -> Expr:
