@@ -42,6 +42,7 @@ def kernels():
     return [replace(kernel, name=f"k{i}") for i, kernel in enumerate(made)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not runs_here(BASE), reason="needs x86-64 with AVX2 and FMA")
 def test_code_gives_the_bytes_of_the_evaluator(tmp_path):
     machine = Machine(kernels(), cuda_target("sm_80"), tmp_path)
@@ -55,6 +56,7 @@ def test_code_gives_the_bytes_of_the_evaluator(tmp_path):
         assert np.array_equal(arrays[1].view(np.uint8), wanted[1].view(np.uint8)), kernel.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHS)
 def test_ptxas_takes_the_instructions(arch, tmp_path):
     ptx = ptx_module(kernels(), arch)

@@ -31,8 +31,8 @@ def test_a_short_innermost_axis_is_cut_with_those_around_it():
     assert not tensor_tile(12544, 64, (3, 192)).is_flat
 
 
-@pytest.mark.parametrize("arch", ["sm_80", "sm_86", "sm_90"])
-@pytest.mark.parametrize("kind", ["tf32", "f16", "bf16"])
+@pytest.mark.parametrize("arch", ["sm_86", pytest.param("sm_90", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["tf32", "f16"])
 def test_every_tensor_tile_can_be_launched(kind, arch):
     for rows in (1, 197, 3136):
         for columns in (10, 1000):
