@@ -124,7 +124,7 @@ def lower_block(context: Context) -> None:
                 checks.remove((sentence, node))
 
     emit_checks()
-    fused = find_attention(context.groups, context.target) if context.target.is_gpu else {}
+    fused = find_attention(context.groups, context.target, context.held)
     for group in context.groups.groups:
         if group in fused:
             if group is fused[group].groups[-1]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from aotc.fuse.groups import Group, GroupKind, Groups
+from aotc.fuse.groups import VIEW_OPS, Group, GroupKind, Groups
 from aotc.graph import ops
 from aotc.graph.ir import Node
 from aotc.graph.types import DType
 from aotc.loop.launch import MAX_GRID
 from aotc.loop.mma import COLUMNS
+from aotc.lower.context import Held
 from aotc.lower.gpu.attention_heads import Heads, heads_of, without_factor
 from aotc.lower.gpu.attention_scores import Scores, scores_of
 from aotc.lower.gpu.attention_softmax import Empty, softmax_of
@@ -22,6 +24,8 @@ from aotc.target import SHARED_BYTES, Target
 MOST_WIDTH = 256
 #: Shared memory that every architecture has for a block.
 MOST_BYTES = min(SHARED_BYTES.values())
+#: The kind of products of what lies in memory in 16 bits.
+_KIND_OF = MappingProxyType({DType.F16: "f16", DType.U16: "bf16"})
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,12 @@ class Attention:
         return f"attention_{'x'.join(map(str, sizes))}"
 
 
-def find_attention(groups: Groups, target: Target) -> dict[Group, Attention]:
-    """Every attention of the graph that tensor cores can compute, by each of its groups."""
+def find_attention(groups: Groups, target: Target, held: Held) -> dict[Group, Attention]:
+    """Every attention of the graph that tensor cores can compute, by each of its groups. Products
+    are computed in the type in which memory holds queries, keys and values, if that is one of 16
+    bits, or else in that of the target."""
     found: dict[Group, Attention] = {}
-    if target.precision == "f32":
+    if not target.is_gpu or target.precision == "f32":
         return found
     owner = {node: group for group in groups.groups for node in group.nodes}
     users = _users(groups)
@@ -75,7 +81,7 @@ def find_attention(groups: Groups, target: Target) -> dict[Group, Attention]:
     for group in groups.groups:
         if group.kind is not GroupKind.ROWS:
             continue
-        attention = _around(group, owner, users, kept, target.precision)
+        attention = _around(group, owner, users, kept, target.precision, held)
         if attention is not None and not any(part in found for part in attention.groups):
             found |= dict.fromkeys(attention.groups, attention)
     return found
@@ -94,7 +100,8 @@ def _around(
     owner: dict[Node, Group],
     users: dict[Node, list[Node]],
     kept: set[Node],
-    kind: str,
+    precision: str,
+    held: Held,
 ) -> Attention | None:
     """The attention whose softmax is ``rows``, if it is one."""
     softmax = softmax_of(rows)
@@ -122,6 +129,8 @@ def _around(
     queries, keys = (factor.node for factor in factors)
     values = second.anchor.inputs[1]
     heads = heads_of(keys, values, may_be_rows=queries.shape[-2] == 1 and scores.causal is None)
+    stored = {_stored(node, held) for node in (queries, keys, values)}
+    kind = _KIND_OF.get(stored.pop(), precision) if len(stored) == 1 else precision
     sizes = _sizes(queries, values, heads, kind)
     tile = choose_attention(sizes) if sizes else None
     if sizes is None or tile is None or sizes.batch * tile.splits > MAX_GRID[1]:
@@ -139,6 +148,14 @@ def _around(
         sizes,
         tile,
     )
+
+
+def _stored(node: Node, held: Held) -> DType:
+    """The type in which the numbers of ``node`` lie in memory."""
+    while isinstance(node.op, VIEW_OPS):
+        node = node.inputs[0]
+    code = held.decoded.get(node)
+    return held.stored.get(node, node.type.dtype) if code is None else code.type.dtype
 
 
 def _is_product(group: Group) -> bool:
