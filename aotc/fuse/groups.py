@@ -278,8 +278,8 @@ class _Fuser:
         work = [x for node in members if node is not anchor for x in node.inputs]
         while work:
             node = work.pop()
-            light = isinstance(node.op, ops.Cast) or getattr(node.op, "fn", "") in LIGHT
-            light = light and not _narrows(node)
+            light = isinstance(node.op, POINTWISE_OPS) and not _narrows(node)
+            light &= isinstance(node.op, ops.Cast) or getattr(node.op, "fn", "") in LIGHT
             if (
                 light
                 and node.shape == anchor.shape

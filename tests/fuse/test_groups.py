@@ -244,3 +244,14 @@ def test_codes_are_stored_rather_than_what_is_rounded_to_them():
         "float32[1,6,6,32]",
         "uint8[1,6,6,32]",
     ]
+
+
+def test_a_window_is_no_light_operand_of_another():
+    net = Net()
+    x = net.x(1, 2)
+    first, second = (
+        net.b.apply(ops.ReduceWindow("max", (1, size), (1, 2), (0, 0), (0, 0), (1, 1)), x)
+        for size in (1, 2)
+    )
+    groups = fuse(net.graph(net.b.binary("add", first, second))).groups
+    assert [len(group.nodes) for group in groups] in ([1, 2], [2, 1])
