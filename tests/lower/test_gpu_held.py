@@ -21,6 +21,7 @@ from aotc.loop.eval import run_program
 from aotc.loop.program import Role
 from aotc.lower.context import Held
 from aotc.lower.gpu.held import STORED, _Facts, hold
+from aotc.lower.short import LARGEST_F16
 from aotc.memory.arena import plan_memory
 from aotc.passes.explicit_pad import explicit_pad
 from aotc.passes.narrow import Narrow
@@ -369,3 +370,29 @@ def test_models_of_short_floats_are_held_in_their_type(made, dtype, precision):
     inputs = inputs_of(graph)
     (found,), (wanted,) = run_program(program, inputs).values(), evaluate(graph, inputs).values()
     assert np.abs(shown(found) - shown(wanted)).max() <= 2e-2 * np.abs(shown(wanted)).max()
+
+
+def test_sums_beyond_float16_are_multiplied_in_tf32():
+    net = Net()
+    x = net.b.apply(ops.Dot(), net.x(6, 300, 16), net.b.constant(np.full((6, 16, 8), 90, "f4")))
+    total = net.b.reduce("sum", net.b.unary("abs", x), (1,), keep=False)
+    means = net.b.constant(np.linspace(1e-6, 4e-6, 8 * 24, dtype="f4").reshape(8, 24))
+    graph = net.graph(net.b.apply(ops.Dot(), total, means))
+    program = lowered(graph, gpu("f16"))
+    kinds = [call.kernel.recipe for call in program.calls if "dot" in call.kernel.name]
+    assert ["f16" in kind.split() for kind in kinds] == [True, False] and "tf32" in kinds[1]
+    inputs = inputs_of(graph)
+    wanted = evaluate(graph, inputs)["y0"]
+    assert_close(run_program(program, inputs)["y0"], wanted, 2e-3)
+    sums = np.abs(inputs["x1"].sum(axis=2) * 90).sum(axis=1)
+    assert sums.max() > LARGEST_F16 and np.abs(wanted).max() > 0.5
+
+
+@pytest.mark.parametrize(("weights", "kind"), [([0.5, 3.0], "f16"), ([0.1, 3.0], "tf32")])
+def test_stored_halves_meet_constants_in_a_type_that_holds_both(weights, kind):
+    net = Net()
+    half = net.b.cast(net.x(40, 32, dtype=DType.F16), DType.F32)
+    w = net.b.constant(np.resize(np.float32(weights), (32, 40)))
+    (call,) = lowered(net.graph(net.b.apply(ops.Dot(), half, w)), gpu("tf32")).calls
+    assert kind in call.kernel.recipe.split()
+    assert [param.dtype for param in call.kernel.params][0] is DType.F16
