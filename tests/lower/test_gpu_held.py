@@ -396,3 +396,19 @@ def test_stored_halves_meet_constants_in_a_type_that_holds_both(weights, kind):
     (call,) = lowered(net.graph(net.b.apply(ops.Dot(), half, w)), gpu("tf32")).calls
     assert kind in call.kernel.recipe.split()
     assert [param.dtype for param in call.kernel.params][0] is DType.F16
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_rows_are_gathered_as_they_are_stored(known):
+    net = Net()
+    first = net.b.apply(ops.Dot(), net.x(12, 24), net.c(24, 20))
+    places = np.array([3, 11, 0, 3, 7])
+    where = net.b.constant(places) if known else net.x(5, dtype=DType.I64)
+    rows = net.b.apply(ops.Gather(0), net.b.unary("tanh", first), where)
+    graph = net.graph(net.b.apply(ops.Dot(), rows, net.c(20, 6)))
+    program = lowered(graph, gpu("f16"))
+    (call,) = (call for call in program.calls if "gather" in call.kernel.name)
+    assert {param.dtype for param in call.kernel.params} - {DType.I64} == {DType.F16}
+    inputs = inputs_of(graph)
+    wanted = evaluate(graph, inputs)["y0"]
+    assert_close(run_program(program, inputs)["y0"], wanted, 2e-3)
