@@ -147,7 +147,11 @@ class Emitter(Expressions):
                 raise VerifyError(f"loop '{loop.var.name}' inside a vector loop is not unrolled")
             opened = self.begin_loop(loop.var)
             self.body(loop.body)
-            self.end_loop(loop.var, opened, str(loop.extent))
+            self.end_loop(loop.var, opened, str(loop.extent), self.loop_note(loop))
+
+    def loop_note(self, loop: For) -> str:
+        """What is told to those who translate the LLVM text about a loop, behind its jump."""
+        return ""
 
     def _is_crowded_step(self, loop: For) -> bool:
         """Whether ``loop`` repeats reduction steps while accumulators fill most registers.

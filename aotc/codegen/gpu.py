@@ -64,10 +64,17 @@ from aotc.target import Target
 _NARROW = {"add": "add nuw nsw", "mul": "mul nuw nsw", "div": "udiv", "mod": "urem", "xor": "xor"}
 
 
-def shared_memory(kernels: Sequence[Kernel]) -> str:
-    """The declaration that a module with ``kernels`` needs."""
+#: A loop that stays as it is: ptxas unrolls others that are short, until registers are short.
+_KEPT_LOOP = ", !llvm.loop !0"
+_KEPT_LOOP_MEANS = '!0 = distinct !{!0, !1}\n!1 = !{!"llvm.loop.unroll.disable"}\n'
+
+
+def shared_declarations(kernels: Sequence[Kernel]) -> str:
+    """What a module with ``kernels`` has to declare once for all of them: shared memory, and what
+    their notes on loops mean."""
     alignment = max((nest_of(k).shared_alignment for k in kernels), default=SHARED_ALIGNMENT)
-    return f"@shared = external addrspace(3) global [0 x i8], align {alignment}\n"
+    memory = f"@shared = external addrspace(3) global [0 x i8], align {alignment}\n"
+    return memory + _KEPT_LOOP_MEANS
 
 
 def emit_gpu_kernel(kernel: Kernel, target: Target, symbol: str) -> str:
@@ -107,6 +114,10 @@ class GpuEmitter(Emitter):
             if isinstance(stmt, Wgmma)
             for buffer, _, _ in product_registers(stmt)
         }
+        self._is_plain = not any(
+            isinstance(stmt, Mma | AsyncCopy | WarpgroupStmt)
+            for stmt in all_statements(kernel.body)
+        )
         self._held: list[Buffer] = []  # of these, those in scope
         self._new_signals = False  # that only this thread knows of
         body, self.lines = self.lines, self.scopes[0].head
@@ -155,6 +166,12 @@ class GpuEmitter(Emitter):
                 pass  # the caches of a GPU are not asked ahead
             case _:
                 super().statement(stmt)
+
+    def loop_note(self, loop: For) -> str:
+        """Loops from barrier to barrier are kept, where sums are multiply-adds, which all could be
+        moved: what such a loop does at once is laid out in its body."""
+        meets = any(isinstance(stmt, Barrier) for stmt in all_statements(loop.body))
+        return _KEPT_LOOP if meets and self._is_plain else ""
 
     def _fence_signals(self) -> None:
         """Shows all signals that the thread has made, once, to others and to copies."""
@@ -267,10 +284,10 @@ class GpuEmitter(Emitter):
         self._open_loops += 1
         return super().begin_loop(var, first)
 
-    def end_loop(self, var: Var, loop: OpenLoop, beyond: str) -> None:
+    def end_loop(self, var: Var, loop: OpenLoop, beyond: str, note: str = "") -> None:
         """Closes it."""
         self._open_loops -= 1
-        super().end_loop(var, loop, beyond)
+        super().end_loop(var, loop, beyond, note)
 
     def _bind(self, bind: Bind) -> None:
         self.memo = {}

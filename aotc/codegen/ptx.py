@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from aotc.codegen.gpu import check_shared_memory, emit_gpu_kernel, shared_memory
+from aotc.codegen.gpu import check_shared_memory, emit_gpu_kernel, shared_declarations
 from aotc.codegen.machine import assembly
 from aotc.loop.ir import Kernel
 from aotc.target import SHARED_BYTES, cuda_target
@@ -22,4 +22,4 @@ def ptx_module(kernels: Sequence[Kernel], arch: str) -> str:
     for kernel in kernels:
         check_shared_memory(kernel, SHARED_BYTES[arch], arch)
     parts = [emit_gpu_kernel(kernel, target, kernel.name) for kernel in kernels]
-    return assembly("".join([shared_memory(kernels), *parts]), target)
+    return assembly("".join([shared_declarations(kernels), *parts]), target)

@@ -124,12 +124,13 @@ class Writer:
         self.values[var] = (variable, len(self.scopes) - 1)
         return loop
 
-    def end_loop(self, var: Var, loop: OpenLoop, beyond: str) -> None:
-        """Closes the loop: the test is at the bottom, because a loop runs at least once."""
+    def end_loop(self, var: Var, loop: OpenLoop, beyond: str, note: str = "") -> None:
+        """Closes the loop: the test is at the bottom, because a loop runs at least once. ``note``
+        stands behind the jump."""
         following = self.put(f"add nuw nsw {loop.type} {loop.counter}, 1")
         done = self.put(f"icmp eq {loop.type} {following}, {beyond}")
         end = self.fresh("end")
-        self.do(f"br i1 {done}, label %{end}, label %{loop.label}")
+        self.do(f"br i1 {done}, label %{end}, label %{loop.label}{note}")
         incoming = f"[ {loop.first}, %{loop.before} ], [ {following}, %{self.block} ]"
         loop.header.append(f"  {loop.counter} = phi {loop.type} {incoming}")
         del self.values[var]

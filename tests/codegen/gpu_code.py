@@ -119,7 +119,7 @@ def _instruction(found):
 
 def for_this_machine(text):
     """The text of a kernel with calls in place of what only a GPU has."""
-    text = text.replace("define ptx_kernel void", "define void")
+    text = text.replace("define ptx_kernel void", "define void").replace(", !llvm.loop !0", "")
     text = re.sub(r"@llvm\.nvvm\.read\.ptx\.sreg\.(\w+)\.(\w)", r"@sreg_\1_\2", text)
     text = text.replace("@llvm.nvvm.barrier.cta.sync.aligned.all", "@gpu_barrier")
     text = text.replace("@llvm.nvvm.shfl.sync.idx.", "@gpu_shuffle_")

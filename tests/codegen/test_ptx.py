@@ -83,6 +83,20 @@ def test_limits_are_one_instruction_each():
     assert text.count("setp.gt.f32") == 1  # of two operands
 
 
+def product_program(precision):
+    net = Net()
+    graph = net.graph(net.b.apply(ops.Dot(), net.x(2, 256), net.x(256, 96)))
+    return lowered(graph, replace(cuda_target("sm_80"), precision=precision))
+
+
+def test_loops_between_barriers_are_kept_where_sums_are_multiply_adds(tmp_path):
+    kernels = product_program("f32").kernels()
+    ptx = ptx_module(kernels, "sm_80")
+    assert '.pragma "nounroll";' in ptx
+    assert all(spilled == 0 for _, _, spilled in resources(ptx, "sm_80", tmp_path).values())
+    assert "nounroll" not in ptx_module(product_program("tf32").kernels(), "sm_80")
+
+
 def test_too_much_shared_memory():
     kernel = shared_kernel(elems=30_000)
     ptx_module([kernel], "sm_80")
