@@ -109,6 +109,7 @@ class AttentionWarp:
         self.largest, self.base, self.highest, self.change, self.factor = (
             held(name, rows) for name in ("largest", "base", "highest", "change", "factor")
         )
+        self.leaving = held("leaving", 1, DType.I32)
         self.lane: Expr = Lit(0)
         self.warp: Expr = Lit(0)
         self.part: Expr = Lit(0)
@@ -120,7 +121,7 @@ class AttentionWarp:
         """All registers that live as long as the thread."""
         return (
             *(self.queries, self.ones, self.scores, self.powers, self.sums, self.totals),
-            *(self.largest, self.base, self.highest, self.change, self.factor),
+            *(self.largest, self.base, self.highest, self.change, self.factor, self.leaving),
         )
 
     def place(self, thread: Expr, body: Callable[[], list[Stmt]]) -> list[Stmt]:
@@ -350,7 +351,7 @@ class AttentionWarp:
         ]
 
     def _choose_bases(self) -> list[Stmt]:
-        """Where some row of the thread has left its headroom: new bases, and everything that is
+        """Where some row of the warp has left its headroom: new bases, and everything that is
         relative to the old ones scaled."""
         all_stay = self._stays(index.lit(0))
         for number in range(1, 2 * self.fragments):
@@ -365,8 +366,15 @@ class AttentionWarp:
             *(self.each_score(lowered) if self.relative else ()),
             *self.scale_sums(self.factor),
         )
-        turn = Sel(all_stay, index.lit(1), index.lit(0))
-        return [Bind(Var("leaving"), turn, 1, body)]
+        # all threads of the warp go one way: they have to be together for the next product
+        zero, none = index.lit(0), Lit(0, DType.I32)
+        stmts: list[Stmt] = [Store(self.leaving, zero, Sel(all_stay, none, Lit(1, DType.I32)))]
+        leaving = Load(self.leaving, zero)
+        for mask in (4, 8, 16):
+            other = Shuffle(leaving, Bin("xor", self.lane, index.lit(mask)))
+            stmts.append(Store(self.leaving, zero, Bin("or", leaving, other)))
+        turn = Sel(Cmp("eq", leaving, none), index.lit(1), zero)
+        return [*stmts, Bind(Var("leaving"), turn, 1, body)]
 
     def _stays(self, at: Expr) -> Expr:
         """Whether a row keeps its base; false for NaN, which becomes the base and stays."""
