@@ -14,7 +14,7 @@ from aotc.graph.eval import evaluate
 from aotc.graph.types import DType
 from aotc.loop.eval import run_program
 from aotc.loop.launch import launch_of
-from aotc.schedule.attention import AttentionSizes, AttentionTile, choose_attention, shared_bytes
+from aotc.schedule.attention import AttentionTile
 from aotc.target import cuda_target
 
 GPU = replace(cuda_target("sm_80"), precision="tf32")
@@ -324,14 +324,3 @@ def test_weights_that_are_wanted_themselves_are_made():
 def test_float32_and_odd_widths_keep_their_kernels():
     assert not attentions(lowered(attention(20, 24, 16), cuda_target("sm_80")))
     assert not attentions(run(attention(20, 24, 20), "tf32"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", sorted(TOLERANCE))
-def test_chosen_tiles_fit(kind):
-    for width in (8, 40, 64, 128, 256):
-        for batch, rows, keys in ((1, 1, 5000), (12, 128, 128), (16, 4096, 4096)):
-            sizes = AttentionSizes(batch, rows, keys, width, width, kind, 99 << 10)
-            tile = choose_attention(sizes)
-            assert tile is not None and shared_bytes(tile, sizes) <= 99 << 10
-            assert tile.threads <= 256
