@@ -9,6 +9,7 @@ time and precision there, and keep softmax, norms and attention from being one k
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from aotc.graph import ops
 from aotc.graph.build import Builder
@@ -17,7 +18,7 @@ from aotc.graph.types import DType
 from aotc.passes.rewrite import reemit
 
 #: Types of products, by the names of ``--precision``.
-_PRECISIONS = {DType.F16: "f16", DType.BF16: "bf16"}
+_PRECISIONS: Mapping[DType, str] = MappingProxyType({DType.F16: "f16", DType.BF16: "bf16"})
 _MOVES = (ops.Reshape, ops.Transpose, ops.Slice, ops.Broadcast)
 
 

@@ -6,7 +6,16 @@ from dataclasses import replace
 import ml_dtypes
 import numpy as np
 import pytest
-from graph_runs import BASE, Net, assert_close, assert_same_bytes, for_all, inputs_of, lowered
+from graph_runs import (
+    BASE,
+    Net,
+    assert_close,
+    assert_same_bytes,
+    check,
+    for_all,
+    inputs_of,
+    lowered,
+)
 from hypothesis import strategies as st
 from random_nets import nets
 
@@ -20,7 +29,7 @@ from aotc.graph.types import DType
 from aotc.loop.eval import run_program
 from aotc.loop.program import Role
 from aotc.lower.context import Held
-from aotc.lower.gpu.held import STORED, _Facts, hold
+from aotc.lower.gpu.held import STORED, Facts, hold
 from aotc.lower.short import LARGEST_F16
 from aotc.memory.arena import plan_memory
 from aotc.passes.explicit_pad import explicit_pad
@@ -250,7 +259,7 @@ def test_unknown_readers_and_outputs_keep_float32():
 
 def every(groups, kept):
     """All that can be held, in ``kept``."""
-    facts = _Facts(groups)
+    facts = Facts(groups)
     stored = {g.result: kept for g in groups.groups if facts.may_show(g)}
     users = groups.graph.users()
     for node in reversed(list(groups.graph.nodes())):
@@ -412,3 +421,30 @@ def test_rows_are_gathered_as_they_are_stored(known):
     inputs = inputs_of(graph)
     wanted = evaluate(graph, inputs)["y0"]
     assert_close(run_program(program, inputs)["y0"], wanted, 2e-3)
+
+
+def test_bits_made_of_other_integers_are_computed():
+    net = Net()
+    code = net.x(40, 32, dtype=DType.I32)
+    for _ in range(2):
+        mask = net.b.scalar_like(0xFF, code)
+        code = net.b.binary("and", code, mask)
+    bits = net.b.binary("shl", code, net.b.scalar_like(16, code))
+    numbers = net.b.apply(ops.Bitcast(DType.F32), bits)
+    graph = net.graph(net.b.apply(ops.Dot(), numbers, net.c(32, 8)))
+    _, found = hold(fuse(graph), gpu("f16"))
+    assert not found.decoded
+
+
+@pytest.mark.parametrize(("value", "exact"), [(0.0, True), (-np.inf, True), (-1e30, False)])
+def test_borders_are_exact_or_float32(value, exact):
+    net = Net()
+    numbers = net.b.cast(net.x(1, 5, 5, 3, dtype=DType.F16), DType.F32)
+    numbers = net.b.apply(ops.Pad((0, 1, 1, 0), (0, 1, 1, 0), value), numbers)
+    ones, zeros = (1, 1, 1, 1), (0, 0, 0, 0)
+    graph = net.graph(
+        net.b.apply(ops.ReduceWindow("max", (1, 3, 3, 1), ones, zeros, zeros, ones), numbers)
+    )
+    _, found = hold(fuse(graph), gpu("f32"))
+    assert (numbers in found.stored) is exact
+    check(graph, native=False, passes=False, targets=(BASE, GPU))

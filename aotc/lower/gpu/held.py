@@ -14,14 +14,19 @@ norms), which costs one more rounding of it. float32 stay:
 - sums over rows and over axes, which are few;
 - what an operator reads that is none of these (sorting, running sums, scattered updates).
 
-Arithmetic and sums are float32 everywhere. And in every precision, what merely makes float32 of
-the float16 or bfloat16 of the model is a view of these, not a kernel.
+Arithmetic and sums are float32 everywhere. In every precision, a tensor whose numbers have no more
+bits, because the model rounds them, is held in as many; and what merely makes float32 of stored
+float16 or bfloat16 is a view of these, not a kernel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import ml_dtypes
+import numpy as np
 
 from aotc.fuse.groups import VIEW_OPS, Group, GroupKind, Groups
 from aotc.graph import ops
@@ -31,7 +36,7 @@ from aotc.lower.context import Held, scalar_value
 from aotc.target import Target
 
 #: What a tensor is stored as, by precision; bfloat16 as its bits.
-STORED = {"f16": DType.F16, "bf16": DType.U16}
+STORED: Mapping[str, DType] = MappingProxyType({"f16": DType.F16, "bf16": DType.U16})
 #: Kinds of groups whose kernels read and write by way of Access.
 _KINDS = frozenset(
     (GroupKind.CONTRACT, GroupKind.DEPTHWISE, GroupKind.WINDOW, GroupKind.MAP)
@@ -74,7 +79,7 @@ def hold(groups: Groups, target: Target) -> tuple[Groups, Held]:
     """``groups`` without those that only decode 16-bit floats, and what is held in 16 bits."""
     if not target.is_gpu:
         return groups, Held()
-    facts = _Facts(groups)
+    facts = Facts(groups)
     decoded = {
         group.result: source
         for group in groups.groups
@@ -101,10 +106,11 @@ def _encoded(group: Group) -> Node | None:
     if len(group.nodes) == 1 and isinstance(result.op, ops.Cast):
         (code,) = result.inputs
         return code if code.type.dtype is DType.F16 else None
-    if len(group.nodes) == 3 and _bits_by(result, "shl", 16) is not None:
-        (code,) = result.inputs[0].inputs[0].inputs
-        return code if code.type.dtype is DType.U16 else None
-    return None
+    wide = _bits_by(result, "shl", 16)
+    if len(group.nodes) != 3 or wide is None or not isinstance(wide.op, ops.Cast):
+        return None
+    (code,) = wide.inputs
+    return code if code.type.dtype is DType.U16 and wide in group.nodes else None
 
 
 def _bits_by(node: Node, fn: str, number: int) -> Node | None:
@@ -131,12 +137,22 @@ def _exact_types(nodes: Sequence[Node]) -> dict[Node, DType]:
             moved = node.inputs if isinstance(op, ops.Concat) else node.inputs[:1]
             types = {found.get(operand) for operand in moved}
             kept = types.pop()
-            if kept is not None and not types:
+            if kept is not None and not types and _has_border(node, kept):
                 found[node] = kept
     return found
 
 
-class _Facts:
+def _has_border(node: Node, kept: DType) -> bool:
+    """Whether the border that ``node`` adds, if it is a Pad, is exact in ``kept`` too."""
+    if not isinstance(node.op, ops.Pad):
+        return True
+    short = np.float16 if kept is DType.F16 else ml_dtypes.bfloat16
+    with np.errstate(over="ignore"):
+        value = np.float32(node.op.value)
+        return bool(value.astype(short).astype(np.float32) == value)
+
+
+class Facts:
     """What is known of the nodes of one graph: who reads each, and whether it lies before or behind
     a product."""
 
@@ -195,8 +211,8 @@ class _Facts:
         if isinstance(user.op, _MOVERS):
             # the moved elements are as exact as these, whatever they are stored in
             return replace(self.readers[user], known=user.inputs[0] is node or not _gathers(user))
-        if group.kind not in _KINDS:
-            return _OUTSIDE
+        if group.kind not in _KINDS or isinstance(user.op, ops.Bitcast):
+            return _OUTSIDE  # bits are those of float32, of NaN too
         if _is_product(user):
             return _Readers(rounding=group.kind is GroupKind.CONTRACT)
         return _Readers(tolerant=user not in self._wavering and _bears(user, node), rounding=False)
