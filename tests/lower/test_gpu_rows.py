@@ -60,6 +60,14 @@ def test_rows(make, length):
     assert shuffles(nest_of(kernel).body) > 0
 
 
+@pytest.mark.parametrize("make", [softmax, pytest.param(layer_norm, marks=pytest.mark.slow)])
+def test_two_warps_share_long_rows(make):
+    net = Net()
+    program = check(net.graph(make(net, net.x(3, 2200))), native=False, targets=(BASE, GPU))
+    launch = launch_of(program.kernels()[0])
+    assert launch.block == (64, 1, 1) and launch.shared_bytes > 0
+
+
 def test_many_rows_share_blocks():
     net = Net()
     program = check(net.graph(softmax(net, net.x(3, 700, 17))), native=False, targets=(BASE, GPU))

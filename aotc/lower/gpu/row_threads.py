@@ -84,6 +84,9 @@ def _ordered(length: int, count: int, widest: int) -> RowThreads:
         choices.append(RowThreads(length, threads, wide, lanes // (threads * wide)))
         wide *= 2
     best = max(choices, key=lambda choice: (choice.threads, choice.wide))
+    if best.elems > 2 * FEW_ELEMS and lanes > WARP:
+        # a thread for each virtual lane, in two warps
+        return RowThreads(length, lanes, 1, 1)
     for choice in choices:
         busy = choice.threads * count >= BUSY_THREADS and choice.elems <= 2 * FEW_ELEMS
         if choice.wide > best.wide and busy:

@@ -258,7 +258,10 @@ class GpuRowWriter(RowWriter):
         """The tree over the virtual lanes, into the node's register in all threads."""
         share = self.share
         group = min(share.threads, WARP)
-        if self.context.target.precision == "f32":
+        ordered = self.context.target.precision == "f32"
+        if ordered and share.warps > 1:
+            return self._tree_of_warps(node, acc, combine)
+        if ordered:
             stmts = self._halve(acc, combine, acc.elems, share.wide)
             stmts += self._shuffle(acc, combine, group, share.wide)
             stmts += self._halve(acc, combine, share.wide, 1)
@@ -272,6 +275,30 @@ class GpuRowWriter(RowWriter):
         if group > 1:
             value = Shuffle(value, self._lane(index.lit(0)))
         return [*stmts, Store(total, zero, value)]
+
+    def _tree_of_warps(self, node: Node, acc: Buffer, combine: str) -> list[Stmt]:
+        """The fixed tree where each of two warps has half of the virtual lanes, one a thread: the
+        halves meet in shared memory, and the first warp goes on."""
+        share, zero = self.share, index.lit(0)
+        shared = Buffer(
+            f"lanes{len(self._totals)}", acc.dtype, share.rows * share.threads, Space.SHARED
+        )
+        self._totals[node] = shared
+        first = index.mul(self._row_in_block, share.threads)
+        mine = index.add(first, self._thread)
+        across = index.mod(index.add(self._thread, share.threads // 2), share.threads)
+        other = Load(shared, index.add(first, across))
+        last = Store(shared, first, Load(acc, zero))
+        return [
+            Store(shared, mine, Load(acc, zero)),
+            Barrier(),
+            Store(acc, zero, Bin(combine, Load(acc, zero), other)),
+            *self._shuffle(acc, combine, WARP, 1),
+            Barrier(),
+            Bind(Var("first"), self._thread, 1, (last,)),
+            Barrier(),
+            Store(self.scalars[node], zero, Load(shared, first)),
+        ]
 
     def _halve(self, acc: Buffer, combine: str, count: int, last: int) -> list[Stmt]:
         """Joins halves of the first ``count`` elements of a thread, until ``last`` are left."""
