@@ -222,16 +222,16 @@ def test_functions_that_read_float32(fn):
 
 
 def test_comparison_with_other_than_zero_reads_float32():
-    def step(limit):
+    def step(limit, fn="gt"):
         def between(net, x):
             zero = net.b.constant(0.0, DType.F32)
-            over = net.b.compare("gt", x, net.b.constant(limit, DType.F32))
+            over = net.b.compare(fn, x, net.b.constant(limit, DType.F32))
             return net.b.select(over, x, net.b.broadcast(zero, x.shape))
 
         return between
 
     assert around(step(0.0)) == (True, True)
-    assert around(step(0.5)) == (False, True)
+    assert around(step(0.5)) == around(step(0.0, "eq")) == (False, True)
 
 
 def test_divisors_and_what_is_rounded_later_stay_float32():
@@ -305,7 +305,7 @@ def _rounded(builder, x, kept):
     return builder.cast(builder.cast(chosen, DType.F16), DType.F32)
 
 
-@for_all(st.tuples(nets(), st.sampled_from([DType.F16, DType.U16])), 2, 80)
+@for_all(st.tuples(nets(), st.sampled_from([DType.F16, DType.U16])), 2, 50)
 def test_kernels_hold_numbers_as_if_casts_stood_there(drawn):
     graph, kept = explicit_pad(drawn[0]), drawn[1]
     seen = []

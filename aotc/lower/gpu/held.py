@@ -237,11 +237,12 @@ def _is_product(node: Node) -> bool:
 
 
 def _is_step(node: Node) -> bool:
-    """Whether ``node`` jumps somewhere; a comparison with zero is none, since rounding keeps
-    signs."""
+    """Whether ``node`` jumps somewhere; which side of zero a number is on, rounding leaves as it
+    is."""
     match node.op:
-        case ops.Compare():
-            return not any(scalar_value(operand) == 0 for operand in node.inputs)
+        case ops.Compare(fn=fn):
+            with_zero = any(scalar_value(operand) == 0 for operand in node.inputs)
+            return fn in ("eq", "ne") or not with_zero
         case ops.Cast(dtype=dtype):
             return node.inputs[0].type.dtype.is_float and not dtype.is_float
     return getattr(node.op, "fn", "") in _STEPS
