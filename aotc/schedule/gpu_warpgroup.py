@@ -22,7 +22,7 @@ ROWS = 64
 _RATES: Mapping[str, int] = MappingProxyType({"tf32": 1024, "f16": 2048, "bf16": 2048})
 #: Bytes that tensor cores and copies move from and to shared memory in a cycle, and that a
 #: multiprocessor gets from the second-level cache.
-_SHARED_BYTES, _LOAD_BYTES = 128, 40
+_SHARED_BYTES, _LOAD_BYTES = 128, 48
 #: Cycles from a copy's start to its end, to start a block and drain it, and to launch one more
 #: kernel.
 _LATENCY, _BLOCK_CYCLES, _LAUNCH_CYCLES = 1000, 2000, 4000
@@ -93,7 +93,8 @@ class Sizes:
     """``batch`` products with ``columns`` columns over ``chunks`` chunks of the depth, of which
     ``steps`` steps count each. ``row_tiles`` says how many tiles of so many rows there are, None
     where operands can't be brought in such tiles; columns are in tiles of a multiple of
-    ``column_step``, and a warpgroup does at most ``most_products`` products side by side."""
+    ``column_step``, and a block has at most ``most_groups`` warpgroups, each of at most
+    ``most_products`` products side by side."""
 
     columns: int
     batch: int
@@ -102,12 +103,15 @@ class Sizes:
     row_tiles: Callable[[int], int | None]
     column_step: int = 32
     most_products: int = 2
+    most_groups: int = 3
 
 
 #: rows, columns and warpgroups of tiles.
 _TILES = (
     (128, 256, 2),
     (256, 128, 2),
+    (192, 256, 3),
+    (192, 128, 3),
     (128, 192, 2),
     (128, 128, 2),
     (256, 64, 2),
@@ -133,7 +137,7 @@ def choose_warpgroup_tile(sizes: Sizes, kind: str, shared_bytes: int) -> Warpgro
         if sizes.row_tiles(rows) is None or columns % sizes.column_step:
             continue
         whole = WarpgroupTile(rows, columns, groups, kind)
-        if whole.products > sizes.most_products:
+        if whole.products > sizes.most_products or groups > sizes.most_groups:
             continue
         few = _blocks(whole, sizes) < MULTIPROCESSORS
         for split in splits if few else (1,):

@@ -294,4 +294,5 @@ def _splits(tile_rows: int, axes: int) -> list[tuple[int, ...]]:
             if math.prod(box) << power <= tile_rows
         ]
     least = max(FEWEST_ROWS, tile_rows // MOST_BOXES)
-    return [box for box in found if math.prod(box) >= least]
+    sizes = ((box, math.prod(box)) for box in found)
+    return [box for box, size in sizes if size >= least and tile_rows % size == 0]

@@ -27,7 +27,7 @@ from aotc.lower.gpu.split import join_parts
 from aotc.lower.gpu.tile_maps import Boxes, boxes_of, cover
 from aotc.lower.gpu.warpgroup_exchanged import ExchangedContract
 from aotc.lower.gpu.warpgroup_kernel import Factors, WarpgroupContract
-from aotc.lower.pointwise import UNROLL, sweep
+from aotc.lower.pointwise import UNROLL, sweep, weight_of
 from aotc.lower.scope import STORAGE_ALIGNMENT
 from aotc.lower.views import View, as_stored
 from aotc.schedule.gpu_warpgroup import (
@@ -44,6 +44,8 @@ from aotc.target import SHARED_BYTES
 
 #: The architecture whose code has these instructions.
 ARCH = "sm_90a"
+#: Tensors that an epilogue may read for three warpgroups to have registers enough.
+FEW_LEAVES = 2
 
 
 def lower_warpgroups(
@@ -74,7 +76,7 @@ def lower_warpgroups(
         right = _right(short, left) or _copied(context, short, left, conversions)
         if right is None:
             return False
-    tile = _tile(short, left, right, kind)
+    tile = _tile(short, left, right, kind, _most_groups(epilogue, len(leaf_nodes)))
     if tile is None:
         return False
     factors = right or Factors(left, _packed(context, short, left, kind))
@@ -197,8 +199,14 @@ def _packed(context: Context, operands: Operands, left: Boxes, kind: str) -> Box
     return boxes
 
 
+def _most_groups(epilogue: Sequence[Node], leaves: int) -> int:
+    """Warpgroups of a block that leave each thread the registers that it needs."""
+    light = leaves <= FEW_LEAVES and not weight_of(epilogue)
+    return 3 if light else 2
+
+
 def _tile(
-    operands: Operands, left: Boxes, right: Factors | None, kind: str
+    operands: Operands, left: Boxes, right: Factors | None, kind: str, most_groups: int
 ) -> WarpgroupTile | None:
     """The tile of a block; None where the grid has no room."""
     batch = own_batch(operands)
@@ -214,9 +222,10 @@ def _tile(
             row_tiles=lambda rows: -(-channels // rows),
             column_step=ROWS,
             most_products=1,
+            most_groups=2,  # threads need registers for the factor too
         )
         return _chosen(sizes, kind)
-    found = {rows: cover(left.rows, rows) for rows in (64, 128, 256)}
+    found = {rows: cover(left.rows, rows) for rows in (64, 128, 192, 256)}
     sizes = Sizes(
         columns=operands.result.shape[-1],
         batch=products,
@@ -224,6 +233,7 @@ def _tile(
         steps=left.steps,
         row_tiles=lambda rows: None if (box := found[rows]) is None else box.tiles,
         column_step=ROWS if right is not None and right.across else MIN_COLUMNS,
+        most_groups=most_groups,
     )
     return _chosen(sizes, kind)
 

@@ -167,8 +167,9 @@ class WarpgroupStore:
         def turn(i: Expr) -> list[Stmt]:
             return bind("number", index.add(index.mul(i, WARPGROUP), inside), pieces, piece)
 
-        # the loads of all turns overlap, unless their code is long
-        kind = Kind.SERIAL if weight_of(self._epilogue) else Kind.UNROLLED
+        # the loads of all turns overlap, unless their code is long, or registers are few
+        few = self._tile.sums > ROWS and (self._tile.groups > 2 or len(self._leaves) > 2)
+        kind = Kind.SERIAL if few or weight_of(self._epilogue) else Kind.UNROLLED
         return loop("turn", -(-pieces // WARPGROUP), turn, kind)
 
     def _vector(self, source: Expr, pixel: tuple[Expr, ...], column: Expr) -> list[Stmt]:
