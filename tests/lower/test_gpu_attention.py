@@ -267,13 +267,16 @@ def test_heads_share_keys_and_values(rows, tile, monkeypatch):
     assert launch_of(program.kernels()[0]).grid[1] == tile.splits * heads
 
 
+@pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("precision", ["f16", "tf32"])
-def test_halves_are_read_and_written_as_they_are(precision):
+def test_halves_are_read_and_written_as_they_are(precision, scaled):
     """Whatever the precision of other products."""
     net = Net()
     q, k, v = (
         net.b.cast(net.x(2, rows, 16, dtype=DType.F16), DType.F32) for rows in (20, 30, 30)
     )
+    if scaled:
+        q = net.b.binary("mul", q, net.b.constant(0.3, DType.F32))
     scores = net.b.apply(ops.Dot(), q, net.b.transpose(k, (0, 2, 1)))
     y = net.b.apply(ops.Dot(), softmax(net, scores, True), v)
     (kernel,) = run(net.graph(net.b.cast(y, DType.F16)), precision).kernels()

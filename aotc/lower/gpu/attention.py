@@ -29,6 +29,8 @@ from aotc.lower.views import View
 
 def lower_attention(context: Context, found: Attention) -> None:
     """Emits the kernels of one attention."""
+    for node, source in found.operands.decoded.items():
+        context.bind(node, replace(context.view(source), value=node.type.dtype))
     _place_result(context, found.result)
     if found.tile.splits == 1:
         AttentionWriter(context, found, None).emit()

@@ -6,22 +6,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from aotc.fuse.groups import Group, GroupKind
 from aotc.graph import ops
 from aotc.graph.ir import Node
+from aotc.graph.types import DType
 from aotc.lower.context import Context, scalar_value
 from aotc.lower.views import View
 
 
 @dataclass(frozen=True)
 class Operand:
-    """A factor of a product: ``node`` times ``factor``; ``groups`` need not be computed then."""
+    """A factor of a product: ``node`` times ``factor``; ``groups`` need not be computed then.
+    ``decoded`` has the node, with that of whose float16 it makes float32, if that is so."""
 
     node: Node
     factor: float = 1.0
     groups: tuple[Group, ...] = ()
+    decoded: Mapping[Node, Node] = field(default_factory=dict)
 
 
 def without_factor(
@@ -30,14 +33,21 @@ def without_factor(
     """``node``, which one product reads, without a number that everything in it is multiplied by,
     where this has a kernel of its own."""
     group = owner.get(node)
-    alone = group is not None and group.kind is GroupKind.MAP and tuple(group.nodes) == (node,)
-    if group is None or not alone or len(users.get(node, [])) != 1 or node in kept:
+    if group is None or group.kind is not GroupKind.MAP or node in kept:
+        return Operand(node)
+    if any(len(users.get(member, [])) != 1 for member in group.nodes):
         return Operand(node)
     if isinstance(node.op, ops.Binary) and node.op.fn == "mul":
         for x, other in (node.inputs, node.inputs[::-1]):
             value = scalar_value(other)
-            if value is not None and math.isfinite(value) and x.shape == node.shape:
+            if value is None or not math.isfinite(value) or x.shape != node.shape:
+                continue
+            if tuple(group.nodes) == (node,):
                 return Operand(x, float(value), (group,))
+            if tuple(group.nodes) == (x, node) and isinstance(x.op, ops.Cast):
+                (source,) = x.inputs
+                if source.type.dtype is DType.F16:
+                    return Operand(x, float(value), (group,), {x: source})
     return Operand(node)
 
 

@@ -4,7 +4,8 @@ place of come out."""
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from aotc.fuse.groups import VIEW_OPS, Group, GroupKind, Groups
@@ -31,12 +32,14 @@ _KIND_OF = MappingProxyType({DType.F16: "f16", DType.U16: "bf16"})
 @dataclass(frozen=True)
 class Operands:
     """``queries`` [*batch, rows, width], ``keys`` [*batch, width, keys], ``values`` [*batch, keys,
-    width of values]; with ``heads``, keys and values are better read as that says."""
+    width of values]; with ``heads``, keys and values are better read as that says. ``decoded`` are
+    nodes of these that have no kernel, with those whose float16 they show as float32."""
 
     queries: Node
     keys: Node
     values: Node
     heads: Heads | None
+    decoded: Mapping[Node, Node]
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,8 @@ def _around(
     queries, keys = (factor.node for factor in factors)
     values = second.anchor.inputs[1]
     heads = heads_of(keys, values, may_be_rows=queries.shape[-2] == 1 and scores.causal is None)
+    decoded = {node: code for factor in factors for node, code in factor.decoded.items()}
+    held = replace(held, decoded={**held.decoded, **decoded})
     stored = {_stored(node, held) for node in (queries, keys, values)}
     kind = _KIND_OF.get(stored.pop(), precision) if len(stored) == 1 else precision
     sizes = _sizes(queries, values, heads, kind)
@@ -139,7 +144,7 @@ def _around(
     tail = tuple(node for node in second.nodes if node is not second.anchor)
     return Attention(
         (*before, first, rows, second),
-        Operands(queries, keys, values, heads),
+        Operands(queries, keys, values, heads, decoded),
         first.anchor,
         scores,
         softmax.empty,
