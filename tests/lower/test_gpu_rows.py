@@ -15,6 +15,7 @@ from aotc.loop.eval import run_program
 from aotc.loop.ir import For, Kind, Load, Shuffle, Space, Store
 from aotc.loop.launch import launch_of, nest_of
 from aotc.loop.walk import post_order
+from aotc.lower.gpu.row_threads import share_row
 from aotc.passes.runner import run_passes
 from aotc.target import cuda_target
 
@@ -81,6 +82,18 @@ def test_short_rows_and_wide_types_take_a_thread_each():
         y = net.b.reduce("sum", net.x(*shape, dtype=dtype), (1,), keep=False)
         program = check(net.graph(y), native=False, targets=(BASE, GPU))
         assert shuffles(nest_of(program.kernels()[0]).body) == 0
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_what_waits_fits_registers(ordered):
+    for length in (5, 40, 384, 768, 4096, 8700, 30000, 60001):
+        for count, widest, alive in ((1, 1, 1), (100, 4, 1), (8192, 4, 2), (8192, 8, 0)):
+            share = share_row(length, count, widest, alive, ordered)
+            registers = min(255, 65536 // (share.threads * share.rows))
+            assert not share.kept or share.elems * alive < registers
+            assert share.pieces * share.piece >= length
+            assert share.threads * share.rows % 32 == 0 or share.rows == 1
+            assert share.threads * share.rows <= 1024
 
 
 @for_all(st.data(), quick=2, slow=60)

@@ -7,7 +7,7 @@ processor (lower/reduce.py), so the bytes are the same; otherwise as many as mak
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aotc.loop.launch import MAX_THREADS, WARP
 from aotc.lower.reduce import virtual_lanes
@@ -16,9 +16,11 @@ from aotc.lower.reduce import virtual_lanes
 BUSY_THREADS = 1 << 16
 #: Threads of a block of several rows, and blocks that there are at least before rows share one.
 BLOCK_THREADS, BLOCKS = 128, 256
-#: Elements of one row that a thread keeps in registers: at best, where there are threads enough to
-#: choose from, and at most, of all rows that are alive together.
-FEW_ELEMS, MOST_ELEMS = 32, 136
+#: Elements of one row that a thread keeps where there are threads enough to choose from.
+FEW_ELEMS = 32
+#: Registers of a multiprocessor and of a thread at most, and those that hold no elements: of the
+#: others, elements under way take two for three.
+REGISTERS, MOST_REGISTERS, OTHER_REGISTERS = 1 << 16, 255, 24
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,21 @@ def share_row(length: int, count: int, widest: int, alive: int, ordered: bool) -
     a thread loads at once. ``alive`` registers hold what waits of an element; ``ordered`` asks for
     the order of a processor."""
     found = _ordered(length, count, widest) if ordered else _free(length, count, widest)
+    if not ordered and not _fits(found, alive):  # larger blocks have fewer registers a thread
+        fewer = (replace(found, threads=found.threads >> shift) for shift in (1, 2))
+        found = next((choice for choice in fewer if _fits(choice, alive)), found)
+    kept = _fits(found, alive)
     rows = max(1, BLOCK_THREADS // found.threads)
     least = max(1, WARP // found.threads)
-    kept = found.elems * max(1, alive) <= MOST_ELEMS
     while rows > least and (count < rows * BLOCKS or count % rows or not kept):
         rows //= 2
-    return RowThreads(length, found.threads, found.wide, found.cells, rows, kept)
+    return replace(found, rows=rows, kept=kept)
+
+
+def _fits(found: RowThreads, alive: int) -> bool:
+    """Whether what waits of a row fits in registers, beside what computing it takes."""
+    registers = min(MOST_REGISTERS, REGISTERS // max(found.threads, BLOCK_THREADS))
+    return found.elems * max(1, alive) <= (registers - OTHER_REGISTERS) * 3 // 5
 
 
 def _ordered(length: int, count: int, widest: int) -> RowThreads:
