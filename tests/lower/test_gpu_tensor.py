@@ -137,6 +137,21 @@ def test_products_of_drawn_shapes(case):
         run(product(m, k, n, left, right, tail), precision)
 
 
+@for_all(st.data(), 1, 25)
+def test_products_of_drawn_views(data):
+    """Of factors that are cut out, stretched, transposed or read backwards."""
+    batch = data.draw(st.sampled_from([(), (2,), (2, 3)]))
+    m, n = (data.draw(st.sampled_from([1, 7, 32, 64])) for _ in range(2))
+    k = data.draw(st.sampled_from([5, 36, 64]))
+    precision, made = data.draw(st.sampled_from(sorted(TOLERANCE))), data.draw(st.booleans())
+    net = Net()
+    x, w = (net.viewed(data.draw, shape, made=made) for shape in ((*batch, m, k), (*batch, k, n)))
+    graph = net.graph(net.b.apply(ops.Dot(), x, w))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        use(monkeypatch, (32, 64, 2, 2), 64, 2)
+        run(graph, precision, 5 * TOLERANCE[precision])
+
+
 def convolution(images, channels, outputs, size, window, stride=1, pad=0, groups=1):
     """A convolution over a result, which lies in 16 bits where the precision has them."""
     net = Net()
