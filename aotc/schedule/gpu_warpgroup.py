@@ -94,7 +94,7 @@ class Sizes:
     ``steps`` steps count each. ``row_tiles`` says how many tiles of so many rows there are, None
     where operands can't be brought in such tiles; columns are in tiles of a multiple of
     ``column_step``, and a block has at most ``most_groups`` warpgroups, each of at most
-    ``most_products`` products side by side."""
+    ``most_products`` products side by side, and threads with at most ``most_sums`` sums."""
 
     columns: int
     batch: int
@@ -104,6 +104,7 @@ class Sizes:
     column_step: int = 32
     most_products: int = 2
     most_groups: int = 3
+    most_sums: int = 128
 
 
 #: rows, columns and warpgroups of tiles.
@@ -138,6 +139,8 @@ def choose_warpgroup_tile(sizes: Sizes, kind: str, shared_bytes: int) -> Warpgro
             continue
         whole = WarpgroupTile(rows, columns, groups, kind)
         if whole.products > sizes.most_products or groups > sizes.most_groups:
+            continue
+        if whole.sums > sizes.most_sums:
             continue
         few = _blocks(whole, sizes) < MULTIPROCESSORS
         for split in splits if few else (1,):

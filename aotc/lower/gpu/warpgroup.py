@@ -44,8 +44,9 @@ from aotc.target import SHARED_BYTES
 
 #: The architecture whose code has these instructions.
 ARCH = "sm_90a"
-#: Tensors that an epilogue may read for three warpgroups to have registers enough.
-FEW_LEAVES = 2
+#: Tensors that an epilogue may read for three warpgroups to have registers enough, and for two of
+#: the largest tiles.
+FEW_LEAVES, MANY_LEAVES = 2, 4
 
 
 def lower_warpgroups(
@@ -76,7 +77,7 @@ def lower_warpgroups(
         right = _right(short, left) or _copied(context, short, left, conversions)
         if right is None:
             return False
-    tile = _tile(short, left, right, kind, _most_groups(epilogue, len(leaf_nodes)))
+    tile = _tile(short, left, right, kind, epilogue)
     if tile is None:
         return False
     factors = right or Factors(left, _packed(context, short, left, kind))
@@ -199,16 +200,16 @@ def _packed(context: Context, operands: Operands, left: Boxes, kind: str) -> Box
     return boxes
 
 
-def _most_groups(epilogue: Sequence[Node], leaves: int) -> int:
-    """Warpgroups of a block that leave each thread the registers that it needs."""
-    light = leaves <= FEW_LEAVES and not weight_of(epilogue)
-    return 3 if light else 2
-
-
 def _tile(
-    operands: Operands, left: Boxes, right: Factors | None, kind: str, most_groups: int
+    operands: Operands,
+    left: Boxes,
+    right: Factors | None,
+    kind: str,
+    epilogue: Sequence[Node],
 ) -> WarpgroupTile | None:
     """The tile of a block; None where the grid has no room."""
+    leaves = len(operands.leaves)
+    few_groups = leaves > FEW_LEAVES or weight_of(epilogue) > 0
     batch = own_batch(operands)
     products = math.prod(operands.lhs.shape[:batch])
     if right is not None and right.exchanged:
@@ -223,6 +224,7 @@ def _tile(
             column_step=ROWS,
             most_products=1,
             most_groups=2,  # threads need registers for the factor too
+            most_sums=ROWS if leaves > FEW_LEAVES else 2 * ROWS,
         )
         return _chosen(sizes, kind)
     found = {rows: cover(left.rows, rows) for rows in (64, 128, 192, 256)}
@@ -233,7 +235,8 @@ def _tile(
         steps=left.steps,
         row_tiles=lambda rows: None if (box := found[rows]) is None else box.tiles,
         column_step=ROWS if right is not None and right.across else MIN_COLUMNS,
-        most_groups=most_groups,
+        most_groups=2 if few_groups else 3,
+        most_sums=ROWS if leaves > MANY_LEAVES else 2 * ROWS,
     )
     return _chosen(sizes, kind)
 
