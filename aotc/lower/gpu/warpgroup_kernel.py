@@ -1,7 +1,7 @@
 """The kernel of a product by warpgroups: operands as tensor maps bring them and a tile go in, a
 kernel call comes out.
 
-A block has two warpgroups, or one, and several stages of shared memory, each a chunk of the depth
+A block has one to three warpgroups and several stages of shared memory, each a chunk of the depth
 of both operands. When the products of a chunk have been given to the tensor cores, those of the
 chunk before are complete; all threads meet, and one of them asks for the chunk that takes its
 place. So tensor cores always have work waiting, and copies are under way for as long as all other
