@@ -268,25 +268,30 @@ def check_operation(bench: Bench, operation: Operation, kept: float) -> Row:
 
 def check_models(bench: Bench, models: Sequence[ModelCase], kept: float) -> list[Row]:
     """The models beside both peers, and what all of them come to."""
-    rows, batch_one = [], []
-    for model in models:
-        for precision in MODEL_PRECISIONS:
-            goal = BATCH_ONE_GOAL if model.batch == 1 else MODEL_GOAL
-            row = Row(model.title, precision, goal=goal)
-            batch_one.append(model.batch == 1)
-            if bench.left(kept) < LEAST_SECONDS:
-                rows.append(replace(row, remarks=NO_TIME))
-                continue
-            try:
-                found = bench.measure(peer_case(model, precision), ("torch", "jax"), kept)
-                rows.append(filled(row, found, f"{found['launches']} launches"))
-            except OutOfTime:
-                rows.append(replace(row, remarks=NO_TIME))
-            except Failed as failure:
-                rows.append(replace(row, problem=str(failure)))
-            except Unavailable as failure:
-                rows.append(replace(row, remarks=str(failure)))
+    rows = [row for model in models for row in check_model(bench, model, kept)]
+    batch_one = [model.batch == 1 for model in models for _ in MODEL_PRECISIONS]
     return [*rows, *summarize_models(rows, batch_one, MEAN_GOAL, BATCH_ONE_GOAL)] if rows else []
+
+
+def check_model(bench: Bench, model: ModelCase, kept: float) -> Iterator[Row]:
+    """A row for each precision."""
+    case: dict[str, Any] = {}
+    for precision in MODEL_PRECISIONS:
+        goal = BATCH_ONE_GOAL if model.batch == 1 else MODEL_GOAL
+        row = Row(model.title, precision, goal=goal)
+        if bench.left(kept) < LEAST_SECONDS:
+            yield replace(row, remarks=NO_TIME)
+            continue
+        try:
+            case = {**(case or peer_case(model, precision)), "precision": precision}
+            found = bench.measure(case, ("torch", "jax"), kept)
+            yield filled(row, found, f"{found['launches']} launches")
+        except OutOfTime:
+            yield replace(row, remarks=NO_TIME)
+        except Failed as failure:
+            yield replace(row, problem=str(failure))
+        except Unavailable as failure:
+            yield replace(row, remarks=str(failure))
 
 
 def check_agreement(bench: Bench, chosen: Sequence[str] | None, kept: float) -> Iterator[Row]:

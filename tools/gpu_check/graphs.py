@@ -186,9 +186,8 @@ def _model(case: Mapping[str, Any]) -> Prepared:
         single = aotc.load_onnx(path, input_shapes=shapes)
         graph = single if batch == 1 else _load(with_batch(onnx.load(path), batch))
     else:
-        graph, single = (
-            _load(encoder_model(case["architecture"], size)) for size in (batch, 1)
-        )
+        single = _load(encoder_model(case["architecture"], 1))
+        graph = single if batch == 1 else _load(encoder_model(case["architecture"], batch))
     params = [
         Param(node.op.name, make_c_identifier(node.op.name), node.type) for node in graph.inputs
     ]
