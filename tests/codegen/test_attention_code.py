@@ -1,16 +1,21 @@
-"""Code of attention for sizes that the model of a GPU chooses: everything stays in registers."""
+"""Code of attention: everything stays in registers, and it gives the bytes of the evaluator."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from graph_runs import Net
+from gpu_code import Machine
+from graph_runs import BASE, Net, assert_same_bytes, inputs_of, lowered, runs_here
 from test_ptx import resources
 
+import aotc.loop.eval
+import aotc.lower.gpu.attention_match
 from aotc.codegen.ptx import ptx_module
 from aotc.fuse.groups import fuse
 from aotc.graph import ops
+from aotc.loop.eval import run_program
 from aotc.lower.program import lower
+from aotc.schedule.attention import AttentionTile
 from aotc.target import cuda_target
 
 #: Heads, queries, keys and width: many, as many as an encoder has, and one after many keys.
@@ -21,7 +26,7 @@ SIZES = (
 )
 
 
-def attention(heads, rows, keys, width, causal):
+def attention(heads, rows, keys, width, causal=False):
     """With a mask over keys, or a triangle."""
     net = Net()
     q, k, v = net.x(heads, rows, width), net.x(heads, keys, width), net.x(heads, keys, width)
@@ -68,3 +73,25 @@ def test_queries_are_loaded_once_and_scores_stay_where_they_are(tmp_path):
     assert ptx.count("ldmatrix.sync.aligned.m8n8.x4.shared") == 16 + 8
     assert ptx.count("ldmatrix.sync.aligned.m8n8.x4.trans") == 16
     assert ptx.count("cvt.rn.f16x2.f32") == 32 and "ld.local" not in ptx
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not runs_here(BASE), reason="needs x86-64 with AVX2 and FMA")
+@pytest.mark.parametrize(
+    ("kind", "causal", "rows", "tile"),
+    [
+        ("f16", True, 40, AttentionTile(2, 1, 1, 16, 3, 1, keeps=False)),
+        ("bf16", False, 5, AttentionTile(1, 1, 2, 32, 2, 3)),
+    ],
+)
+def test_code_gives_the_bytes_of_the_evaluator(kind, causal, rows, tile, tmp_path, monkeypatch):
+    """Stages, a triangle, parts and splits; tests/codegen/test_gpu_code.py has the chosen tiles."""
+    monkeypatch.setattr(aotc.lower.gpu.attention_match, "choose_attention", lambda _: tile)
+    target = replace(cuda_target("sm_80"), precision=kind)
+    graph = attention(1, rows, 90, 24, causal)
+    program, inputs = lowered(graph, target), inputs_of(graph)
+    wanted = run_program(program, inputs)
+    machine = Machine(program.kernels(), target, tmp_path)
+    monkeypatch.setattr(aotc.loop.eval, "run_kernel", machine.run)
+    assert_same_bytes(run_program(program, inputs), wanted)
+    assert machine.launched == len(program.calls)
