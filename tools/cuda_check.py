@@ -75,7 +75,6 @@ class Bench:
     ours: Contender
     peers: dict[str, Contender]
     end: float
-    names: dict[str, str] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -96,7 +95,7 @@ class Bench:
         when ours fails, OutOfTime when the end comes first."""
         limit = min(PREPARE_SECONDS, max(self.left(kept), 1.0))
         begun = time.monotonic()
-        self.ours.begin("prepare", case=case)
+        self.ours.begin("prepare", case=case)  # without the device, which others try kernels on
         theirs: dict[str, float | str] = {
             key: self.absent[key] for key in peers if key in self.absent
         }
@@ -107,9 +106,11 @@ class Bench:
                     self.peers[key].ask("prepare", limit, case=case)
                     ready[key] = self.peers[key]
                 except Failed as failure:
+                    self.peers[key].close()
                     theirs[key] = str(failure)
         try:
             found = self.ours.answer(max(min(OWN_SECONDS, limit) - (time.monotonic() - begun), 1.0))
+            found |= self.ours.ask("check", MEASURE_SECONDS)
         except Failed as failure:
             self.ours.close()  # what is lost on the device is lost for the process
             if isinstance(failure, Late) and limit < OWN_SECONDS:
@@ -120,8 +121,8 @@ class Bench:
         if isinstance(ours, str):
             self.ours.close()
             raise Failed(ours)
-        named = {self.about.get(key, {}).get("name", key): value
-                 for key, value in {**theirs, **seconds}.items()}
+        known = {key: about["name"] for key, about in self.about.items()}
+        named = {known.get(key, key): value for key, value in {**theirs, **seconds}.items()}
         return {**found, "ours": ours, "peers": named}
 
 

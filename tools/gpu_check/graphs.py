@@ -30,12 +30,13 @@ CHECKED_ROWS = 8
 
 @dataclass(frozen=True)
 class Prepared:
-    """A case: its graph, inputs by name, and ``reference``, which gives from the outputs found the
-    part that is checked and the same part in float64."""
+    """A case: its graph and inputs by name. ``parts`` takes of the outputs what is checked,
+    ``wanted`` computes the same in float64."""
 
     graph: Any
     inputs: Arrays
-    reference: Callable[[list[np.ndarray]], list[tuple[np.ndarray, np.ndarray]]]
+    parts: Callable[[list[np.ndarray]], list[np.ndarray]]
+    wanted: Callable[[], list[np.ndarray]]
 
 
 def prepare(case: Mapping[str, Any]) -> Prepared:
@@ -50,11 +51,11 @@ def prepare(case: Mapping[str, Any]) -> Prepared:
     return makers[case["kind"]](case)
 
 
-def largest_error(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    """The largest difference relative to the largest magnitude of the second of each pair."""
+def largest_error(found: list[np.ndarray], wanted: list[np.ndarray]) -> float:
+    """The largest difference relative to the largest magnitude of what is wanted, of all pairs."""
     return max(
-        float(np.abs(found.astype(np.float64) - wanted).max() / np.abs(wanted).max())
-        for found, wanted in pairs
+        float(np.abs(a.astype(np.float64) - b).max() / np.abs(b).max())
+        for a, b in zip(found, wanted, strict=True)
     )
 
 
@@ -76,11 +77,13 @@ def _traced(
         for seed, (node, shape) in enumerate(zip(graph.inputs, shapes, strict=True))
     }
 
-    def reference(found: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        wanted = check(*[array.astype(np.float64) for array in inputs.values()])
-        return [(found[0].reshape(-1, found[0].shape[-1])[: len(wanted)], wanted)]
+    def parts(found: list[np.ndarray]) -> list[np.ndarray]:
+        return [found[0].reshape(-1, found[0].shape[-1])[:CHECKED_ROWS]]
 
-    return Prepared(graph, inputs, reference)
+    def wanted() -> list[np.ndarray]:
+        return [check(*[array.astype(np.float64) for array in inputs.values()])]
+
+    return Prepared(graph, inputs, parts, wanted)
 
 
 def _product(case: Mapping[str, Any]) -> Prepared:
@@ -128,15 +131,13 @@ def _convolution(case: Mapping[str, Any]) -> Prepared:
     graph = _load(helper.make_model(model, opset_imports=[helper.make_opsetid("", 17)]))
     images = _draw(shape, dtype, 0)
 
-    def reference(found: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def wanted() -> list[np.ndarray]:
         padded = np.pad(images[0].astype(np.float64), ((1, 1), (1, 1), (0, 0)))
         windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (0, 1))
-        wanted = np.tensordot(
-            windows[::stride, ::stride], weights.astype(np.float64), ((2, 3, 4), (1, 2, 3))
-        )
-        return [(found[0][0], wanted)]
+        filters = weights.astype(np.float64)
+        return [np.tensordot(windows[::stride, ::stride], filters, ((2, 3, 4), (1, 2, 3)))]
 
-    return Prepared(graph, {"x": images}, reference)
+    return Prepared(graph, {"x": images}, lambda found: [found[0][0]], wanted)
 
 
 def _rows(case: Mapping[str, Any]) -> Prepared:
@@ -193,15 +194,20 @@ def _model(case: Mapping[str, Any]) -> Prepared:
     ]
     inputs = make_inputs(params, 0)
 
-    def reference(found: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
-        pairs = []
-        for place in sorted({0, batch - 1}):
-            one = {name: array[place : place + 1] for name, array in inputs.items()}
-            wanted = evaluate_double(single, one).values()
-            pairs += [(a[place : place + 1], b) for a, b in zip(found, wanted, strict=True)]
-        return pairs
+    samples = [slice(place, place + 1) for place in sorted({0, batch - 1})]
 
-    return Prepared(graph, inputs, reference)
+    def parts(found: list[np.ndarray]) -> list[np.ndarray]:
+        return [array[sample] for sample in samples for array in found]
+
+    def wanted() -> list[np.ndarray]:
+        ones = [{name: a[sample] for name, a in inputs.items()} for sample in samples]
+        return [array for one in ones for array in evaluate_double(single, one).values()]
+
+    if batch == 1:  # whatever the first axis of its inputs and outputs is
+        return Prepared(
+            graph, inputs, lambda found: found, lambda: [*evaluate_double(graph, inputs).values()]
+        )
+    return Prepared(graph, inputs, parts, wanted)
 
 
 def _load(model: onnx.ModelProto) -> Any:
