@@ -114,10 +114,6 @@ class GpuEmitter(Emitter):
             if isinstance(stmt, Wgmma)
             for buffer, _, _ in product_registers(stmt)
         }
-        self._is_plain = not any(
-            isinstance(stmt, Mma | AsyncCopy | WarpgroupStmt)
-            for stmt in all_statements(kernel.body)
-        )
         self._held: list[Buffer] = []  # of these, those in scope
         self._new_signals = False  # that only this thread knows of
         body, self.lines = self.lines, self.scopes[0].head
@@ -168,10 +164,10 @@ class GpuEmitter(Emitter):
                 super().statement(stmt)
 
     def loop_note(self, loop: For) -> str:
-        """Loops from barrier to barrier are kept, where sums are multiply-adds, which all could be
-        moved: what such a loop does at once is laid out in its body."""
+        """Loops from barrier to barrier are kept: what such a loop does at once is laid out in its
+        body."""
         meets = any(isinstance(stmt, Barrier) for stmt in all_statements(loop.body))
-        return _KEPT_LOOP if meets and self._is_plain else ""
+        return _KEPT_LOOP if meets else ""
 
     def _fence_signals(self) -> None:
         """Shows all signals that the thread has made, once, to others and to copies."""

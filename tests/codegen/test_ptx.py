@@ -16,7 +16,11 @@ from aotc.graph import ops
 from aotc.graph.types import DType
 from aotc.loop import index as ix
 from aotc.loop.ir import Alloc, Barrier, Buffer, For, Kernel, Kind, Load, Mma, Space, Store, Var
+from aotc.loop.mma import KINDS
+from aotc.lower.gpu import tensor_contract
 from aotc.lower.program import lower
+from aotc.schedule.gpu import GpuTile
+from aotc.schedule.gpu_tensor import TENSOR_TILES, TensorChoice
 from aotc.target import cuda_target
 
 ARCHS = ("sm_80", "sm_90a")
@@ -202,6 +206,28 @@ def test_families_do_not_spill(precision, arch, tmp_path):
     assert len(found) == len(kernels) >= 14
     for name, (registers, stack, spill) in found.items():
         assert (stack, spill) == (0, 0) and registers <= 255, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["tf32", "f16"])
+def test_the_largest_tiles_do_not_spill(precision, tmp_path, monkeypatch):
+    """Each row of a convolution's tile has an address of its own."""
+    net = Net()
+    x = net.b.unary("abs", net.x(8, 30, 30, 64))
+    op = ops.Conv((1, 1), (0, 0), (0, 0), (1, 1), 1, channels_last=True)
+    y = net.b.binary("add", net.b.apply(op, x, net.c(256, 64, 3, 3)), net.c(256))
+    graph = net.graph(net.b.unary("tanh", net.b.binary("add", y, net.x(*y.shape))))
+    chunk = 128 // KINDS[precision].dtype.size_bytes
+    kernels = []
+    for shape in [shape for shape in TENSOR_TILES if shape[0] * shape[1] >= 128 * 128]:
+        choice = TensorChoice(GpuTile(*shape, chunk, precision, stages=3), False)
+        monkeypatch.setattr(tensor_contract, "choose_tensor_tile", lambda _, c=choice: c)
+        target = replace(cuda_target("sm_80"), precision=precision)
+        found = lower(fuse(graph), target, "net").kernels()
+        kernels += [replace(k, name=f"k{len(kernels)}") for k in found if "block" in k.recipe]
+    assert len(kernels) >= 4
+    found = resources(ptx_module(kernels, "sm_80"), "sm_80", tmp_path)
+    assert all((stack, spill) == (0, 0) for _, stack, spill in found.values())
 
 
 @pytest.mark.parametrize("arch", ARCHS)
