@@ -191,6 +191,7 @@ def test_rows_without_a_key_are_no_numbers_and_of_huge_masks_the_mean(tile, monk
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_scores_that_are_no_numbers_stay_so(value):
     graph = attention(5, 40, 8, batch=(1,))
