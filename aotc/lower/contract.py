@@ -27,8 +27,6 @@ from aotc.lower.contract_depth import DepthWriter, Steps, steps_of
 from aotc.lower.contract_kernel import Bytes, ContractWriter, Operands
 from aotc.lower.contract_lanes import LanesWriter, lanes_recipe
 from aotc.lower.contract_pairs import PairWriter
-from aotc.lower.gpu.contract import lower_gpu_contract, suits_blocks
-from aotc.lower.gpu.padded import lower_windows
 from aotc.lower.movement import lower_pad
 from aotc.lower.packed import constant_array, in_panels
 from aotc.lower.tiles import TileWriter, in_steps
@@ -55,9 +53,12 @@ def lower_contract(context: Context, group: Group) -> None:
         operands = _conv_operands(context, group.anchor, result, leaves)
     operands = _simplified(operands)
     plain = widening(group.anchor.inputs[1]) is None
-    if context.target.is_gpu and plain and suits_blocks(operands):
-        lower_gpu_contract(context, group, epilogue, leaf_nodes, operands)
-        return
+    if context.target.is_gpu and plain:
+        from aotc.lower.gpu.contract import lower_gpu_contract, suits_blocks
+
+        if suits_blocks(operands):
+            lower_gpu_contract(context, group, epilogue, leaf_nodes, operands)
+            return
     steps = _along_depth(context, group.anchor.type.dtype, operands)
     if steps is not None:
         along = DepthWriter(context, group, epilogue, leaf_nodes, operands, steps)
@@ -119,6 +120,8 @@ def _without_border(
     border = context.bare.get(node)
     if border is None:
         return False
+    from aotc.lower.gpu.padded import lower_windows
+
     if lower_windows(context, group, epilogue, leaf_nodes, result, leaves):
         return True
     del context.bare[node]

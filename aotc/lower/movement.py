@@ -7,7 +7,6 @@ from aotc.fuse.groups import VIEW_OPS, Group, GroupKind
 from aotc.graph import ops
 from aotc.graph.ir import Constant, Node, Parameter
 from aotc.lower.context import Context
-from aotc.lower.gpu.padded import brings_zeros
 from aotc.lower.pointwise import fill, fill_parts
 from aotc.lower.views import View
 from aotc.passes.shapes import inverse
@@ -44,9 +43,12 @@ def assign_homes(context: Context) -> None:
     for node in reversed(list(context.graph.nodes())):
         if not isinstance(node.op, (ops.Pad, ops.Concat)):
             continue
-        if brings_zeros(context, node):
-            context.bare[node] = None
-            continue
+        if context.target.is_gpu:
+            from aotc.lower.gpu.padded import brings_zeros
+
+            if brings_zeros(context, node):
+                context.bare[node] = None
+                continue
         for operand, part in parts(node, context.view(node)):
             producer, place = operand, part
             if isinstance(operand.op, ops.Transpose):

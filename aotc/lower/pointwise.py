@@ -12,7 +12,6 @@ from aotc.graph.types import DType
 from aotc.loop import index, mathlib
 from aotc.loop.ir import Bits, Conv, Expr, Lit, Sel, Stmt
 from aotc.lower.context import Context, scalar_value
-from aotc.lower.gpu.transposes import crossing_axis, crossing_sweep
 from aotc.lower.gpu.vectors import vector_lanes
 from aotc.lower.rounding import quantize
 from aotc.lower.scope import Access, KernelScope, loop, rest_lanes, vector, vector_sweep
@@ -141,10 +140,13 @@ def sweep(
     scope = KernelScope(aligned=context.target.is_gpu)
     scope.reserve(target, *sources)
     views = innermost_last(collapse([target, *sources]))
-    axis = crossing_axis(views[0], views[1:]) if context.target.is_gpu else -1
-    if axis >= 0:
-        body = crossing_sweep(scope, views, axis, compute)
-    else:
+    body: list[Stmt] | None = None
+    if context.target.is_gpu:
+        from aotc.lower.gpu.transposes import crossing_axis, crossing_sweep
+
+        axis = crossing_axis(views[0], views[1:])
+        body = crossing_sweep(scope, views, axis, compute) if axis >= 0 else None
+    if body is None:
         body = sweep_body(context, scope, target, sources, compute, unroll)
     reusable = [
         source

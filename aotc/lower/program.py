@@ -13,19 +13,9 @@ from aotc.graph.ir import Op, Parameter
 from aotc.loop.ir import Kernel
 from aotc.loop.program import Call, Check, Program, Role, Step, Storage, map_calls
 from aotc.loop.text import print_kernel
-from aotc.lower.context import Context
+from aotc.lower.context import Context, Held
 from aotc.lower.control import bind_result, lower_control, made_by
 from aotc.lower.gates import lower_gates
-from aotc.lower.gpu.attention import lower_attention
-from aotc.lower.gpu.attention_match import find_attention
-from aotc.lower.gpu.columns import lower_gpu_reduce
-from aotc.lower.gpu.fills import join_fills
-from aotc.lower.gpu.gates import lower_gpu_gates
-from aotc.lower.gpu.held import hold
-from aotc.lower.gpu.rows import lower_gpu_rows
-from aotc.lower.gpu.scan import lower_gpu_cumsum
-from aotc.lower.gpu.search import lower_gpu_arg_reduce, lower_gpu_top_k
-from aotc.lower.grid import to_grid
 from aotc.lower.indexing import INDEXING
 from aotc.lower.movement import assign_homes, lower_concat, lower_pad
 from aotc.lower.pointwise import lower_map
@@ -57,25 +47,6 @@ BY_OP: Mapping[type[Op], Lowering] = MappingProxyType(
 )
 
 
-#: Those of them that differ for a GPU.
-BY_KIND_ON_GPU: Mapping[GroupKind, Lowering] = MappingProxyType(
-    {
-        **BY_KIND,
-        GroupKind.GATES: lower_gpu_gates,
-        GroupKind.REDUCE: lower_gpu_reduce,
-        GroupKind.ROWS: lower_gpu_rows,
-    }
-)
-BY_OP_ON_GPU: Mapping[type[Op], Lowering] = MappingProxyType(
-    {
-        **BY_OP,
-        ops.ArgReduce: lower_gpu_arg_reduce,
-        ops.CumSum: lower_gpu_cumsum,
-        ops.TopK: lower_gpu_top_k,
-    }
-)
-
-
 def lower(
     groups: Groups, target: Target, name: str, choose: ChooseContract | None = None
 ) -> Program:
@@ -84,7 +55,11 @@ def lower(
     nothing else may be without (passes/empty.py).
     """
     graph = groups.graph
-    groups, held = hold(groups, target)
+    held = Held()
+    if target.is_gpu:
+        from aotc.lower.gpu.held import hold
+
+        groups, held = hold(groups, target)
     context = Context(groups, target, choose or choose_contract, held)
     inputs = tuple(
         (node.op.name, node.type, Storage(node.op.name, Role.INPUT, node.type.size_bytes))
@@ -107,7 +82,12 @@ def lower(
     for node, view in copied:
         context.copy(context.view(node), view)
     program = Program(name, inputs, outputs, _share_kernels(context.steps))
-    return join_fills(to_grid(program)) if target.is_gpu else program
+    if not target.is_gpu:
+        return program
+    from aotc.lower.gpu.fills import join_fills
+    from aotc.lower.grid import to_grid
+
+    return join_fills(to_grid(program))
 
 
 def lower_block(context: Context) -> None:
@@ -124,18 +104,22 @@ def lower_block(context: Context) -> None:
                 checks.remove((sentence, node))
 
     emit_checks()
-    fused = find_attention(context.groups, context.target, context.held)
+    by_kind, by_op = dict(BY_KIND), dict(BY_OP)
+    fused: dict[Group, Lowering] = {}
+    if context.target.is_gpu:
+        from aotc.lower.gpu import table
+
+        by_kind |= table.BY_KIND
+        by_op |= table.BY_OP
+        fused = table.attentions(context)
     for group in context.groups.groups:
         if group in fused:
-            if group is fused[group].groups[-1]:
-                lower_attention(context, fused[group])
+            fused[group](context, group)
         elif group.kind is GroupKind.MOVE:
-            by_op = BY_OP_ON_GPU if context.target.is_gpu else BY_OP
             by_op[type(group.anchor.op)](context, group)
         elif group.kind is GroupKind.CONTROL:
             lower_control(context, group, lower_block)
         else:
-            by_kind = BY_KIND_ON_GPU if context.target.is_gpu else BY_KIND
             by_kind[group.kind](context, group)
         missing.difference_update(group.results)
         emit_checks()

@@ -76,7 +76,7 @@ def find_attention(groups: Groups, target: Target, held: Held) -> dict[Group, At
     are computed in the type in which memory holds queries, keys and values, if that is one of 16
     bits, or else in that of the target."""
     found: dict[Group, Attention] = {}
-    if not target.is_gpu or target.precision == "f32":
+    if target.precision == "f32":
         return found
     owner = {node: group for group in groups.groups for node in group.nodes}
     users = _users(groups)
