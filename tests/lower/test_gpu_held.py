@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from random_nets import nets
 
 import aotc
-import aotc.lower.program
 from aotc.fuse.groups import VIEW_OPS, fuse
 from aotc.graph import ops
 from aotc.graph.build import Builder
@@ -315,7 +314,7 @@ def test_kernels_hold_numbers_as_if_casts_stood_there(drawn):
         return groups, Held(seen[-1])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(aotc.lower.program, "hold", noted)
+        patch.setattr("aotc.lower.gpu.held.hold", noted)
         program = lowered(graph, gpu("f32"))
     inputs = inputs_of(graph)
     wanted = run_program(lowered(with_rounding(graph, seen[0], kept)), inputs)
