@@ -63,6 +63,7 @@ def assemble(ptx: str, arch: str, ptxas: str) -> Cubin:
                 f"{ptxas} does not run: {error.strerror}", remedy=f"install {WHEELS}"
             ) from None
         said = (done.stdout + done.stderr).replace(f"{folder}/", "").strip()
+        said = said or f"it ends with status {done.returncode} and says nothing"
         if done.returncode or not made.is_file():
             raise UnsupportedError(
                 f"{ptxas} does not assemble the kernels for {arch}: {said[:400]}",

@@ -25,6 +25,7 @@ GRAPHS = {
     "tf32": (lambda: product(512, 2048, 512, tail=True), "tf32"),
     "across": (lambda: product(512, 2048, 512, HALF, "across"), "f16"),
     "exchanged": (lambda: product(512, 2048, 512, right="across", tail=True), "tf32"),
+    "exchanged, even": (lambda: product(1024, 1024, 1024, right="across"), "tf32"),
     "exchanged, odd": (lambda: product(512, 160, 512, right="across"), "tf32"),
     "batch": (lambda: product(512, 640, 512, HALF, "along", batch=(2, 3)), "f16"),
     "3x3": (lambda: convolution(64, 512, 14, 3, images=8, dtype=HALF), "f16"),

@@ -93,7 +93,9 @@ class ExchangedContract(WarpgroupContract):
                 at = index.linear(row * self.full, ((begin, 1), (self._pieces[word], _PIECE)))
                 to = index.lit(first + step * WORDS + word)
                 stmts.append(Store(self._held, to, Load(self.b, at)))
-        stmts.append(WgmmaFence())
+        # what has been read is copied to behind the next barrier; ptxas 12.9 does not survive this
+        # fence behind the products, between their wait and the barrier
+        stmts += [ProxyFence(), WgmmaFence()]
         for step in range(steps):
             rows_at = index.linear(step * _TERMS, ((stage, self.a_elems),))
             held_at = index.lit(first + step * WORDS)
@@ -109,6 +111,5 @@ class ExchangedContract(WarpgroupContract):
                     rows_at,
                 )
             )
-        # the registers that the products before have read are loaded next; and the tile that has
-        # been read is copied to behind the next barrier
-        return [*stmts, WgmmaCommit(), WgmmaWait(1, (self.acc,)), ProxyFence()]
+        # the registers that the products before have read are loaded next
+        return [*stmts, WgmmaCommit(), WgmmaWait(1, (self.acc,))]
