@@ -33,10 +33,12 @@ NEON = resolve_target("aarch64")
 
 
 def for_all(strategy, quick, slow):
-    """Makes a property of drawn cases a test of ``quick`` cases and a slow one of ``slow``."""
+    """Makes a property of drawn cases a test of ``quick`` cases, if any, and a slow one of
+    ``slow``."""
+    numbers = [*([quick] if quick else []), pytest.param(slow, marks=pytest.mark.slow)]
 
     def decorate(body):
-        @pytest.mark.parametrize("cases", [quick, pytest.param(slow, marks=pytest.mark.slow)])
+        @pytest.mark.parametrize("cases", numbers)
         def run(cases):
             profile = settings(
                 max_examples=cases, deadline=None, suppress_health_check=[HealthCheck.too_slow]

@@ -65,6 +65,7 @@ def test_host_arrays_give_the_bytes_of_a_processor(model, graph, x, gpu):
     del run
 
 
+@pytest.mark.slow
 def test_runs_are_timed_by_events(model, x, gpu):
     assert model.time_on_device({"x": x}, 3) == pytest.approx([1e-3] * 3)
     assert gpu.get("LAUNCHES") == 1 + 3  # the first does not count
@@ -109,6 +110,7 @@ def aligned(shape):
     return raw[start : start + int(np.prod(shape)) * 4].view(np.float32).reshape(shape)
 
 
+@pytest.mark.slow
 def test_device_arrays_pass_without_a_copy(model, x, gpu):
     wanted = model(x)
     uploaded = gpu.get("UPLOADED")
@@ -262,6 +264,7 @@ def test_results_of_the_driver_mean_the_same_in_c_and_in_python(gpu, graph, tmp_
         assert library.net_create(0, ctypes.byref(ctypes.c_void_p())) == status_of(result)
 
 
+@pytest.mark.slow
 def test_a_busy_context_is_an_error(model):
     context = model.context()
     with context._turn, pytest.raises(DeviceError) as raised:

@@ -58,6 +58,7 @@ def expect(found, plain, count):
     assert [array.tobytes() for array in found] == [array.tobytes() for array in wanted]
 
 
+@pytest.mark.slow
 def test_python_takes_the_size_that_fits_and_uploads_the_weights_once(
     made, plain, gpu, monkeypatch
 ):

@@ -46,6 +46,7 @@ def need(model):
         pytest.skip(str(error))
 
 
+@pytest.mark.slow
 def test_digits_are_recognised(tmp_path):
     printed = run_example("digits", tmp_path)
     assert "10 of 10 are right" in printed

@@ -101,12 +101,12 @@ def convolutions(draw):
     return net.graph(finished(net, draw, sums))
 
 
-@for_all(matrices(), quick=2, slow=80)
+@for_all(matrices(), quick=1, slow=80)
 def test_matrices_of_bytes(graph):
     check(graph, targets=TARGETS, inputs=inputs(graph))
 
 
-@for_all(convolutions(), quick=2, slow=80)
+@for_all(convolutions(), quick=1, slow=80)
 def test_convolutions_of_bytes(graph):
     check(graph, targets=TARGETS, inputs=inputs(graph))
 

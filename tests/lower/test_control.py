@@ -34,7 +34,7 @@ FLAG, COUNT = TensorType(DType.BOOL, ()), TensorType(DType.I64, ())
 ROW = TensorType(DType.F32, (8,))
 
 
-@for_all(st.tuples(st.integers(0, 2**20), st.booleans()), 4, 150)
+@for_all(st.tuples(st.integers(0, 2**20), st.booleans()), 2, 150)
 def test_random_nests(drawn):
     seed, passes = drawn
     graph = nested_net(seed, 8, 3)

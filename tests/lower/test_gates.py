@@ -58,7 +58,7 @@ def test_steps_share_a_kernel_and_weights():
     check(graph)
 
 
-@for_all(st.data(), quick=4, slow=150)
+@for_all(st.data(), quick=1, slow=150)
 def test_gates_of_any_size(data):
     draw, net = data.draw, Net(data.draw(st.integers(0, 99)))
     dtype = draw(st.sampled_from([DType.F32, DType.F32, DType.F64]))

@@ -28,6 +28,7 @@ def names(program):
     return [step.kernel.name for step in program.steps if isinstance(step, Call)]
 
 
+@pytest.mark.slow
 def test_borders_are_no_launches_of_their_own():
     net = Net()
     x = pad(net, net.x(1, 6, 7, 4), 1)
@@ -53,6 +54,7 @@ def test_what_lies_in_an_output_is_filled_by_itself():
     assert len(names(program)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", [1, 3])
 def test_several_kernels_store_the_inside(axis):
     net = Net()

@@ -380,6 +380,7 @@ def test_models_of_short_floats_are_held_in_their_type(made, dtype, precision):
     assert np.abs(shown(found) - shown(wanted)).max() <= 2e-2 * np.abs(shown(wanted)).max()
 
 
+@pytest.mark.slow
 def test_sums_beyond_float16_are_multiplied_in_tf32():
     net = Net()
     x = net.b.apply(ops.Dot(), net.x(6, 300, 16), net.b.constant(np.full((6, 16, 8), 90, "f4")))

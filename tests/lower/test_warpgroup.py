@@ -126,6 +126,7 @@ def test_convolutions(name):
     assert (len(program.kernels()) > 1) == stored
 
 
+@pytest.mark.slow
 def test_a_border_is_stored_for_who_cannot_do_without():
     net = Net()
     x = net.b.apply(ops.Pad((0, 1, 1, 0), (0, 1, 1, 0), 0.0), net.x(1, 8, 8, 32))
