@@ -32,6 +32,7 @@ from aotc.cuda.images import (
 )
 from aotc.cuda.model import DeviceModel, describe_model
 from aotc.cuda.object import emit_device_object
+from aotc.cuda.ptxas import Cubin
 from aotc.errors import UsageError
 from aotc.memory.arena import MemoryPlan
 from aotc.memory.constants import ConstantLayout
@@ -160,17 +161,21 @@ def _notes(signatures: Sequence[Signature], variants: Sequence[DeviceVariant]) -
             {
                 "ptx": variant.code.arch,
                 "kernels": [kernel.name for kernel in variant.model.kernels],
-                "cubins": {
-                    cubin.arch: [
-                        [use.name, use.registers, use.shared_bytes, use.spill_load_bytes]
-                        for use in cubin.kernels
-                    ]
-                    for cubin in variant.code.cubins
-                },
+                "cubins": {cubin.arch: _taken(variant, cubin) for cubin in variant.code.cubins},
             }
             for variant in variants
         ],
     }
+
+
+def _taken(variant: DeviceVariant, cubin: Cubin) -> list[list[str | int]]:
+    """Registers, bytes of shared memory and spilled bytes of each kernel. The shared memory is that
+    of a launch, of which ``ptxas`` does not know."""
+    shared = {kernel.name: kernel.launch.shared_bytes for kernel in variant.model.kernels}
+    return [
+        [use.name, use.registers, use.shared_bytes + shared[use.name], use.spill_load_bytes]
+        for use in cubin.kernels
+    ]
 
 
 def make_device_bundle(

@@ -80,6 +80,18 @@ def test_cubins_and_what_their_kernels_take():
     assert "registers" in audit.figures["sm_90a"][0]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(
+    images.find_ptxas() is None, reason="no ptxas on PATH and no nvidia-cuda-nvcc wheel"
+)
+def test_the_audit_says_what_shared_memory_a_launch_takes():
+    graph = aotc.trace(lambda x, y: x @ y, *[aotc.spec((128, 128), "float32")] * 2)
+    model = aotc.compile(graph, target="cuda", arch="sm_80")
+    wanted = model.device_model.kernels[0].launch.shared_bytes
+    assert wanted > 0
+    assert f"{wanted} bytes shared" in audit_object(model.object_bytes()).figures["sm_80"][0]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
