@@ -54,8 +54,7 @@ def lower_gpu_arg_reduce(context: Context, group: Group) -> None:
         lower_arg_reduce(context, group)
         return
     scope = KernelScope()
-    lines = lines_along(scope, *searched(context, group), op.axis, 1, reduced=True)
-    warps = _WarpLines(**vars(lines))
+    warps = _warp_lines(scope, context, group, op.axis, reduced=True)
     search_arg(context, group, scope, warps, _WarpSearch.of)
 
 
@@ -67,8 +66,7 @@ def lower_gpu_top_k(context: Context, group: Group) -> None:
         lower_top_k(context, group)
         return
     scope = KernelScope()
-    lines = lines_along(scope, *searched(context, group), op.axis, 1, reduced=False)
-    warps = _WarpLines(**vars(lines))
+    warps = _warp_lines(scope, context, group, op.axis, reduced=False)
     search_top(context, group, scope, warps, _WarpSearch.of)
 
 
@@ -80,6 +78,14 @@ def _suits_warps(context: Context, group: Group, axis: int) -> bool:
     if not WARP <= extent < 1 << 31 or source.dtype.size_bytes != 4:
         return False
     return source.strides[axis] == 1 or lines < MANY_LINES
+
+
+def _warp_lines(
+    scope: KernelScope, context: Context, group: Group, axis: int, reduced: bool
+) -> _WarpLines:
+    """The lines that are searched; see `lines_along`."""
+    lines = lines_along(scope, *searched(context, group), axis, 1, reduced=reduced)
+    return _WarpLines(**vars(lines))
 
 
 @dataclass(frozen=True)

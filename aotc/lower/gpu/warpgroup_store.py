@@ -90,24 +90,31 @@ class WarpgroupStore:
         first = index.mul(group, PANEL_ROWS * self._stride)
 
         def placed(place: tuple[Expr, ...]) -> list[Stmt]:
-            warp, row, pair = place
-            to = index.linear(
-                0, ((first, 1), (warp, _HALF * self._stride), (row, self._stride), (pair, 2))
-            )
-            stmts: list[Stmt] = []
-            for product in range(self._tile.products):
-                for half in range(2):
-                    for panel in range(self._tile.columns // self._width):
-                        if stmts:
-                            stmts.append(Barrier())
-                        stmts += [
-                            *self._lay_out(to, product, half, panel),
-                            Barrier(),
-                            *self._pick_up(first, group, inside, product, half, panel),
-                        ]
-            return stmts
+            return self._panels(first, group, inside, place)
 
         return digits("lane", inside, (WARPGROUP // 32, 8, 4), placed)
+
+    def _panels(
+        self, first: Expr, group: Expr, inside: Expr, place: tuple[Expr, ...]
+    ) -> list[Stmt]:
+        """All results, a panel of them at a time, by the thread at ``place``: its warp, row and
+        pair of columns. The panel of its warpgroup begins at ``first``."""
+        warp, row, pair = place
+        to = index.linear(
+            0, ((first, 1), (warp, _HALF * self._stride), (row, self._stride), (pair, 2))
+        )
+        stmts: list[Stmt] = []
+        for product in range(self._tile.products):
+            for half in range(2):
+                for panel in range(self._tile.columns // self._width):
+                    if stmts:
+                        stmts.append(Barrier())
+                    stmts += [
+                        *self._lay_out(to, product, half, panel),
+                        Barrier(),
+                        *self._pick_up(first, group, inside, product, half, panel),
+                    ]
+        return stmts
 
     def _lay_out(self, to: Expr, product: int, half: int, panel: int) -> list[Stmt]:
         """Puts the thread's sums of half of the rows of a product into the panel."""
@@ -226,41 +233,29 @@ class WarpgroupStore:
 
 class ExchangedStore(WarpgroupStore):
     """The same for a product of the transposed factors: rows of its tiles are channels. A panel has
-    a few columns of the tile, each as a row, so that channels are neighbours."""
+    a few columns of the tile, each as a row, so that channels are neighbours; the ``down`` of
+    `statements` counts tiles of the rows of the result still."""
 
     def _panel_sizes(self) -> tuple[int, int]:
         # rows of the panel are a quarter of the banks apart, for threads that store two rows apart
         return PANEL_ROWS, ROWS + PANEL_GAP // 2
 
-    def statements(
-        self,
-        group: Expr,
-        inside: Expr,
-        part: tuple[Expr, ...],
-        at: tuple[Expr, ...],
-        down: Expr,
-        across: Expr,
+    def _panels(
+        self, first: Expr, group: Expr, inside: Expr, place: tuple[Expr, ...]
     ) -> list[Stmt]:
-        """See `WarpgroupStore`; ``down`` counts tiles of the rows of the result still."""
-        self._part, self._at, self._down, self._across = part, at, down, across
-        first = index.mul(group, PANEL_ROWS * self._stride)
-
-        def placed(place: tuple[Expr, ...]) -> list[Stmt]:
-            warp, row, pair = place
-            to = index.linear(
-                0, ((first, 1), (warp, _WARP_ROWS), (row, 1), (pair, 2 * self._stride))
-            )
-            stmts: list[Stmt] = []
-            for panel in range(self._tile.columns // PANEL_ROWS):
-                stmts += [
-                    *([Barrier()] if stmts else []),
-                    *self._lay_out_columns(to, panel),
-                    Barrier(),
-                    *self._pick_up_columns(first, group, inside, panel),
-                ]
-            return stmts
-
-        return digits("lane", inside, (WARPGROUP // 32, 8, 4), placed)
+        warp, row, pair = place
+        to = index.linear(
+            0, ((first, 1), (warp, _WARP_ROWS), (row, 1), (pair, 2 * self._stride))
+        )
+        stmts: list[Stmt] = []
+        for panel in range(self._tile.columns // PANEL_ROWS):
+            stmts += [
+                *([Barrier()] if stmts else []),
+                *self._lay_out_columns(to, panel),
+                Barrier(),
+                *self._pick_up_columns(first, group, inside, panel),
+            ]
+        return stmts
 
     def _lay_out_columns(self, to: Expr, panel: int) -> list[Stmt]:
         """Puts the thread's sums of the columns of a panel into it."""
